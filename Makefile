@@ -1,0 +1,43 @@
+# What people and CI call. Needs git, make, a C library, python3 (3.11 to 3.13) with venv, and a package index.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test check format lock clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(BIN)/.locked ## Make .venv from requirements.lock
+
+$(BIN)/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	"error: %s is Python %d.%d; expected 3.11 to 3.13, as in: make $(MAKECMDGOALS) PYTHON=python3.12" % (sys.executable, *v))'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@
+
+repro: setup ## Run the job in params.yaml: dvc repro
+	dvc repro
+
+test: setup ## Run the tests
+	python -m pytest
+
+check: setup ## Check format, lint and types
+	ruff format --check .
+	ruff check .
+	pyright
+
+format: setup ## Format, and mend what the linter can
+	ruff format .
+	ruff check --fix .
+
+lock: setup ## Resolve pyproject.toml anew into requirements.lock
+	uv pip compile --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## Remove .venv and tool caches, never data, models or metrics
+	rm -rf .venv .pytest_cache .ruff_cache

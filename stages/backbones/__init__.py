@@ -1,0 +1,99 @@
+"""The contract of a backbone, and finding a recipe by name without importing any framework.
+
+A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three names. Only numpy crosses the line:
+
+    Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
+                               `framework` and `recipe`. It has a field `epochs`.
+    fit(images, labels, params, *, seed, folder, report)
+                               trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
+                               The rows are the training rows alone: a held-out label cannot leak, it is not there.
+    load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
+
+Preprocessing, input size and test-time augmentation belong to the recipe and are saved with its weights. Weights are
+safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be able to run code.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from pydantic import BaseModel
+
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.errors import UserError
+from stages.running.parameters import check, closest
+
+
+@runtime_checkable
+class Report(Protocol):
+    """Takes what a recipe has to say while it trains."""
+
+    def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
+        """Take the values reached after `epoch` epochs; a fraction moves the bar, a whole number enters the history.
+
+        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`.
+        """
+
+
+@runtime_checkable
+class Predict(Protocol):
+    def __call__(self, images: Images) -> LogProbabilities: ...
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What a recipe's module offers."""
+
+    Params: type[BaseModel]
+
+    def fit(self, images: Images, labels: Labels, params: Any, *, seed: int, folder: Path, report: Report) -> None: ...
+
+    def load(self, folder: Path) -> Predict: ...
+
+
+HERE = Path(__file__).parent
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def names() -> list[str]:
+    """Every recipe as `framework/recipe`, from the files alone; modules named with a leading `_` are shared parts."""
+    return sorted(f"{path.parent.name}/{path.stem}" for path in HERE.glob("*/*.py") if not path.name.startswith("_"))
+
+
+def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The blocks under `backbones`, in their order, as they stand in params.yaml. Raises UserError for bad ones."""
+    found = content.get("backbones")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"params: backbones: got {found!r}; expected at least one block, such as `tiny: {{...}}`")
+    for name, block in found.items():
+        if not NAME.fullmatch(str(name)):
+            raise UserError(f"params: backbones: got the name {name!r}; expected lower-case letters, digits, _ and -")
+        for key in ("framework", "recipe"):
+            if not isinstance(block, dict) or not isinstance(block.get(key), str):
+                raise UserError(f"params: backbones.{name}.{key}: missing; expected one of {', '.join(names())}")
+    return found
+
+
+def block(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One block by its name. Raises UserError with the closest name for one that is not there."""
+    found = blocks(content)
+    if name not in found:
+        raise UserError(f"params: backbones: there is no {name!r}{closest(name, list(found))}")
+    return found[name]
+
+
+def resolve(block: Mapping[str, Any], *, place: str) -> tuple[Recipe, BaseModel]:
+    """The recipe a block names and its parameters, checked. `place` names the block in errors."""
+    recipe = find(block["framework"], block["recipe"])
+    own = {name: value for name, value in block.items() if name not in ("framework", "recipe")}
+    return recipe, check(own, recipe.Params, place=place)
+
+
+def find(framework: str, recipe: str) -> Recipe:
+    """Import one recipe, and with it its framework. Raises UserError for a name that is not there."""
+    name, known = f"{framework}/{recipe}", names()
+    if name not in known:
+        raise UserError(f"unknown recipe {name!r}{closest(name, known)}")
+    return cast(Recipe, importlib.import_module(f"stages.backbones.{framework}.{recipe}"))

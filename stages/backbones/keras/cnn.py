@@ -1,0 +1,184 @@
+"""A convolutional network from scratch, described layer by layer in params.yaml and trained by Keras on TensorFlow."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.backbones.keras import _session as session  # first: it silences TensorFlow before anything imports it
+
+# isort: split
+import keras
+import numpy as np
+from pydantic import Field
+from scipy.special import log_softmax
+
+from stages.backbones import Predict, Report
+from stages.backbones.keras import _batches, _optimizers
+from stages.backbones.keras._augmentation import AnyChange, augmentation
+from stages.backbones.keras._layers import AnyLayer, network
+from stages.backbones.keras._reporting import Reporting
+from stages.backbones.keras._schedules import AnySchedule, OneCycle, Plateau, Table, rates
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.parameters import Block
+
+WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
+BATCH = 500
+
+
+class Params(Block):
+    """The block of this recipe in params.yaml."""
+
+    layers: list[AnyLayer] = Field(min_length=1, description="without the last dense layer over the classes")
+    epochs: int = Field(8, ge=1, le=10_000)
+    batch_size: int = Field(128, ge=1, le=65_536, description="images; all rows if there are fewer")
+    optimizer: _optimizers.Name = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="the highest of the schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
+    nesterov: bool = Field(True, description="of sgd and muon")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="per step, as a share of weight times learning rate")
+    schedule: AnySchedule = OneCycle.model_validate({})
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    augmentation: tuple[AnyChange, ...] = ()
+    validation_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="share of the training rows kept for early stopping; 0 trains on all to the end"
+    )
+    patience: int = Field(5, ge=1, description="epochs without a lower validation loss before stopping")
+    views: Literal["none", "flip"] = Field("none", description="flip averages the prediction with its mirror image's")
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+
+
+class Settings(Block):
+    """All that rebuilds the trained network, saved beside its weights."""
+
+    params: Params
+    size: tuple[int, int]
+    classes: int
+    mean: list[float]
+    deviation: list[float]
+    precision: str
+
+
+def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
+
+    Raises UserError for layers that do not fit one another or the size of the images.
+    """
+    session.begin(seed)
+    settings = describe(images, labels, params)
+    model = build(settings, seed)
+    train(model, images, labels, settings, seed=seed, report=report)
+    model.save_weights(folder / WEIGHTS)
+    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    session.end()
+
+
+def load(folder: Path) -> Predict:
+    settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    model: Any = build(settings)
+    model.load_weights(folder / WEIGHTS)
+    model.compile(jit_compile=False)
+
+    def predict(images: Images) -> LogProbabilities:
+        parts = [scores(model, images[i : i + BATCH], settings) for i in range(0, len(images), BATCH)]
+        return np.concatenate(parts) if parts else np.zeros((0, settings.classes), np.float32)
+
+    return predict
+
+
+def scores(model: Any, images: Images, settings: Settings) -> LogProbabilities:
+    """The log-probabilities of one batch, averaged over the views in log space."""
+    logits = model.predict_on_batch(images)
+    if settings.params.views == "flip":
+        logits = (logits + model.predict_on_batch(images[:, :, ::-1])) / 2
+    return np.asarray(log_softmax(logits, axis=1), np.float32)
+
+
+def describe(images: Images, labels: Labels, params: Params) -> Settings:
+    mean, deviation = moments(images)
+    return Settings(
+        params=params,
+        size=images.shape[1:3],
+        classes=int(labels.max()) + 1,
+        mean=mean,
+        deviation=deviation,
+        precision=session.precision(params.precision),
+    )
+
+
+def moments(images: Images) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, from counts of the 256 values: exact for any number of rows."""
+    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
+    values = np.arange(256)
+    mean = counts @ values / counts.sum(axis=1)
+    variance = counts @ values**2 / counts.sum(axis=1) - mean**2
+    # Images of one colour have no spread to divide by.
+    return mean.tolist(), np.sqrt(np.maximum(variance, 1.0)).tolist()
+
+
+def build(settings: Settings, seed: int = 0) -> keras.Model:
+    return network(
+        settings.params.layers,
+        size=settings.size,
+        classes=settings.classes,
+        mean=settings.mean,
+        deviation=settings.deviation,
+        precision=settings.precision,
+        seed=seed,
+    )
+
+
+def train(model: keras.Model, images: Images, labels: Labels, settings: Settings, *, seed: int, report: Report) -> None:
+    params, classes = settings.params, settings.classes
+    training, validation = _batches.carve(labels, params.validation_fraction, seed=seed)
+    size = min(params.batch_size, len(training))
+    steps = len(training) // size
+    # Saving a compiled model would save the optimizer's state with it.
+    trainer: Any = keras.Model(model.inputs, model.outputs[0])
+    trainer.compile(
+        optimizer=optimizer(params, steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=params.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    held = _batches.plain(images[validation], labels[validation], classes=classes, size=BATCH)
+    trainer.fit(
+        _batches.batches(
+            images,
+            labels,
+            training,
+            classes=classes,
+            size=size,
+            epochs=params.epochs,
+            seed=seed,
+            augment=augmentation(params.augmentation, *settings.size) if params.augmentation else None,
+        ),
+        epochs=params.epochs,
+        steps_per_epoch=steps,
+        validation_data=held if len(validation) else None,
+        callbacks=callbacks(params, steps, report, stops=len(validation) > 0),
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def optimizer(params: Params, steps: int) -> keras.Optimizer:
+    # Only a number can be lowered during the training, only a table can follow the steps.
+    fixed = isinstance(params.schedule, Plateau)
+    rate = params.learning_rate if fixed else Table(rates(params.schedule, params.learning_rate, steps * params.epochs))
+    return _optimizers.optimizer(
+        params.optimizer,
+        rate,
+        momentum=params.momentum,
+        nesterov=params.nesterov,
+        weight_decay=params.weight_decay,
+    )
+
+
+def callbacks(params: Params, steps: int, report: Report, *, stops: bool) -> list[keras.callbacks.Callback]:
+    monitor = "val_loss" if stops else "loss"
+    chosen: list[keras.callbacks.Callback] = [Reporting(report, steps=steps)]
+    if isinstance(params.schedule, Plateau):
+        chosen.append(params.schedule.callback(monitor))
+    if stops:
+        stopping = keras.callbacks.EarlyStopping(monitor, patience=params.patience, restore_best_weights=True)
+        chosen.append(stopping)
+    return chosen

@@ -1,0 +1,116 @@
+"""Where and how PyTorch computes: the device, its number formats, seeds, the rows on it and the order of its batches.
+
+The device comes from the environment and changes no parameter; the number format changes results and so is one.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.images.arrays import Images, Labels
+from stages.running.errors import UserError
+
+Precision = Literal["auto", "bfloat16", "float32"]
+VARIABLE = "FOLDSTACK_DEVICE"
+
+
+def device() -> torch.device:
+    """What `FOLDSTACK_DEVICE` names (`cpu`, `cuda`, `cuda:1`), else the first CUDA GPU, else the CPU.
+
+    Raises UserError for a name that PyTorch does not know and for a GPU that is not there.
+    """
+    name = os.environ.get(VARIABLE) or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{VARIABLE}={name} is no device; expected cpu, cuda or cuda:<number>") from None
+    if found.type not in ("cpu", "cuda"):
+        raise UserError(f"{VARIABLE}={name} is not supported; expected cpu, cuda or cuda:<number>")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"{VARIABLE}={name}, but PyTorch sees {torch.cuda.device_count()} CUDA GPUs; expected cpu")
+    return found
+
+
+def dtype(precision: Precision, where: torch.device) -> torch.dtype:
+    """The number format of the network's arithmetic; `auto` is bfloat16 where the hardware multiplies it natively."""
+    if precision != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
+    return torch.bfloat16 if multiplies_bfloat16(where) else torch.float32
+
+
+def multiplies_bfloat16(where: torch.device) -> bool:
+    """Whether the hardware has bfloat16 products: emulated ones are slower than float32."""
+    if where.type == "cuda":
+        return torch.cuda.get_device_capability(where) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed instead of handing it back to the kernel.
+
+    A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew:
+    12 % of the time of a step of `pytorch/speedrun` on a virtual machine. Where the C library is not glibc, nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+    library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+
+
+def seeded(seed: int, where: torch.device) -> torch.Generator:
+    """Seed the global generators (layer initialisation, dropout) and return one for batches and augmentation.
+
+    On a CPU equal seeds then give equal bits for an equal number of threads; a GPU may differ in the last ones.
+    """
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return torch.Generator(where).manual_seed(seed)
+
+
+def on_device(images: Images, labels: Labels, where: torch.device) -> tuple[Tensor, Tensor]:
+    """All rows on the device, once: uint8 [n, 3, h, w] in channels_last memory, and int64 [n]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(where).permute(0, 3, 1, 2)
+    return pixels, torch.from_numpy(np.ascontiguousarray(labels)).to(where)
+
+
+def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of pixels divided by 255, in float64 and exact in any order of the rows.
+
+    A channel without variation has deviation 1, so that dividing by it is harmless.
+    """
+    pixels = images.reshape(-1, 3)
+    counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    values = np.arange(256) / 255
+    mean = counts @ values / len(pixels)
+    variance = counts @ values**2 / len(pixels) - mean**2
+    deviation = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 0)), 1.0)
+    return mean.tolist(), deviation.tolist()
+
+
+def normalized(pixels: Tensor, mean: list[float], deviation: list[float], kind: torch.dtype) -> Tensor:
+    """Pixels 0 to 255, [n, 3, h, w], to zero mean and unit deviation per channel in `kind`; the memory format stays."""
+    scale = torch.tensor([1 / (255 * value) for value in deviation], device=pixels.device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, deviation, strict=True)], device=pixels.device).view(1, 3, 1, 1)
+    return (pixels.float() * scale - shift).to(kind)
+
+
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The row numbers 0 to n - 1 in a fresh random order, in equally large batches of at most `size`.
+
+    Batches differ by at most one row, so that none is too small for batch normalisation, and no row is dropped.
+    """
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    yield from order.tensor_split(batch_count(n, size))
+
+
+def batch_count(n: int, size: int) -> int:
+    """The number of batches of at most `size` rows that n rows make."""
+    return -(-n // size)

@@ -1,0 +1,114 @@
+"""Small convolutional networks trained from scratch, fast.
+
+The ideas are those of the public CIFAR-10 speed records: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
+2024, arXiv:2404.00498, his Muon optimiser, tysam-code's hlb-CIFAR10 and Page's "How to Train Your ResNet". The images
+stay on the device as uint8; a first convolution whitens patches; the filters of the rest are trained by Muon.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from stages.backbones import Predict, Report
+from stages.backbones.pytorch import _augmentation as augmentation
+from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch._network import Network
+from stages.backbones.pytorch._speedrun_parameters import Params, Settings
+from stages.backbones.pytorch._speedrun_training import Training
+from stages.backbones.pytorch._whitening import whitening_filters
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.errors import UserError
+
+__all__ = ["Params", "fit", "load"]
+WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
+WHITENED = 1_000_000
+"""Patches, about, from which the whitening is computed: enough for any patch size, and never gigabytes."""
+
+PREDICTED = 500
+"""Rows predicted at a time; part of the result, since other batches may round differently."""
+
+
+def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+    """Train on these rows alone and leave weights and settings in `folder`. Raises UserError for images too small."""
+    devices.keep_memory()
+    where = devices.device()
+    generator = devices.seeded(seed, where)
+    height, width = checked_size(images, params)
+    pixels, targets = devices.on_device(images, labels, where)
+    mean, deviation = devices.channel_statistics(images)
+    sample = pixels[:: 1 + len(pixels) * height * width // WHITENED]
+    filters = whitening_filters(devices.normalized(sample, mean, deviation, torch.float32), params.patch)
+    first = len(filters) if params.whiten else 6 * params.patch**2
+    classes = int(labels.max()) + 1
+    settings = Settings(
+        params=params, classes=classes, first=first, mean=mean, deviation=deviation, height=height, width=width
+    )
+    network = built(settings, where)
+    if params.whiten:
+        network.first.weight.requires_grad_(False).copy_(filters)
+    Training(network, settings, pixels, targets, generator).run(report)
+    save(network, settings, folder)
+
+
+def save(network: Network, settings: Settings, folder: Path) -> None:
+    """Write what `load` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
+    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Predict:
+    """A function from images to log-probabilities, averaged over the views that the parameters name."""
+    devices.keep_memory()
+    where = devices.device()
+    settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    network = built(settings, where)
+    network.load_state_dict(load_file(folder / WEIGHTS, device=str(where)))
+    network.eval()
+
+    def predict(images: Images) -> LogProbabilities:
+        if images.shape[1:3] != (settings.height, settings.width):
+            expected = f"{settings.height} x {settings.width}"
+            raise UserError(f"{folder}: images of {images.shape[1]} x {images.shape[2]} pixels; expected {expected}")
+        result = np.empty((len(images), settings.classes), np.float32)
+        for start in range(0, len(images), PREDICTED):
+            chunk = images[start : start + PREDICTED]
+            result[start : start + PREDICTED] = log_probabilities(network, chunk, settings, where)
+        return result
+
+    return predict
+
+
+def checked_size(images: Images, params: Params) -> tuple[int, int]:
+    """Height and width of the images. Raises UserError where they are too small for the parameters."""
+    height, width = images.shape[1:3]
+    least = max(8, params.translate + 1)
+    if min(height, width) < least:
+        raise UserError(f"pytorch/speedrun: images of {height} x {width} pixels; expected at least {least} each way")
+    return height, width
+
+
+def built(settings: Settings, where: torch.device) -> Network:
+    """The network, untrained."""
+    params = settings.params
+    shape = (settings.classes, settings.first, params.patch, params.widths, params.depth)
+    network = Network(*shape, params.activation, params.logit_scale).to(where)
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+@torch.inference_mode()
+def log_probabilities(network: Network, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
+    """Log-probabilities of one batch: logits averaged over the views, normalised in float32."""
+    kind = devices.dtype(settings.params.precision, where)
+    pixels, rows = devices.on_device(images, np.arange(len(images)), where)
+    logits = torch.zeros(len(images), settings.classes, device=where)
+    for weight, down, right, mirrored in augmentation.VIEWS[settings.params.views]:
+        moved = [torch.full_like(rows, value) for value in (down, right, mirrored)]
+        batch = augmentation.views(pixels, rows, moved[0], moved[1], moved[2].bool())
+        batch = devices.normalized(batch, settings.mean, settings.deviation, kind)
+        with torch.autocast(where.type, torch.bfloat16, enabled=kind == torch.bfloat16):
+            logits += weight * network(batch)
+    return functional.log_softmax(logits, dim=1).cpu().numpy()

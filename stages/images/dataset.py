@@ -1,0 +1,176 @@
+"""The dataset on disk, written by `split` and read by every later step: images, their index, the class names.
+
+images.npy       uint8 [n, h, w, 3]
+index.parquet    one row per image: row, sha256, label, group, fold (-1 = test set)
+classes.json     the class names; a label is a position in this list
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.images.arrays import Images, Labels, Numbers, Rows
+from stages.running.errors import UserError
+
+FOLDER = Path("data")
+IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
+TEST = -1
+"""The `fold` of an image of the test set."""
+SCHEMA = pa.schema(
+    [("row", pa.int64()), ("sha256", pa.string()), ("label", pa.int64()), ("group", pa.int64()), ("fold", pa.int64())]
+)
+REMEDY = "run `dvc repro split` to write it anew"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images in one memory-mapped array, which is read only and costs memory only where it is touched."""
+
+    images: Images
+    index: pd.DataFrame
+    classes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path = FOLDER) -> Self:
+        """Open what `split` wrote. Raises UserError for a file that is missing, broken or does not fit the others."""
+        dataset = cls(read_images(folder / IMAGES), read_index(folder / INDEX), read_classes(folder / CLASSES))
+        check(dataset, folder)
+        return dataset
+
+    @classmethod
+    def write(cls, folder: Path, images: Images, index: pd.DataFrame, classes: Sequence[str]) -> Self:
+        """Write a dataset that fits in memory, and open it. `split` streams its images through `ImageFile` instead."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with ImageFile(folder / IMAGES, images.shape[1], images.shape[2]) as file:
+            file.append(images)
+        write_index(folder / INDEX, index)
+        write_classes(folder / CLASSES, classes)
+        return cls.load(folder)
+
+    @property
+    def labels(self) -> Labels:
+        """The label of every row, test set included."""
+        return self.index["label"].to_numpy(np.int64, copy=True)
+
+    @property
+    def fold(self) -> Numbers:
+        """The fold of every row; -1 is the test set."""
+        return self.index["fold"].to_numpy(np.int64, copy=True)
+
+    @property
+    def folds(self) -> int:
+        """K."""
+        return int(self.fold.max()) + 1
+
+    @property
+    def test_rows(self) -> Rows:
+        return np.flatnonzero(self.fold == TEST)
+
+    def training_rows(self, fold: int) -> Rows:
+        """What the models of `fold` learn from: every row of the other folds, none of the test set."""
+        return np.flatnonzero((self.fold != TEST) & (self.fold != fold))
+
+    def held_out_rows(self, fold: int) -> Rows:
+        """What the models of `fold` never see and predict."""
+        return np.flatnonzero(self.fold == fold)
+
+    def take(self, rows: Rows) -> Images:
+        """A copy of some images in memory, as a plain array that may be written to."""
+        return np.array(self.images[rows], subok=False)
+
+
+class ImageFile:
+    """Writes `images.npy` front to back, a batch at a time; the number of images is known only at the end.
+
+    Plain writes instead of a memory map: a map's pages count as this process's memory, the page cache does not.
+    """
+
+    def __init__(self, path: Path, height: int, width: int):
+        self.path, self.n, self.size = path, 0, (height, width, 3)
+
+    def __enter__(self) -> Self:
+        self.file = self.path.open("wb")
+        self.write_header()
+        return self
+
+    def append(self, images: Images) -> None:
+        assert images.shape[1:] == self.size, (images.shape, self.size)
+        self.file.write(np.ascontiguousarray(images).data)
+        self.n += len(images)
+
+    def write_header(self) -> None:
+        """The header has the same length for every n: numpy leaves room for the first axis to grow."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.n, *self.size)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def __exit__(self, *error: object) -> None:
+        with self.file:
+            self.file.seek(0)
+            self.write_header()
+
+
+def write_index(path: Path, index: pd.DataFrame) -> None:
+    """Equal tables give equal bytes."""
+    pq.write_table(pa.table({name: index[name].to_numpy() for name in SCHEMA.names}, SCHEMA), path)
+
+
+def write_classes(path: Path, classes: Sequence[str]) -> None:
+    path.write_text(json.dumps(list(classes), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_images(path: Path) -> Images:
+    try:
+        images = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; {REMEDY}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(f"{path} holds {images.dtype} {images.shape}; expected uint8 [n, h, w, 3]; {REMEDY}")
+    return images
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; {REMEDY}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    if not table.schema.equals(SCHEMA):
+        raise UserError(
+            f"{path} has the columns {table.schema.names}; expected {SCHEMA.names}, int64 and text; {REMEDY}"
+        )
+    return table.to_pandas()
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; {REMEDY}") from None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path} holds {type(classes).__name__}; expected a list of class names; {REMEDY}")
+    return tuple(classes)
+
+
+def check(dataset: Dataset, folder: Path) -> None:
+    """Raises UserError unless the three files tell one story."""
+    path, n, k = folder / INDEX, len(dataset.images), len(dataset.classes)
+    if n != len(dataset.index):
+        raise UserError(f"{path} has {len(dataset.index)} rows for {n} images in {IMAGES}; {REMEDY}")
+    if not np.array_equal(dataset.index["row"], np.arange(n)):
+        raise UserError(f"{path}: column row does not count 0, 1, 2, ...; {REMEDY}")
+    if dataset.labels.min() < 0 or dataset.labels.max() >= k:
+        raise UserError(f"{path} has labels outside the {k} classes of {CLASSES}; {REMEDY}")
+    if dataset.fold.min() < TEST or dataset.fold.max() < 1:
+        raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {REMEDY}")

@@ -1,0 +1,27 @@
+"""The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, grey, 10 classes, no download.
+
+Source: the test part of the UCI "Optical Recognition of Handwritten Digits", https://doi.org/10.24432/C50P49.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from stages.images.arrays import Images, Rows
+from stages.images.collection import Collection, Data, batches, resize
+
+BRIGHTEST = 16
+
+
+def collect(data: Data) -> Collection:
+    """The digits as RGB, scaled to `data.image_size`; they come without a test set."""
+    pixels, labels = load_digits(return_X_y=True)
+    grey = np.rint(np.asarray(pixels).reshape(-1, 8, 8, 1) * (255 / BRIGHTEST)).astype(np.uint8)
+    images = np.repeat(grey, 3, axis=3)
+
+    def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
+        for batch in batches(rows):
+            yield batch, resize(images[batch], data.image_size)
+
+    return Collection(tuple("0123456789"), np.asarray(labels, np.int64), None, read)

@@ -1,0 +1,40 @@
+"""Draw the figures and write one self-contained HTML page and its Markdown sister.
+
+`python -m stages.report` reads what the other stages left under `metrics/` and `data/`, and writes
+`metrics/report.html`, `metrics/report.md` and `metrics/figures/*.png`. Equal inputs give equal bytes.
+"""
+
+from pathlib import Path
+
+from stages.images.dataset import Dataset
+from stages.reporting import drawing, pages
+from stages.reporting.results import Results, check
+from stages.running import parameters
+from stages.running.command import command
+
+METRICS = Path("metrics")
+CONFIDENCE = 0.95
+"""What `evaluate` takes where params.yaml does not say."""
+
+
+def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
+    """Write everything into `folder`. `text`: the content of params.yaml, shown as it is."""
+    page, sister = pages.html(results, dataset, text), pages.markdown(results, dataset)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, draw in pages.drawings(results, dataset).items():
+        (folder / "figures" / f"{name}.png").write_bytes(drawing.png(draw))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "report.md").write_text(sister, encoding="utf-8")
+
+
+@command
+def main() -> None:
+    content = parameters.read()
+    confidence = (content.get("evaluate") or {}).get("confidence", CONFIDENCE)
+    results, dataset = Results.load(METRICS, confidence), Dataset.load()
+    check(results, dataset)
+    report(results, dataset, parameters.PATH.read_text(encoding="utf-8"), METRICS)
+
+
+if __name__ == "__main__":
+    main()

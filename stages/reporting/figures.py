@@ -1,0 +1,175 @@
+"""The figures of the report, as functions of their data and a theme; `drawing` makes files of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, UInt8
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from stages.reporting.drawing import DASHES, Theme, plain, shortened
+
+Strip = UInt8[np.ndarray, "_ h w 3"]
+"""Images of one class; other classes may have more or fewer of them."""
+CURVES = {"train_loss": "training loss", "train_accuracy": "training accuracy"}
+"""The columns of a history that are drawn where they are there, with their titles."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the dot plot; numbers in percent."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    out_of_fold: float
+
+
+def scores(rows: Sequence[Score], highlight: str, *, theme: Theme) -> Figure:
+    """A dot and its interval per backbone and for the stack, a ring where the out-of-fold score lies."""
+    figure = Figure(figsize=(5.4, 1.1 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, row in enumerate(rows):
+        colour, labels = theme.text, (None, None)
+        if row.name == highlight:
+            colour, labels = theme.accent, ("test set with interval", "out of fold")
+        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot(row.value, y, "o", color=colour, markersize=8, label=labels[0])
+        ring = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 7}
+        axes.plot(row.out_of_fold, y, "o", color=theme.faint, label=labels[1], **ring)
+    axes.set_yticks(range(len(rows)), [shortened(row.name, 24) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("macro-F1, %")
+    figure.legend(loc="outside upper left", ncols=2, fontsize=9, labelcolor=theme.faint, handletextpad=0.2)
+    return figure
+
+
+def confusion(counts: Int64[np.ndarray, "k k"], classes: Sequence[str], *, theme: Theme) -> Figure:
+    """Rows are the actual classes. The colour is the share of the row, stretched so that rare errors show.
+
+    Up to 20 classes the cells hold their counts; up to 100 every class has its label.
+    """
+    k = len(classes)
+    side = float(np.clip(2.2 + 0.42 * k, 4.2, 6.4)) if k <= 20 else float(np.clip(1.6 + 0.14 * k, 6.4, 16))
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    colours = LinearSegmentedColormap.from_list("share", [theme.background, theme.accent])
+    axes.imshow(share, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    labels, size = [shortened(name, 14 if k <= 20 else 22) for name in classes], 10 if k <= 12 else 8 if k <= 40 else 7
+    axes.set_yticks(range(k), labels, fontsize=size)
+    axes.set_xticks(range(k), labels, rotation=90, fontsize=size, color=theme.text)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    plain(axes)
+    if k <= 20:
+        write_counts(axes, counts, share, theme)
+    lines = np.arange(-0.5, k)
+    axes.hlines(lines, -0.5, k - 0.5, color=theme.grid, linewidth=0.6)
+    axes.vlines(lines, -0.5, k - 0.5, color=theme.grid, linewidth=0.6)
+    return figure
+
+
+def write_counts(axes: Axes, counts: Int64[np.ndarray, "k k"], share: np.ndarray, theme: Theme) -> None:
+    """The number of images in every cell that has any."""
+    size = 9 if len(counts) <= 12 else 7
+    for y, x in np.argwhere(counts):
+        colour = theme.background if share[y, x] > 0.3 else theme.text
+        axes.text(x, y, str(counts[y, x]), ha="center", va="center", fontsize=size, color=colour)
+
+
+def curves(histories: Mapping[str, pd.DataFrame], *, theme: Theme) -> Figure:
+    """Learning curves: per backbone one panel for the loss and one for the accuracy, one line per fold."""
+    across = 2 if len(histories) in (2, 4) else min(len(histories), 3)
+    down = -(-len(histories) // across)
+    figure = Figure(figsize=(1 + 3.2 * across, 0.2 + 3.8 * down), layout="constrained")
+    parts = figure.subfigures(down, across, squeeze=False).flat
+    for part, (name, history) in zip(parts, histories.items(), strict=False):
+        part.suptitle(shortened(name, 30), x=0.02, ha="left", fontsize=11, fontweight="bold")
+        shown = [column for column in CURVES if column in history and np.isfinite(history[column]).any()]
+        if shown:
+            draw_history(part, history, shown, theme)
+        else:
+            part.text(0.5, 0.5, "no loss or accuracy recorded", ha="center", color=theme.faint)
+    return figure
+
+
+def draw_history(part: SubFigure, history: pd.DataFrame, columns: Sequence[str], theme: Theme) -> None:
+    """One panel per column, one below the other."""
+    panels = part.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, column in zip(panels, columns, strict=True):
+        draw_folds(axes, history, column, theme)
+    panels[-1].set_xlabel("epoch")
+    columns_ = 1 + len(panels[0].lines) // 6
+    panels[0].legend(fontsize=8, labelcolor=theme.faint, handlelength=1.6, ncols=columns_)
+
+
+def draw_folds(axes: Axes, history: pd.DataFrame, column: str, theme: Theme) -> None:
+    """One line per fold; an epoch without a value is left out, a single epoch is a dot."""
+    for fold, rows in history.dropna(subset=[column]).groupby("fold"):
+        k = int(str(fold))
+        colour, dash = theme.lines[k % len(theme.lines)], DASHES[k // len(theme.lines) % len(DASHES)]
+        marker = "o" if len(rows) == 1 else None
+        axes.plot(
+            rows["epoch"], rows[column], color=colour, linestyle=dash, linewidth=1.6, marker=marker, label=f"fold {k}"
+        )
+    axes.set_title(CURVES[column], fontsize=9, fontweight="normal", color=theme.faint)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
+def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
+    """How often the stack is right where it is how confident, bin by bin, over the number of images in each.
+
+    `bins`: confidence, accuracy and count of each; an empty one is left out.
+    """
+    filled = [one for one in bins if one["count"]]
+    confidence, accuracy, count = ([one[name] for one in filled] for name in ("confidence", "accuracy", "count"))
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
+    upper.text(0.03, 0.98, "dashed: right as often as confident", va="top", color=theme.faint, fontsize=8)
+    upper.plot(confidence, accuracy, "o-", color=theme.accent, linewidth=1.6, markersize=6)
+    upper.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="share that is right")
+    lower.bar(confidence, count, width=0.9 / len(bins), color=theme.accent)
+    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    lower.yaxis.set_major_locator(LogLocator(numticks=4))
+    lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    lower.yaxis.set_minor_locator(NullLocator())
+    lower.grid(visible=False, axis="x")
+    return figure
+
+
+def samples(strips: Sequence[Strip], classes: Sequence[str], *, theme: Theme) -> Figure:
+    """A strip of images per class, in up to four columns."""
+    across, width = min(1 + len(strips) // 13, 4), max(len(strip) for strip in strips)
+    ratio = strips[0].shape[2] / strips[0].shape[1]
+    down = -(-len(strips) // across)
+    figure = Figure(figsize=(across * (1.6 + 0.55 * width * ratio), 0.2 + 0.55 * down), layout="constrained")
+    for column, axes in enumerate(figure.subplots(1, across, squeeze=False).flat):
+        part = slice(column * down, (column + 1) * down)
+        labels = [shortened(name, 16) for name in classes[part]]
+        axes.imshow(mosaic(strips[part], down, width), extent=(0, width * ratio, down, 0), interpolation="nearest")
+        axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
+        axes.set_xticks([])
+        axes.tick_params(labelcolor=theme.text)
+        plain(axes)
+    return figure
+
+
+def mosaic(strips: Sequence[Strip], down: int, across: int) -> UInt8[np.ndarray, "height width 4"]:
+    """Images in rows with a transparent gap around each; missing ones are transparent."""
+    h, w = strips[0].shape[1:3]
+    gap = max(h // 16, 1)
+    ground = np.zeros((down, h + gap, across, w + gap, 4), dtype=np.uint8)
+    for y, strip in enumerate(strips):
+        for x, image in enumerate(strip):
+            ground[y, :h, x, :w] = np.dstack([image, np.full((h, w), 255, dtype=np.uint8)])
+    return ground.reshape(down * (h + gap), across * (w + gap), 4)

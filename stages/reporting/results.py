@@ -1,0 +1,132 @@
+"""What the earlier stages left under `metrics/`, read and checked once: everything the report tells comes from here."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from stages.images.dataset import Dataset
+from stages.running.errors import UserError
+
+STACK = "stack"
+"""The name of the stack's own row in `backbones.csv`."""
+SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "calibration_error")
+COLUMNS = {
+    "backbones": ("evaluate", ("backbone", *SCORES, "out_of_fold_macro_f1")),
+    "classes": ("evaluate", ("class", "precision", "recall", "f1", "support")),
+    "confusion": ("evaluate", ("actual", "predicted")),
+    "reliability": ("evaluate", ("bin", "confidence", "accuracy", "count")),
+    "combiners": ("stack", ("combiner", "macro_f1", "accuracy", "log_loss", "standard_error", "seconds", "reason")),
+}
+"""Per table: the stage that writes it and the columns that the report needs."""
+OBJECTS = {
+    "scores": ("evaluate", ("gain", "gain_low", "gain_high", "mcnemar_p", "test_images")),
+    "stack": ("stack", ("combiner", "reason", "members")),
+    "split": ("split", ()),
+}
+"""The same for the JSON files."""
+WORDS = ("backbone", "combiner", "class", "actual", "predicted", "reason")
+"""Columns that hold words, even where they look like numbers or like nothing."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of `metrics/` as they are; names and units are those of the files, a missing number is NaN."""
+
+    scores: Row
+    stack: Row
+    split: Row
+    backbones: list[Row]
+    combiners: list[Row]
+    classes: list[Row]
+    confusion: list[Row]
+    reliability: list[Row]
+    histories: dict[str, pd.DataFrame]
+    confidence: float
+    """Of the intervals, 0 to 1: the parameter `evaluate.confidence`."""
+
+    @classmethod
+    def load(cls, folder: Path, confidence: float) -> Self:
+        """Raises UserError for a file that is missing or broken, naming the stage that writes it."""
+        tables = {name: read_table(folder / f"{name}.csv", *needs) for name, needs in COLUMNS.items()}
+        rows: dict[str, Any] = {name: table.to_dict("records") for name, table in tables.items()}
+        names = [name for name in tables["backbones"]["backbone"] if name != STACK]
+        return cls(
+            **{name: read_object(folder / f"{name}.json", *needs) for name, needs in OBJECTS.items()},
+            **rows,
+            histories={name: read_history(folder / "history", name) for name in names},
+            confidence=confidence,
+        )
+
+    @property
+    def level(self) -> str:
+        """The confidence of the intervals, in words."""
+        return f"{100 * self.confidence:g} %"
+
+    @property
+    def names(self) -> list[str]:
+        """The backbones, in the order of `params.yaml`."""
+        return [row["backbone"] for row in self.backbones if row["backbone"] != STACK]
+
+    @property
+    def best(self) -> str:
+        """The backbone that the gain is measured against: `evaluate` takes the best out of fold."""
+        return max(self.names, key=lambda name: self.row(name)["out_of_fold_macro_f1"])
+
+    def row(self, name: str) -> Row:
+        """The scores of one backbone or of the stack."""
+        return next(row for row in self.backbones if row["backbone"] == name)
+
+    def ranked(self) -> list[Row]:
+        """The stack first, then the backbones from the best on the test set to the weakest."""
+        return sorted(self.backbones, key=lambda row: (row["backbone"] != STACK, -row["macro_f1"]))
+
+
+def check(results: Results, dataset: Dataset) -> None:
+    """Raises UserError unless the predictions are those of this dataset's test set."""
+    actual = [dataset.classes[label] for label in dataset.labels[dataset.test_rows]]
+    predicted = {row["predicted"] for row in results.confusion}
+    if [row["actual"] for row in results.confusion] != actual or not predicted <= set(dataset.classes):
+        raise UserError("confusion.csv is not of the test set in data/index.parquet; run `dvc repro evaluate`")
+
+
+def read_history(folder: Path, name: str) -> pd.DataFrame:
+    """One backbone's learning curves, one row per finished epoch; a loss that went to infinity is a missing value."""
+    table = read_table(folder / f"{name}.csv", f"train@{name}", ("fold", "epoch"))
+    return table.replace([np.inf, -np.inf], np.nan)
+
+
+def read_table(path: Path, stage: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV table that has these columns, and at least one row; in columns of numbers, all else is a missing number."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise refusal(path, error, stage) from None
+    lacking = [name for name in columns if name not in table.columns] or ([] if len(table) else ["any row"])
+    if lacking:
+        raise UserError(f"{path} lacks {', '.join(lacking)}; run `dvc repro {stage}` to write it anew")
+    numbers = table.columns.difference(WORDS)
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in numbers})
+
+
+def read_object(path: Path, stage: str, names: tuple[str, ...]) -> Row:
+    """A JSON object that has these names."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise refusal(path, error, stage) from None
+    lacking = [name for name in names if name not in content] if isinstance(content, dict) else ["an object"]
+    if lacking:
+        raise UserError(f"{path} lacks {', '.join(lacking)}; run `dvc repro {stage}` to write it anew")
+    return content
+
+
+def refusal(path: Path, error: Exception, stage: str) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} is not there; run `dvc repro {stage}`, which writes it")
+    return UserError(f"{path} cannot be read ({error}); run `dvc repro {stage}` to write it anew")

@@ -1,0 +1,144 @@
+"""The tables of the report: numbers as people read them, once for the page and for Markdown alike."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from stages.reporting.results import STACK, Results, Row
+
+MOST = 15
+"""How many pairs of confused classes are listed."""
+
+Cell = Callable[[Row], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, not escaped; the first column names the row, and `marked` rows stand out."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: frozenset[str]
+    """The columns that hold words; all others hold numbers."""
+    marked: frozenset[str]
+
+
+def percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def decimal(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def whole(value: float) -> str:
+    return f"{int(value):,}"
+
+
+def interval(low: float, high: float) -> str:
+    """In percent, without the sign."""
+    return f"{percent(low)} to {percent(high)}"
+
+
+def backbones(results: Results) -> Table:
+    """The stack first, then the backbones from the best on the test set to the weakest."""
+    columns: dict[str, Cell] = {
+        "Model": cell("backbone"),
+        "Macro-F1, %": cell("macro_f1", percent),
+        "Interval": lambda row: interval(row["macro_f1_low"], row["macro_f1_high"]),
+        "Accuracy, %": cell("accuracy", percent),
+        "Log-loss": cell("log_loss", decimal),
+        "ECE, %": cell("calibration_error", percent),
+        "Out-of-fold F1, %": cell("out_of_fold_macro_f1", percent),
+    }
+    return build(results.ranked(), columns, marked={STACK})
+
+
+def combiners(results: Results) -> Table:
+    """In the order of the file, which is from the simplest to the most complex."""
+    columns = {
+        "Combiner": cell("combiner"),
+        "Macro-F1, %": cell("macro_f1", percent),
+        "Accuracy, %": cell("accuracy", percent),
+        "Log-loss": cell("log_loss", decimal),
+        "Standard error": cell("standard_error", decimal),
+        "Seconds": cell("seconds", seconds),
+        "Why": cell("reason"),
+    }
+    return build(results.combiners, columns, texts={"Why"}, marked={results.stack["combiner"]})
+
+
+def classes(results: Results) -> Table:
+    """The weakest class first; one that is neither there nor predicted has no F1 and comes before all."""
+    columns = {
+        "Class": cell("class"),
+        "F1, %": cell("f1", percent),
+        "Precision, %": cell("precision", percent),
+        "Recall, %": cell("recall", percent),
+        "Test images": cell("support", whole),
+    }
+    return build(sorted(results.classes, key=lambda row: -1 if math.isnan(row["f1"]) else row["f1"]), columns)
+
+
+def confusions(results: Results) -> Table:
+    """The pairs of classes taken for each other most often."""
+    total = Counter(row["actual"] for row in results.confusion)
+    pairs = sorted(confused(results).items(), key=lambda item: (-item[1], item[0]))[:MOST]
+    rows = [{"actual": one, "predicted": other, "n": n, "share": n / total[one]} for (one, other), n in pairs]
+    columns = {
+        "Actual": cell("actual"),
+        "Predicted": cell("predicted"),
+        "Images": cell("n", whole),
+        "Of the class, %": cell("share", percent),
+    }
+    return build(rows, columns, texts={"Predicted"})
+
+
+def confused(results: Results) -> Counter[tuple[str, str]]:
+    """How often which class was taken for which other."""
+    pairs = ((row["actual"], row["predicted"]) for row in results.confusion)
+    return Counter(pair for pair in pairs if pair[0] != pair[1])
+
+
+def reliability(results: Results) -> Table:
+    """The bins that hold any image, the most confident last."""
+    columns = {
+        "Up to, %": cell("bin", percent),
+        "Confidence, %": cell("confidence", percent),
+        "Right, %": cell("accuracy", percent),
+        "Images": cell("count", whole),
+    }
+    return build([row for row in results.reliability if row["count"]], columns)
+
+
+def cell(name: str, show: Callable[..., str] = str) -> Cell:
+    """How one value of a row is shown."""
+    return lambda row: show(row[name])
+
+
+def build(
+    rows: Iterable[Row], columns: Mapping[str, Cell], *, texts: Set[str] = frozenset(), marked: Set[str] = frozenset()
+) -> Table:
+    """The first column is text in any case."""
+    cells = tuple(tuple(show(row) for show in columns.values()) for row in rows)
+    return Table(tuple(columns), cells, frozenset(texts | {next(iter(columns))}), frozenset(marked))
+
+
+def markdown(table: Table) -> str:
+    """GitHub's form; marked rows in bold, text escaped."""
+    lines = [list(table.columns), ["---" if name in table.texts else "---:" for name in table.columns]]
+    for row in table.rows:
+        cells = [escaped(text) for text in row]
+        lines.append([f"**{text}**" for text in cells] if row[0] in table.marked else cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no line breaks."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", " ".join(text.split()))

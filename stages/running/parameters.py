@@ -1,0 +1,89 @@
+"""Reading `params.yaml`: every block checked, every mistake named with its place and the closest valid name."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.running.errors import UserError
+
+PATH = Path("params.yaml")
+Model = TypeVar("Model", bound=BaseModel)
+SECTIONS = ("seed", "data", "split", "backbones", "stack", "evaluate")
+
+
+class Block(BaseModel):
+    """A block of parameters: immutable, no unknown names, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-3` as text and DVC (YAML 1.2) as a number; this reads it as DVC does."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def read(path: Path = PATH) -> dict[str, Any]:
+    """The whole file as a mapping. Raises UserError for a file that is missing, broken or has an unknown section."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run from the root of the repository") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}; expected the sections {', '.join(SECTIONS)}")
+    for name in content:
+        if name not in SECTIONS:
+            raise UserError(f"{path}: unknown section {name!r}{closest(name, SECTIONS)}")
+    return content
+
+
+def section(content: Mapping[str, Any], name: str, model: type[Model]) -> Model:
+    """One section of the file, checked against its model; a section left out has its defaults."""
+    return check(content.get(name) or {}, model, place=name)
+
+
+def seed(content: Mapping[str, Any]) -> int:
+    """The seed that everything random is derived from: a whole number, 0 or more."""
+    value = content.get("seed", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"params: seed: got {value!r}; expected a whole number, 0 or more")
+    return value
+
+
+def check(block: Any, model: type[Model], *, place: str) -> Model:
+    """A block checked against its model. Raises UserError with a line for every mistake: where, what came."""
+    try:
+        return model.model_validate(block)
+    except ValidationError as error:
+        lines = [describe(mistake, model, place) for mistake in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def describe(mistake: Any, model: type[BaseModel], place: str) -> str:
+    """One pydantic mistake as a line a person can act on."""
+    where = ".".join([place, *map(str, mistake["loc"])])
+    if mistake["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return f"params: {where}: unknown parameter{closest(str(mistake['loc'][-1]), known)}"
+    if mistake["type"] == "missing":
+        return f"params: {where}: missing"
+    return f"params: {where}: got {mistake['input']!r}; {mistake['msg']}"
+
+
+def closest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """The end of an error about an unknown name: the nearest known one and the whole choice."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (expected one of: {', '.join(known)})"

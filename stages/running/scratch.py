@@ -1,0 +1,90 @@
+"""Where finished folds wait until DVC has cached them, so that a kill at any moment costs one fold at most.
+
+The place is outside the repository, since DVC empties a stage's outputs before it runs the stage again.
+`train` moves each finished fold here in one rename and takes it up again when it is asked for the same thing;
+`export`, which DVC runs only once the trained models are in its cache, frees the space.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+AGE = 14 * 24 * 3600
+"""Seconds after which the leftovers of a run that nobody continued are removed."""
+
+PACKAGES = ("numpy", "torch", "timm", "tensorflow", "keras", "jax", "flax")
+
+
+def root() -> Path:
+    """`$FOLDSTACK_SCRATCH`, else `foldstack/folds` in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("FOLDSTACK_SCRATCH") or cache / "foldstack" / "folds")
+
+
+def of_backbone(name: str, block: Mapping[str, Any], seed: int) -> Path:
+    """The folder for one backbone's folds, named by the hash of everything that decides what they become.
+
+    That is its block of parameters, the seed, the index (pixels' hashes, labels, folds), the framework's recipes and
+    the installed versions. Call from the root of the repository.
+    """
+    sources = sorted(Path("stages/backbones", str(block["framework"])).glob("*.py"))
+    files = [Path("data/index.parquet"), Path("data/classes.json"), Path("stages/train.py"), *sources]
+    parts = {
+        "block": block,
+        "seed": seed,
+        "files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return root() / f"{name}-{key[:20]}"
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def finished(folder: Path, make: Callable[[Path], None]) -> bool:
+    """See to it that `folder` is there and complete: kept if it is, else made by `make` beside it and moved into place.
+
+    Returns whether it had been there before. A failure or a kill inside `make` leaves nothing under `folder`'s name.
+    """
+    if folder.exists():
+        return True
+    half = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part")
+    half.mkdir(parents=True)
+    try:
+        make(half)
+        half.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Another clone finished the same fold meanwhile: the same key gives the same model, so either one serves.
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return False
+
+
+def free(folder: Path) -> None:
+    """Remove one backbone's finished folds, and whatever else here has not been touched for `AGE` seconds.
+
+    What is still being made stays: another clone may be training the same backbone at this moment.
+    """
+    for fold in folder.glob("fold-*[0-9]"):
+        shutil.rmtree(fold, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    old = time.time() - AGE
+    for other in root().glob("*"):
+        if other.stat().st_mtime < old:
+            shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,137 @@
+"""Choose the meta-learner by nested cross-validation and fit it on the out-of-fold log-probabilities alone.
+
+Writes `models/stack/stack.json` (the fitted ensemble), `metrics/stack.json` (what was chosen, its nested scores and
+why) and `metrics/combiners.csv` (every combiner that was tried). Predictions of backbones that `params.yaml` no longer
+names are deleted first, so that DVC records none.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field, field_validator
+
+from stages.images.arrays import Labels, Stack
+from stages.images.dataset import read_classes, read_index
+from stages.running import parameters
+from stages.running.command import command
+from stages.running.errors import UserError
+from stages.running.parameters import Block
+from stages.stacking import results, selection, tables
+from stages.stacking.combiners import COMBINERS
+from stages.stacking.ensemble import Ensemble, side_by_side
+from stages.stacking.selection import Candidate, Choice, Criterion
+
+DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
+
+
+class Params(Block):
+    """The section `stack` of `params.yaml`."""
+
+    combiners: tuple[str, ...] = Field(
+        tuple(COMBINERS),
+        description="combiners that take part; best_single always does. Fewer make the step faster",
+    )
+    members: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the backbones that are stacked; null: all of them"
+    )
+    criterion: Criterion = Field(
+        "log_loss",
+        description="what nested cross-validation chooses by: log_loss (least noise), macro_f1 or accuracy",
+    )
+    one_standard_error: bool = Field(
+        True, description="take the simplest combiner within one standard error of the best, not the best itself"
+    )
+
+    @field_validator("combiners")
+    @classmethod
+    def known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in COMBINERS:
+                raise ValueError(f"unknown combiner {name!r}{parameters.closest(name, tuple(COMBINERS))}")
+        return names
+
+
+def chosen_members(params: Params, backbones: Sequence[str]) -> tuple[str, ...]:
+    """The backbones to stack, in the order of `params.yaml`. Raises UserError for a name that is not there."""
+    if not backbones:
+        raise UserError("params: backbones: empty; expected at least one backbone to stack")
+    for name in params.members or ():
+        if name not in backbones:
+            raise UserError(
+                f"params: stack.members: unknown backbone {name!r}{parameters.closest(name, list(backbones))}"
+            )
+    return tuple(name for name in backbones if params.members is None or name in params.members)
+
+
+def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
+    """Delete the prediction tables of backbones that are no longer there; returns their names."""
+    strangers = sorted(path for path in folder.glob("*.parquet") if path.stem not in backbones)
+    for path in strangers:
+        path.unlink()
+    return [path.stem for path in strangers]
+
+
+def compose(
+    stack: Stack,
+    labels: Labels,
+    folds: Labels,
+    params: Params,
+    *,
+    members: tuple[str, ...],
+    classes: tuple[str, ...],
+    seed: int,
+) -> tuple[Ensemble, list[Candidate], Choice]:
+    """Compare the combiners, choose one and fit it on all rows."""
+    candidates = selection.compare(stack, labels, folds, params.combiners, criterion=params.criterion, seed=seed)
+    choice = selection.choose(candidates, one_standard_error=params.one_standard_error)
+    chosen = next(one for one in candidates if one.name == choice.name)
+    fitted = COMBINERS[choice.name].fit(stack, labels, seed)
+    return Ensemble(members, classes, choice.name, fitted, chosen.temperature, chosen.scores), candidates, choice
+
+
+def summary(ensemble: Ensemble, candidates: Sequence[Candidate], choice: Choice, params: Params) -> dict[str, Any]:
+    """What `metrics/stack.json` holds."""
+    return {
+        "combiner": ensemble.name,
+        "reason": choice.reasons[ensemble.name],
+        "criterion": params.criterion,
+        "members": list(ensemble.members),
+        "temperature": ensemble.temperature,
+        "nested": ensemble.nested,
+        "best_single": candidates[0].scores,
+    }
+
+
+def show(table: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
+    """What the step prints."""
+    shown = table[["combiner", "macro_f1", "accuracy", "log_loss", "seconds"]]
+    print(shown.round(4).to_string(index=False))
+    print(f"chosen: {metrics['combiner']}, {metrics['reason']}")
+
+
+@command
+def main() -> None:
+    content = parameters.read()
+    params = parameters.section(content, "stack", Params)
+    backbones = list(content.get("backbones") or {})
+    members = chosen_members(params, backbones)
+    for name in forget_others(DATA / "predictions", backbones):
+        print(f"deleted the predictions of {name}, which params.yaml no longer names")
+    index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
+    predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
+    stack, _ = side_by_side(predictions, members)
+    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    train = folds >= 0
+    ensemble, candidates, choice = compose(
+        stack, labels[train], folds[train], params, members=members, classes=classes, seed=parameters.seed(content)
+    )
+    metrics, table = summary(ensemble, candidates, choice, params), selection.table(candidates, choice)
+    ensemble.write(MODELS)
+    results.write(METRICS, {"stack.json": metrics, "combiners.csv": table})
+    show(table, metrics)
+
+
+if __name__ == "__main__":
+    main()

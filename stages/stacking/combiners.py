@@ -1,0 +1,44 @@
+"""The combiners, simplest first, and how a fitted one is written down.
+
+A combiner is a function fit(stack, labels, seed) that gives an object with `predict(stack)` and `state()`. It sees the
+rows it is given and no others; it may hold some of them back to choose its own settings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from stages.images.arrays import Labels, Stack
+from stages.stacking import boosting, logistic, pools
+from stages.stacking.log_space import LogScores
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    def predict(self, stack: Stack) -> LogScores:
+        """Log-probabilities [n, k]."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` of the same class needs, as JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Combiner:
+    """How to fit one, and how to restore what its `state` wrote."""
+
+    fit: Callable[[Stack, Labels, int], Fitted]
+    restore: Callable[[dict[str, Any]], Fitted]
+
+
+COMBINERS: dict[str, Combiner] = {
+    "best_single": Combiner(pools.best_single, pools.Pool.restore),
+    "mean": Combiner(pools.mean, pools.Pool.restore),
+    "pool": Combiner(pools.pool, pools.Pool.restore),
+    "greedy": Combiner(pools.greedy, pools.Pool.restore),
+    "scaled_pool": Combiner(pools.scaled_pool, pools.Pool.restore),
+    "logistic": Combiner(logistic.logistic, logistic.Logistic.restore),
+    "xgboost": Combiner(boosting.boosting, boosting.Boosted.restore),
+}
+"""Simplest first: the order in which the one-standard-error rule prefers them."""

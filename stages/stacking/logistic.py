@@ -1,0 +1,84 @@
+"""Multinomial logistic regression on the log-probabilities of all backbones and classes.
+
+It runs on one thread: the last bits depend on the number, and a second one gains nothing at this size.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float64
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from stages.images.arrays import Labels, Stack
+from stages.stacking.log_space import LogScores, log_losses, normalise
+from stages.stacking.tables import FLOOR
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""The C among which inner folds choose. The best C hardly depends on the number of rows: it is a prior's variance."""
+
+INNER_FOLDS, INNER_ROWS = 3, 10_000
+"""The folds that choose C, and how many rows they share at most."""
+
+Features = Float64[np.ndarray, "n features"]
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """A fitted regression, in the units of the log-probabilities."""
+
+    coefficients: Float64[np.ndarray, "features k"]
+    intercepts: Float64[np.ndarray, " k"]
+
+    @threadpool_limits.wrap(limits=1)
+    def predict(self, stack: Stack) -> LogScores:
+        """Log-probabilities [n, k]."""
+        return self.judge(stack.reshape(len(stack), -1))
+
+    def judge(self, features: Features) -> LogScores:
+        return normalise(features @ self.coefficients + self.intercepts)
+
+    def state(self) -> dict[str, Any]:
+        return {"coefficients": self.coefficients.tolist(), "intercepts": self.intercepts.tolist()}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Self:
+        return cls(np.array(state["coefficients"], np.float64), np.array(state["intercepts"], np.float64))
+
+
+@threadpool_limits.wrap(limits=1)
+def logistic(stack: Stack, labels: Labels, seed: int) -> Logistic:
+    """Ridge-penalised regression on standardised log-probabilities; C by inner folds of the rows given."""
+    n, _, k = stack.shape
+    features = stack.reshape(n, -1)
+    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+    scaled = (features - centre) / scale
+    fitted = regress(scaled, labels, strength(scaled, labels, k, seed), k)
+    coefficients = fitted.coefficients / scale[:, None]
+    return Logistic(coefficients, fitted.intercepts - centre @ coefficients)
+
+
+def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:
+    """One regression. A class without rows gets the floor as its log-probability."""
+    model = LogisticRegression(C=c, max_iter=500, tol=1e-4).fit(features, labels)
+    slopes, intercepts = model.coef_.T, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two alone
+        slopes, intercepts = np.hstack([-slopes, slopes]) / 2, np.concatenate([-intercepts, intercepts]) / 2
+    coefficients, offsets = np.zeros((features.shape[1], k)), np.full(k, FLOOR)
+    coefficients[:, model.classes_], offsets[model.classes_] = slopes, intercepts
+    return Logistic(coefficients, offsets)
+
+
+def strength(features: Features, labels: Labels, k: int, seed: int) -> float:
+    """The C of least log-loss over inner folds; of equals the smallest."""
+    some = np.sort(np.random.default_rng(seed).permutation(len(labels))[:INNER_ROWS])
+    features, labels = features[some], labels[some]
+    folds = list(StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed).split(features, labels))
+
+    def loss(c: float) -> float:
+        fits = [(regress(features[fit], labels[fit], c, k), rest) for fit, rest in folds]
+        return sum(log_losses(fit.judge(features[rest]), labels[rest]).sum() for fit, rest in fits)
+
+    return min(STRENGTHS, key=loss)

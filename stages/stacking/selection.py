@@ -1,0 +1,142 @@
+"""Which combiner to use: nested cross-validation on the backbones' own folds, and a rule that favours the simple.
+
+For each fold, every combiner is fitted on the out-of-fold predictions of the other folds and predicts this one. The
+choice is made on log-loss unless told otherwise: it uses every row, where macro-F1 moves only with the few rows whose
+class changes, and so finds the same differences with much less noise. A combiner that lowers macro-F1 against the best
+single backbone is out all the same, since macro-F1 is what counts in the end.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from stages.images.arrays import Labels, Stack
+from stages.stacking import calibration, scores
+from stages.stacking.combiners import COMBINERS, Combiner
+from stages.stacking.log_space import LogScores
+
+Criterion = Literal["log_loss", "macro_f1", "accuracy"]
+SIMPLEST = "best_single"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A combiner and what nested cross-validation says of it."""
+
+    name: str
+    scores: dict[str, float]
+    """macro_f1, accuracy and log_loss over all rows, each predicted by a combiner that had not seen its fold."""
+    losses: Float64[np.ndarray, " n"]
+    """Row by row; their mean is what the choice minimises."""
+    fold_error: float
+    """The standard error of the criterion over the folds."""
+    temperature: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The name of the chosen combiner, and why, in words, for each."""
+
+    name: str
+    reasons: dict[str, str]
+
+
+def compare(
+    stack: Stack, labels: Labels, folds: Labels, names: Sequence[str], *, criterion: Criterion, seed: int
+) -> list[Candidate]:
+    """Every named combiner, and the best single backbone in any case, scored by nested cross-validation."""
+    order = [name for name in COMBINERS if name in names or name == SIMPLEST]
+    return [examine(name, stack, labels, folds, criterion=criterion, seed=seed) for name in order]
+
+
+def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion: Criterion, seed: int) -> Candidate:
+    """One combiner scored by nested cross-validation."""
+    start = time.perf_counter()
+    raw = cross_predict(COMBINERS[name], stack, labels, folds, seed)
+    log_p = cross_temper(raw, labels, folds)
+    losses = scores.row_losses(log_p, labels, criterion)
+    by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
+    return Candidate(
+        name,
+        scores.summary(log_p, labels),
+        losses,
+        scores.standard_error(by_fold),
+        calibration.temperature(raw, labels),
+        time.perf_counter() - start,
+    )
+
+
+def cross_predict(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> LogScores:
+    """Each fold's rows, predicted by the combiner fitted on the other folds."""
+    result = np.empty((len(labels), stack.shape[2]))
+    for fold in np.unique(folds):
+        inside = folds == fold
+        result[inside] = combiner.fit(stack[~inside], labels[~inside], seed).predict(stack[inside])
+    return result
+
+
+def cross_temper(log_p: LogScores, labels: Labels, folds: Labels) -> LogScores:
+    """Each fold's rows at the temperature that suits the other folds."""
+    result = np.empty_like(log_p)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        result[inside] = calibration.apply(log_p[inside], calibration.temperature(log_p[~inside], labels[~inside]))
+    return result
+
+
+def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choice:
+    """The simplest candidate that is not clearly worse than the best; `candidates` are in order of simplicity.
+
+    "Clearly" means by more than one standard error of the difference, which is taken row by row: two combiners err on
+    the same images, so their difference is known far better than either's score, and better than K folds can tell.
+    """
+    floor = candidates[0].scores["macro_f1"]
+    able = [one for one in candidates if one.scores["macro_f1"] >= floor]
+    best = min(able, key=lambda one: one.losses.mean())
+    slack = 1.0 if one_standard_error else 0.0
+    chosen = next(one for one in able if behind(one, best)[0] <= slack * behind(one, best)[1])
+    return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
+
+
+def behind(one: Candidate, best: Candidate) -> tuple[float, float]:
+    """By how much a candidate is worse than the best, and the standard error of that."""
+    difference = one.losses - best.losses
+    return float(difference.mean()), scores.standard_error(difference)
+
+
+def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> str:
+    """Why a candidate was or was not chosen."""
+    if not able:
+        return "lowers macro-F1 against the best single backbone"
+    gap, error = behind(one, best)
+    distance = f"behind {best.name} by {gap:.5f} with standard error {error:.5f}"
+    if one is chosen and one.name == SIMPLEST:
+        return "the best single backbone: nothing beats it" + ("" if one is best else f" clearly ({distance})")
+    if one is chosen:
+        return "the best" if one is best else f"the simplest within one standard error of the best: {distance}"
+    if one is best:
+        return f"the best, but {chosen.name} is simpler and within one standard error"
+    return distance
+
+
+def table(candidates: Sequence[Candidate], choice: Choice) -> pd.DataFrame:
+    """The comparison as it is shown: one row per candidate, simplest first."""
+    rows = [
+        {
+            "combiner": one.name,
+            **one.scores,
+            "standard_error": one.fold_error,
+            "temperature": one.temperature,
+            "seconds": round(one.seconds, 2),
+            "chosen": one.name == choice.name,
+            "reason": choice.reasons[one.name],
+        }
+        for one in candidates
+    ]
+    return pd.DataFrame(rows)

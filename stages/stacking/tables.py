@@ -1,0 +1,133 @@
+"""The prediction table of one backbone, `data/predictions/<backbone>.parquet`: from `export` to `stack` and `evaluate`.
+
+Columns: `row` (int64, into the index), `fold` (int64, the fold whose model predicted) and one float32 `log_p.<class>`
+per class, in the order of `classes.json`. A training row is there once, predicted by the model of its own fold, which
+never saw it. A test row is there once per fold model.
+
+Values below FLOOR, -inf among them, are raised to it when a table is read: log-loss then stays finite, as it does in
+scikit-learn, whose `log_loss` clips at the same probability.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+
+from stages.images.arrays import Labels, LogProbabilities, Rows
+from stages.running.errors import UserError
+
+FLOOR = float(np.log(np.finfo(np.float64).eps))
+"""About -36: the logarithm of the smallest probability that is told apart."""
+
+TOLERANCE = 1e-3
+"""How far a row's probabilities may sum from one: float32 and bfloat16 models round, a wrong export is off by more."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one backbone predicts, in the index's row order; every value is at least FLOOR."""
+
+    out_of_fold: Float32[np.ndarray, "n k"]
+    test: Float32[np.ndarray, "folds t k"]
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """The names of a table's columns, in order."""
+    return ["row", "fold", *(f"log_p.{name}" for name in classes)]
+
+
+def write(path: Path, rows: Rows, folds: Labels, log_probabilities: LogProbabilities, classes: Sequence[str]) -> None:
+    """Write a table; equal content gives equal bytes, whatever order its rows come in.
+
+    It is written under a temporary name and renamed, so that a killed run leaves no half table.
+    """
+    order = np.lexsort((folds, rows))
+    arrays = [rows[order], folds[order], *log_probabilities[order].T]
+    table = pa.table([pa.array(np.ascontiguousarray(array)) for array in arrays], names=columns(classes))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    # Random mantissas make dictionaries only larger.
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+    temporary.replace(path)
+
+
+def read(path: Path, index: pd.DataFrame, classes: Sequence[str]) -> Predictions:
+    """Read and check a table against `index` (columns `row` and `fold`, -1 = test) and the order of `classes`.
+
+    Raises UserError for a table that is missing or unreadable, whose columns, rows or folds are not the index's, that
+    holds a row twice, or whose probabilities are NaN or do not sum to one.
+    """
+    table = load(path, columns(classes))
+    rows, folds = table["row"].to_numpy(), table["fold"].to_numpy()
+    order = match(path, rows, folds, index)
+    values = np.empty((len(rows), len(classes)), dtype=np.float32)
+    for column, name in enumerate(table.column_names[2:]):
+        values[:, column] = table[name].to_numpy()[order]
+    check_probabilities(path, values, rows[order])
+    np.maximum(values, np.float32(FLOOR), out=values)
+    fold = index["fold"].to_numpy()
+    n_train, n_test = np.count_nonzero(fold >= 0), np.count_nonzero(fold < 0)
+    return Predictions(values[:n_train], values[n_train:].reshape(fold.max() + 1, n_test, len(classes)))
+
+
+def load(path: Path, expected: list[str]) -> pa.Table:
+    """The table as it lies on disk, its columns' names, order and types checked."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise refusal(path, "not there", "the table that this stage writes") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise refusal(
+            path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
+        ) from None
+    if table.column_names != expected:
+        raise refusal(path, f"columns {', '.join(table.column_names)}", f"columns {', '.join(expected)}")
+    for name in expected:
+        wanted = pa.int64() if name in ("row", "fold") else pa.float32()
+        if table[name].type != wanted or table[name].null_count:
+            came = f"column {name} is {table[name].type} with {table[name].null_count} empty values"
+            raise refusal(path, came, f"{wanted} without empty values")
+    return table
+
+
+def match(path: Path, rows: Rows, folds: Labels, index: pd.DataFrame) -> Rows:
+    """Where in the table each expected pair of row and fold lies: the training rows, then the test rows per fold."""
+    fold, row = index["fold"].to_numpy(), index["row"].to_numpy()
+    test, models = row[fold < 0], np.arange(fold.max() + 1)
+    wanted = pd.MultiIndex.from_arrays(
+        [
+            np.concatenate([row[fold >= 0], np.tile(test, len(models))]),
+            np.concatenate([fold[fold >= 0], np.repeat(models, len(test))]),
+        ]
+    )
+    found = pd.MultiIndex.from_arrays([rows, folds])
+    # A repeated pair first: get_indexer below needs each to be there once.
+    faults = {"repeated": found.duplicated(), "unknown": ~found.isin(wanted), "missing": ~wanted.isin(found)}
+    for kind, where in faults.items():
+        if where.any():
+            row_, fold_ = (wanted if kind == "missing" else found)[int(where.argmax())]
+            came = f"{where.sum()} {kind} pairs of row and fold, first row {row_} with fold {fold_}"
+            expected = f"each training row once, with its own fold, and each test row with all {len(models)} folds"
+            raise refusal(path, came, expected)
+    return found.get_indexer(wanted).astype(np.int64)
+
+
+def check_probabilities(path: Path, values: LogProbabilities, rows: Rows) -> None:
+    """Refuse NaN and rows whose probabilities do not sum to one."""
+    # One block at a time: a million rows would otherwise need several copies at once.
+    totals = np.concatenate([np.exp(part).sum(axis=1) for part in np.array_split(values, 1 + len(values) // 65_536)])
+    wrong = ~(np.abs(totals - 1) <= TOLERANCE)  # NaN is wrong as well
+    if wrong.any():
+        first = int(wrong.argmax())
+        came = f"{wrong.sum()} rows whose probabilities do not sum to one, first row {rows[first]}: {totals[first]:.6g}"
+        raise refusal(path, came, f"one within {TOLERANCE}")
+
+
+def refusal(path: Path, came: str, expected: str) -> UserError:
+    """The error for a table that cannot be used."""
+    return UserError(f"{path}: {came}; expected {expected}. Run `dvc repro export@{path.stem}`")

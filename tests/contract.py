@@ -1,0 +1,165 @@
+"""The battery that every recipe has to pass, run as `python -m tests.contract <framework> <recipe>` in its own process.
+
+Prints a JSON object: claim -> null where it held, else what happened. tests/test_backbones.py reads it.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("stages", "tests.checked")
+
+from pydantic import ValidationError  # noqa: E402
+
+from stages import backbones  # noqa: E402
+from stages.images.arrays import Images, Labels, LogProbabilities  # noqa: E402
+from stages.running.errors import UserError  # noqa: E402
+
+TOYS: dict[str, dict[str, Any]] = {
+    "pytorch/speedrun": {"epochs": 6, "batch_size": 32, "widths": [8, 16, 16]},
+    "pytorch/timm": {"architecture": "test_resnet.r160_in1k", "epochs": 12, "batch_size": 16},
+    "keras/cnn": {
+        "epochs": 12,
+        "batch_size": 16,
+        "layers": [{"conv": 16}, "batch_norm", {"activation": "relu"}, {"max_pool": 2}, "flatten"],
+    },
+}
+"""A block per recipe, small enough to learn the toy set in seconds. A new recipe adds its own."""
+
+FRAMEWORKS = {"pytorch": {"torch", "torchvision", "timm"}, "keras": {"tensorflow", "keras"}, "flax": {"jax", "flax"}}
+SAFE = (".safetensors", ".weights.h5", ".json")
+
+
+def toy_set(n: int = 96, size: int = 16) -> tuple[Images, Labels]:
+    """Three classes told apart by colour and by the direction of their stripes, with noise."""
+    rng = np.random.default_rng(7)
+    labels = np.arange(n) % 3
+    stripes = np.indices((size, size)) // 2 % 2 * 120
+    patterns = np.stack([stripes[0], stripes[1], stripes[0] ^ stripes[1]])
+    images = patterns[labels][..., None] + rng.integers(0, 80, (n, size, size, 3))
+    images[np.arange(n), :, :, labels] += 55
+    return np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+class Battery:
+    """One recipe, its toy block, and what it has learnt so far."""
+
+    def __init__(self, framework: str, recipe: str, alone: Path) -> None:
+        """`alone`: where the predictions of a model lie that a fresh process trained with seed 2."""
+        self.framework, self.name, self.alone = framework, f"{framework}/{recipe}", alone
+        self.recipe = backbones.find(framework, recipe)
+        self.params = self.recipe.Params.model_validate(TOYS[self.name])
+        self.images, self.labels = toy_set()
+        self.reports: list[tuple[float, dict[str, float]]] = []
+        self.folder = alone.parent / f"{alone.stem}-models"
+
+    def fit(
+        self, name: str, *, seed: int, report: Callable[[float, Mapping[str, float]], None] = lambda *_: None
+    ) -> LogProbabilities:
+        (self.folder / name).mkdir(parents=True)
+        self.recipe.fit(self.images, self.labels, self.params, seed=seed, folder=self.folder / name, report=report)
+        return self.predict(name)
+
+    def predict(self, name: str) -> LogProbabilities:
+        return self.recipe.load(self.folder / name)(self.images)
+
+    def gives_float32_log_probabilities_that_sum_to_one(self) -> None:
+        predicted = self.predict("first")
+        assert predicted.dtype == np.float32
+        assert predicted.shape == (len(self.images), 3)
+        np.testing.assert_allclose(np.exp(predicted).sum(axis=1), 1, atol=1e-4)
+
+    def learns_a_toy_set(self) -> None:
+        accuracy = (self.predict("first").argmax(axis=1) == self.labels).mean()
+        assert accuracy > 0.9, f"accuracy {accuracy:.3f} on its own training images"
+
+    def reloads_to_the_same_numbers(self) -> None:
+        np.testing.assert_array_equal(self.predict("first"), self.predict("first"))
+
+    def predicts_each_image_alone_as_among_others(self) -> None:
+        predict = self.recipe.load(self.folder / "first")
+        np.testing.assert_allclose(predict(self.images[:1]), predict(self.images)[:1], atol=0.05)
+
+    def does_not_depend_on_what_the_process_trained_before(self) -> None:
+        """A resumed run trains its first fold in a fresh process, an undisturbed one after other folds."""
+        np.testing.assert_array_equal(self.fit("second", seed=2), np.load(self.alone))
+
+    def another_seed_gives_other_numbers(self) -> None:
+        assert not np.array_equal(self.fit("third", seed=3), self.predict("first"))
+
+    def reports_every_whole_epoch_in_order(self) -> None:
+        epochs = [epoch for epoch, _ in self.reports]
+        assert epochs == sorted(epochs)
+        whole = [epoch for epoch, values in self.reports if values and float(epoch).is_integer()]
+        assert whole == list(range(1, self.params.epochs + 1)), whole  # type: ignore[attr-defined]
+        assert all("train_loss" in values for epoch, values in self.reports if epoch in whole and values)
+
+    def leaves_only_files_that_cannot_run_code(self) -> None:
+        files = [path.name for path in (self.folder / "first").rglob("*") if path.is_file()]
+        assert files
+        assert all(name.endswith(SAFE) for name in files), files
+
+    def loads_no_other_framework(self) -> None:
+        others = set().union(*(names for key, names in FRAMEWORKS.items() if key != self.framework))
+        assert not others & set(sys.modules)
+
+    def refuses_an_unknown_parameter_by_name(self) -> None:
+        block = {"framework": self.framework, "recipe": self.name.split("/")[1], **TOYS[self.name], "epoch": 3}
+        with pytest.raises(UserError, match="did you mean 'epochs'"):
+            backbones.resolve(block, place="backbones.toy")
+
+    def refuses_a_wrong_type(self) -> None:
+        block = {"framework": self.framework, "recipe": self.name.split("/")[1], **TOYS[self.name], "epochs": "many"}
+        with pytest.raises(UserError, match=r"backbones\.toy\.epochs: got 'many'"):
+            backbones.resolve(block, place="backbones.toy")
+
+    def has_immutable_parameters(self) -> None:
+        with pytest.raises(ValidationError):
+            self.params.epochs = 3  # type: ignore[attr-defined]
+
+    def takes_fewer_images_than_a_batch_and_a_last_batch_of_one(self) -> None:
+        batch = int(self.params.batch_size)  # type: ignore[attr-defined]
+        for n in (batch - 3, batch + 1):
+            folder = self.folder / f"n-{n}"
+            folder.mkdir(parents=True)
+            images, labels = self.images[:n], self.labels[:n]
+            self.recipe.fit(images, labels, self.params, seed=1, folder=folder, report=lambda *_: None)
+            assert np.isfinite(self.recipe.load(folder)(images)).all()
+
+
+CLAIMS = tuple(
+    name for name, value in vars(Battery).items() if callable(value) and name not in ("__init__", "fit", "predict")
+)
+
+
+def run(battery: Battery) -> dict[str, str | None]:
+    battery.fit("first", seed=1, report=lambda epoch, values: battery.reports.append((epoch, dict(values))))
+    results: dict[str, str | None] = {}
+    for claim in CLAIMS:
+        try:
+            getattr(battery, claim)()
+            results[claim] = None
+        except Exception:
+            results[claim] = traceback.format_exc()
+    return results
+
+
+def main() -> None:
+    """`... alone FILE` trains one model and keeps its predictions, `... compare FILE` does all the rest."""
+    framework, recipe, mode, file = sys.argv[1:]
+    battery = Battery(framework, recipe, Path(file))
+    if mode == "alone":
+        np.save(battery.alone, battery.fit("alone", seed=2))
+    else:
+        print(json.dumps(run(battery)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The guards that keep folder, `dvc.yaml` and `params.yaml` telling one story.
+
+Each takes a repository's root and returns its complaints, so that the tests can also show it a planted fault.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "keras", "jax", "flax"}
+PACKAGES = ("running", "images", "backbones", "stacking", "reporting")
+ALLOWED = {  # what a package may import besides itself
+    "running": set(),
+    "images": {"running"},
+    "backbones": {"running", "images"},
+    "stacking": {"running", "images"},
+    "reporting": {"running", "images", "stacking"},
+}
+
+
+def steps(root: Path) -> dict[str, Path]:
+    """Every step's name and file, in no particular order."""
+    return {path.stem: path for path in (root / "stages").glob("*.py") if path.stem != "__init__"}
+
+
+def stages(root: Path) -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml, a `foreach` stage by its `do` block."""
+    content = yaml.safe_load((root / "dvc.yaml").read_text())
+    return {name: stage.get("do", stage) for name, stage in content["stages"].items()}
+
+
+def module_file(root: Path, module: str) -> Path | None:
+    """The file of one of our modules by its dotted name."""
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imports(path: Path) -> set[str]:
+    """Every dotted name that a file imports, `from a import b` as both `a` and `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def local_imports(root: Path, path: Path) -> set[Path]:
+    """The files of ours that a file imports, with the `__init__.py` of every package on the way."""
+    files: set[Path] = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "stages":
+            found = [module_file(root, ".".join(parts[: n + 1])) for n in range(1, len(parts))]
+            files |= {file for file in found if file}
+    return files
+
+
+def reached(root: Path, path: Path) -> set[Path]:
+    """The transitive closure of `local_imports`, the file itself included."""
+    seen, waiting = set(), [path]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen.add(file)
+            waiting += local_imports(root, file)
+    return seen
+
+
+def steps_are_stages(root: Path) -> list[str]:
+    known, declared = set(steps(root)), set(stages(root))
+    return [f"{name} is a step without a stage" for name in known - declared] + [
+        f"{name} is a stage without a step" for name in declared - known
+    ]
+
+
+def descriptions_match(root: Path) -> list[str]:
+    complaints = []
+    for name, path in steps(root).items():
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        sentence = " ".join(docstring.split("\n\n")[0].split())
+        if stages(root).get(name, {}).get("desc") != sentence:
+            complaints.append(f"{name}: desc in dvc.yaml is not the first sentence of {path.name}: {sentence!r}")
+    return complaints
+
+
+def is_only_a_docstring(path: Path) -> bool:
+    body = ast.parse(path.read_text()).body
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def imports_are_dependencies(root: Path) -> list[str]:
+    complaints = []
+    for name, path in steps(root).items():
+        deps = [root / dep for dep in stages(root).get(name, {}).get("deps", []) if "${" not in dep]
+        for file in sorted(reached(root, path)):
+            covered = any(file == dep or dep in file.parents for dep in deps)
+            if not covered and not is_only_a_docstring(file):
+                complaints.append(f"{name}: imports {file.relative_to(root)}, which is no dependency in dvc.yaml")
+    return complaints
+
+
+def dependencies_exist(root: Path) -> list[str]:
+    complaints = []
+    for name, stage in stages(root).items():
+        ours = [dep for dep in stage.get("deps", []) if dep.startswith("stages/") and "${" not in dep]
+        complaints += [f"{name}: depends on {dep}, which is not there" for dep in ours if not (root / dep).exists()]
+    return complaints
+
+
+def steps_do_not_import_steps(root: Path) -> list[str]:
+    files = set(steps(root).values())
+    return [
+        f"{path.relative_to(root)} imports the step {step.stem}"
+        for path in (root / "stages").rglob("*.py")
+        for step in sorted((local_imports(root, path) & files) - {path})
+    ]
+
+
+def packages_keep_their_layers(root: Path) -> list[str]:
+    complaints = []
+    for package in PACKAGES:
+        for path in (root / "stages" / package).rglob("*.py"):
+            others = {file.relative_to(root / "stages").parts[0] for file in local_imports(root, path)}
+            wrong = (others & set(PACKAGES)) - ALLOWED[package] - {package}
+            complaints += [f"{path.relative_to(root)} imports the package {other}" for other in sorted(wrong)]
+    return complaints
+
+
+def frameworks_stay_home(root: Path) -> list[str]:
+    home = root / "stages/backbones"
+    complaints = []
+    for path in (root / "stages").rglob("*.py"):
+        found = {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
+        if found and home not in path.parent.parents:
+            complaints.append(f"{path.relative_to(root)} imports {', '.join(sorted(found))}")
+    return complaints
+
+
+def parameters_are_explained(root: Path) -> list[str]:
+    """Every parameter has a comment, on its line or right above. Entries of a list are explained by the list's own."""
+    complaints = []
+    for path in [root / "params.yaml", *sorted((root / "profiles").glob("*.yaml"))]:
+        before = ""
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            key = re.match(r"\s*([a-z_0-9-]+):\s*\S", line)
+            if key and "#" not in line and not before.strip().startswith("#"):
+                complaints.append(f"{path.relative_to(root)}:{number}: {key[1]} has no comment")
+            before = line
+    return complaints
+
+
+def readme_lists_every_file(root: Path) -> list[str]:
+    readme = (root / "README.md").read_text()
+    files = [path for path in (root / "stages").rglob("*.py") if path.name != "__init__.py"]
+    return [f"README's file tree lacks {path.relative_to(root)}" for path in files if path.name not in readme]
+
+
+def functions_stay_short(root: Path) -> list[str]:
+    complaints = []
+    for path in (root / "stages").rglob("*.py"):
+        text = path.read_text()
+        if text.count("\n") > 250:
+            complaints.append(f"{path.relative_to(root)} has more than 250 lines")
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        long = [node for node in functions if (node.end_lineno or 0) - node.lineno >= 40]
+        complaints += [f"{path.relative_to(root)}:{node.lineno}: {node.name} has more than 40 lines" for node in long]
+    return complaints
+
+
+GUARDS = (
+    steps_are_stages,
+    descriptions_match,
+    imports_are_dependencies,
+    dependencies_exist,
+    steps_do_not_import_steps,
+    packages_keep_their_layers,
+    frameworks_stay_home,
+    parameters_are_explained,
+    readme_lists_every_file,
+    functions_stay_short,
+)

@@ -1,0 +1,106 @@
+"""What `evaluate` writes: few numbers, consistent tables, and no look at the test labels for any choice."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import evaluate, stack
+from stages.images import dataset
+from stages.stacking import scores, tables
+from tests.test_stack import CLASSES, make_job
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A repository with predictions, stacked and evaluated."""
+    make_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    evaluate.main()
+    return tmp_path
+
+
+def headline(job):
+    return json.loads((job / "metrics/scores.json").read_text())
+
+
+def test_the_headline_is_at_most_twelve_plain_numbers(job):
+    numbers = headline(job)
+    assert len(numbers) <= 12
+    assert all(isinstance(value, int | float) for value in numbers.values())
+    assert numbers["gain"] == pytest.approx(numbers["macro_f1"] - numbers["best_backbone_macro_f1"])
+    assert numbers["gain_low"] <= numbers["gain"] <= numbers["gain_high"]
+
+
+def test_the_tables_agree_with_the_headline(job):
+    numbers = headline(job)
+    backbones = pd.read_csv(job / "metrics/backbones.csv").set_index("backbone")
+    confusion = pd.read_csv(job / "metrics/confusion.csv")
+    classes = pd.read_csv(job / "metrics/classes.csv")
+    reliability = pd.read_csv(job / "metrics/reliability.csv")
+    assert list(backbones.index) == ["left", "right", "stack"]
+    assert backbones.loc["stack", "macro_f1"] == pytest.approx(numbers["macro_f1"], rel=1e-5)
+    assert (confusion["actual"] == confusion["predicted"]).mean() == pytest.approx(numbers["accuracy"])
+    assert classes["f1"].mean() == pytest.approx(numbers["macro_f1"], rel=1e-5)
+    assert classes["support"].sum() == reliability["count"].sum() == len(confusion) == numbers["test_images"]
+
+
+def test_two_runs_give_equal_bytes(job):
+    names = ["scores.json", "backbones.csv", "classes.csv", "confusion.csv", "reliability.csv", "stack.json"]
+    before = [(job / "metrics" / name).read_bytes() for name in names]
+    model = (job / "models/stack/stack.json").read_bytes()
+    stack.main()
+    evaluate.main()
+    assert before == [(job / "metrics" / name).read_bytes() for name in names]
+    assert model == (job / "models/stack/stack.json").read_bytes()
+
+
+def test_the_rival_is_chosen_by_out_of_fold_scores(tmp_path, monkeypatch, capsys):
+    make_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    index = pd.read_parquet("data/index.parquet")
+    train, test = (index[index["fold"] >= 0], index[index["fold"] < 0])
+    predictions = {name: tables.read(path(name), index, CLASSES) for name in ("left", "right")}
+    own = {
+        name: scores.summary(one.out_of_fold, train["label"].to_numpy())["macro_f1"]
+        for name, one in predictions.items()
+    }
+    # On these test labels the other backbone would look better.
+    worse = min(own, key=own.__getitem__)
+    index.loc[test.index, "label"] = predictions[worse].test.mean(axis=0).argmax(axis=1)
+    dataset.write_index(evaluate.DATA / "index.parquet", index)
+    evaluate.main()
+    assert f"gain over {max(own, key=own.__getitem__)}" in capsys.readouterr().out
+
+
+def path(name):
+    return evaluate.DATA / "predictions" / f"{name}.parquet"
+
+
+def test_a_class_absent_from_the_test_set_is_left_empty(tmp_path, monkeypatch):
+    make_job(tmp_path, test_classes=(0, 1, 2))
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    evaluate.main()
+    classes = pd.read_csv("metrics/classes.csv").set_index("class")
+    assert classes.loc[CLASSES[3], "support"] == 0
+    assert np.isfinite(list(json.loads((tmp_path / "metrics/scores.json").read_text()).values())).all()
+
+
+def test_an_ensemble_of_a_backbone_that_is_gone_is_refused(job, capsys):
+    params = (job / "params.yaml").read_text()
+    (job / "params.yaml").write_text(params.replace("  left: {framework: toy, recipe: net}\n", ""))
+    before = (job / "metrics/scores.json").read_bytes()
+    with pytest.raises(SystemExit, match=r"stacks left, not in params\.yaml; run `dvc repro stack`"):
+        evaluate.main()
+    assert (job / "metrics/scores.json").read_bytes() == before
+
+
+def test_without_an_ensemble_the_stage_that_makes_it_is_named(tmp_path, monkeypatch):
+    make_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"stack\.json is not there; run `dvc repro stack`"):
+        evaluate.main()

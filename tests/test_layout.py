@@ -1,0 +1,113 @@
+"""Every guard of tests/layout.py holds on the repository, and is seen to fail on a planted fault."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import layout
+
+ROOT = Path(__file__).parent.parent
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+PLANTED = {
+    layout.steps_are_stages: lambda root: (root / "stages/dream.py").write_text('"""Dream."""\n'),
+    layout.descriptions_match: lambda root: replace(root / "dvc.yaml", "desc: Decode", "desc: Guess"),
+    layout.imports_are_dependencies: lambda root: replace(
+        root / "dvc.yaml", "        - stages/stacking/tables.py\n", ""
+    ),
+    layout.dependencies_exist: lambda root: (root / "stages/stacking/tables.py").unlink(),
+    layout.steps_do_not_import_steps: lambda root: append(root / "stages/stack.py", "import stages.evaluate\n"),
+    layout.packages_keep_their_layers: lambda root: append(
+        root / "stages/images/arrays.py", "from stages.stacking import tables\n"
+    ),
+    layout.frameworks_stay_home: lambda root: append(root / "stages/export.py", "def f():\n    import torch\n"),
+    layout.parameters_are_explained: lambda root: append(root / "params.yaml", "\n\nnovelty: 3\n"),
+    layout.readme_lists_every_file: lambda root: (root / "stages/stacking/dream.py").write_text(""),
+    layout.functions_stay_short: lambda root: append(root / "stages/export.py", "def f():\n" + "    print()\n" * 40),
+}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for folder in ("stages", "profiles"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("dvc.yaml", "params.yaml", "README.md"):
+        shutil.copy(ROOT / file, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("guard", layout.GUARDS, ids=lambda guard: guard.__name__)
+def test_guard_holds(guard: Callable[[Path], list[str]]) -> None:
+    assert guard(ROOT) == []
+
+
+@pytest.mark.parametrize("guard", layout.GUARDS, ids=lambda guard: guard.__name__)
+def test_guard_fails_on_a_planted_fault(guard: Callable[[Path], list[str]], copy: Path) -> None:
+    PLANTED[guard](copy)
+    assert guard(copy) != []
+
+
+IMPORT_ALL = """
+import importlib, json, pathlib, sys
+for path in sorted(pathlib.Path("stages").rglob("*.py")):
+    if path.parent.parent.name != "backbones":
+        importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+print(json.dumps(sorted(set(sys.modules) & {names})))
+"""
+
+
+def frameworks_loaded(root: Path) -> list[str]:
+    """Which frameworks are in memory once everything outside the recipes has been imported."""
+    code = IMPORT_ALL.replace("{names}", repr(layout.FRAMEWORKS))
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def test_no_framework_is_loaded_outside_the_recipes(copy: Path) -> None:
+    assert frameworks_loaded(ROOT) == []
+    append(copy / "stages/export.py", "import torch\n")
+    assert frameworks_loaded(copy) == ["torch"]
+
+
+VALIDATE = """
+import json, sys
+from pathlib import Path
+from stages import backbones
+from stages.running import parameters
+for path in map(Path, sys.argv[2:]):
+    for name, block in backbones.blocks(parameters.read(path)).items():
+        if block["framework"] == sys.argv[1]:
+            backbones.resolve(block, place=f"{path}: backbones.{name}")
+"""
+PARAMETER_FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
+
+
+def validate(framework: str, files: list[Path]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", VALIDATE, framework, *map(str, files)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "keras"])
+def test_every_block_of_every_profile_fits_its_recipe(framework: str, tmp_path: Path) -> None:
+    result = validate(framework, PARAMETER_FILES)
+    assert result.returncode == 0, result.stderr
+    recipe = {"pytorch": "speedrun", "keras": "cnn"}[framework]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(f"backbones: {{b: {{framework: {framework}, recipe: {recipe}, epoks: 3}}}}\n")
+    result = validate(framework, [bad])
+    assert "backbones.b.epoks: unknown parameter; did you mean 'epochs'?" in result.stderr

@@ -1,0 +1,313 @@
+"""What the report says, that it is safe to open, and that equal inputs give equal files."""
+
+import html
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import report
+from stages.images.dataset import TEST, Dataset
+from stages.reporting import gallery, pages, summary, tables
+from stages.reporting.results import Results, check
+from stages.running.errors import UserError
+from stages.stacking import scores as stacking
+
+CLASSES = ["cat", "dog", "<script>alert(1)</script>", "$x_1$", "お茶", "a|b & c"]
+
+
+def toy_dataset(folder: Path, classes: list[str], *, n: int = 8, side: int = 8) -> Dataset:
+    """`n` images per class, a quarter of them for the test, each class of its own colour."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(classes)), n)
+    colours = rng.integers(0, 256, (len(classes), 1, 1, 3))
+    images = np.clip(colours[labels] + rng.integers(-40, 40, (len(labels), side, side, 3)), 0, 255).astype(np.uint8)
+    place = np.arange(len(labels)) % n
+    fold = np.where(place < n // 4, TEST, place % 3)
+    index = pd.DataFrame({"row": np.arange(len(labels)), "sha256": "0", "label": labels, "group": 0, "fold": fold})
+    return Dataset.write(folder, images, index, classes)
+
+
+def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None:
+    """What `split`, `train`, `stack` and `evaluate` would leave for two backbones named small and large."""
+    rng = np.random.default_rng(1)
+    classes, labels = list(dataset.classes), dataset.labels[dataset.test_rows]
+    predicted = np.where(rng.random(len(labels)) < right, labels, rng.integers(0, len(classes), len(labels)))
+    names = np.array(classes)
+    tables = {
+        "confusion": pd.DataFrame({"actual": names[labels], "predicted": names[predicted]}),
+        "classes": stacking.per_class(labels, predicted, classes),
+        "reliability": pd.DataFrame(
+            {"bin": [0.5, 1.0], "confidence": [np.nan, 0.9], "accuracy": [np.nan, 0.8], "count": [0, len(labels)]}
+        ),
+        "backbones": pd.DataFrame(
+            {
+                "backbone": ["small", "large", "stack"],
+                "macro_f1": [0.91, 0.93, 0.94],
+                "macro_f1_low": [0.9, 0.92, 0.93],
+                "macro_f1_high": [0.92, 0.94, 0.95],
+                "accuracy": [0.91, 0.93, 0.94],
+                "log_loss": [0.3, 0.25, 0.2],
+                "calibration_error": [0.03, 0.02, 0.01],
+                "out_of_fold_macro_f1": [0.9, 0.925, 0.935],
+            }
+        ),
+        "combiners": pd.DataFrame(
+            {
+                "combiner": ["best_single", "pool"],
+                "macro_f1": [0.92, 0.935],
+                "accuracy": [0.92, 0.935],
+                "log_loss": [0.26, 0.21],
+                "standard_error": [0.004, 0.003],
+                "temperature": [1.0, 1.1],
+                "seconds": [0.01, 0.4],
+                "chosen": [False, True],
+                "reason": ["behind pool", "the best"],
+            }
+        ),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "history").mkdir(exist_ok=True)
+    for backbone in ("small", "large"):
+        rows = [(fold, epoch, 2 / epoch, 1 - 0.5 / epoch) for fold in range(3) for epoch in range(1, 5)]
+        history = pd.DataFrame(rows, columns=["fold", "epoch", "train_loss", "train_accuracy"])
+        history.to_csv(folder / "history" / f"{backbone}.csv", index=False)
+    contents = {
+        "scores": {
+            "macro_f1": 0.94,
+            "gain": 0.01,
+            "gain_low": 0.002,
+            "gain_high": 0.018,
+            "mcnemar_p": 0.004,
+            "test_images": 10,
+        },
+        "stack": {"combiner": "pool", "reason": "the best", "members": ["small", "large"]},
+        "split": {"training_images": 60, "training_images_in_test": 0},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with `metrics/` and `data/` of six classes, one of them hostile."""
+    write_results(tmp_path / "metrics", toy_dataset(tmp_path / "data", CLASSES))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of those results, with hostile parameters as well."""
+    folder = tmp_path_factory.mktemp("page")
+    write_results(folder / "metrics", toy_dataset(folder / "data", CLASSES))
+    return pages.html(*load(folder), "</pre><script>alert(2)</script><img src=x onerror=alert(3)>")
+
+
+def load(work: Path) -> tuple[Results, Dataset]:
+    return Results.load(work / "metrics", 0.95), Dataset.load(work / "data")
+
+
+def texts(page: str) -> str:
+    """What a reader sees."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
+
+
+class Elements(HTMLParser):
+    """The elements of a page, as a browser would find them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> None:
+    first = texts(page).split("Models Combiners")[0]
+    for words in ("94.00 %", "93.00 to 95.00", "Best backbone, large", "+1.00 points", "+0.20 to +1.80", "significant"):
+        assert words in first
+    for words in (
+        "Combiner: pool",
+        "it is the best. Backbones: small",
+        "test images 12",
+        "classes 6",
+        "folds 3",
+    ):
+        assert words in first
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "kind", "headline"),
+    [
+        (0.01, 0.002, 0.018, "better", "The stack beats its best backbone by 1.00 points"),
+        (0.001, -0.002, 0.004, "open", "The stack and its best backbone cannot be told apart"),
+        (-0.01, -0.018, -0.002, "worse", "The stack is worse than its best backbone by 1.00 points"),
+        (0.0, 0.0, 0.0, "open", "The stack equals its best backbone"),
+    ],
+)
+def test_the_verdict_follows_the_interval(
+    work: Path, gain: float, low: float, high: float, kind: str, headline: str
+) -> None:
+    results = load(work)[0]
+    results.scores.update(gain=gain, gain_low=low, gain_high=high)
+    verdict = summary.verdict(results)
+    assert (verdict.kind, verdict.headline) == (kind, headline)
+
+
+def test_the_best_backbone_is_the_best_out_of_fold_whatever_the_test_says(work: Path) -> None:
+    results = load(work)[0]
+    results.row("small")["macro_f1"] = 0.99
+    assert results.best == "large"
+    assert [row["backbone"] for row in results.ranked()] == ["stack", "small", "large"]
+
+
+def test_hostile_names_and_parameters_are_shown_as_text(page: str) -> None:
+    found = Elements(page).found
+    assert not [tag for tag, _ in found if tag in ("script", "iframe", "object", "link")]
+    assert not [name for _, attributes in found for name in attributes if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
+
+
+def test_markdown_shows_names_as_they_are() -> None:
+    assert tables.escaped("a|b\n<i>*c*_d_`e`") == r"a\|b \<i\>\*c\*\_d\_\`e\`"
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    found = Elements(page).found
+    sources = [value for _, attributes in found for name, value in attributes.items() if name in ("src", "srcset")]
+    assert len(sources) > 10
+    assert all(value and value.startswith("data:image/") for value in sources)
+    assert all((attributes.get("href") or "#").startswith("#") for _, attributes in found)
+
+
+def test_every_picture_has_a_text_and_every_table_its_headers(page: str) -> None:
+    found = Elements(page).found
+    assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
+    counts = Counter(tag for tag, _ in found)
+    assert counts["caption"] == counts["table"] == counts["thead"] == 5
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in found if tag == "th")
+
+
+def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
+    found = Elements(page).found
+    places = {attributes.get("id") for _, attributes in found}
+    links = [attributes["href"] or "" for tag, attributes in found if tag == "a"]
+    assert len(links) == 8
+    assert {link.removeprefix("#") for link in links} <= places
+
+
+def test_page_and_markdown_hold_the_same_tables(work: Path, page: str) -> None:
+    results, dataset = load(work)
+    seen, sister = texts(page), pages.markdown(results, dataset)
+    for _, make in pages.TABLES.values():
+        for row in make(results).rows:
+            assert all(html.escape(cell, quote=False) in seen for cell in row)
+            assert all(tables.escaped(cell) in sister for cell in row)
+
+
+def test_the_weakest_class_comes_first(work: Path) -> None:
+    results = load(work)[0]
+    numbers = [float(row[1].replace("–", "-1")) for row in tables.classes(results).rows]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == len(CLASSES)
+
+
+def test_confusions_count_the_pairs(work: Path) -> None:
+    results = load(work)[0]
+    results.confusion[:] = [
+        {"actual": one, "predicted": other} for one, other in ["ab", "aa", "ab", "ba", "bb", "bb", "aa"]
+    ]
+    assert tables.confusions(results).rows == (("a", "b", "2", "50.00"), ("b", "a", "1", "33.33"))
+
+
+def test_mistakes_show_every_confused_pair_before_any_twice(work: Path) -> None:
+    results = load(work)[0]
+    results.confusion[:] = [{"actual": one, "predicted": other} for one, other in ["aa", "ab", "ab", "ba", "ab"]]
+    assert gallery.mistakes(results) == [1, 3, 2, 4]
+
+
+def test_a_mistake_shows_the_image_of_its_row(work: Path) -> None:
+    results, dataset = load(work)
+    wrong = [place for place, row in enumerate(results.confusion) if row["actual"] != row["predicted"]]
+    shown = {photo.uri for photo in pages.mistakes(results, dataset)}
+    assert shown == {pages.uri(gallery.png(dataset.take(dataset.test_rows[[place]]))) for place in wrong}
+
+
+def test_thumbnails_keep_their_shape(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path, ["a", "b"], side=100)
+    assert gallery.thumbnails(dataset, np.array([0, 3])).shape == (2, gallery.SIDE, gallery.SIDE, 3)
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path / "data", ["007", "NA", "null", "1.0"])
+    write_results(tmp_path / "metrics", dataset)
+    results, dataset = load(tmp_path)
+    check(results, dataset)
+    assert {row[0] for row in tables.classes(results).rows} == {"007", "NA", "null", "1.0"}
+
+
+def test_predictions_of_another_test_set_are_refused(work: Path) -> None:
+    results, dataset = load(work)
+    results.confusion.pop()
+    with pytest.raises(UserError, match="dvc repro evaluate"):
+        check(results, dataset)
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("scores.json", "evaluate"),
+        ("stack.json", "stack"),
+        ("split.json", "split"),
+        ("combiners.csv", "stack"),
+        ("backbones.csv", "evaluate"),
+        ("classes.csv", "evaluate"),
+        ("confusion.csv", "evaluate"),
+        ("reliability.csv", "evaluate"),
+        ("history/small.csv", "train@small"),
+    ],
+)
+@pytest.mark.parametrize("content", [None, "", "[]"])
+def test_a_missing_or_broken_file_names_the_stage_to_run(
+    work: Path, file: str, stage: str, content: str | None
+) -> None:
+    path = work / "metrics" / file
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=rf"{Path(file).name} .*`dvc repro {stage}`"):
+        load(work)
+
+
+def test_what_is_suspicious_in_the_data_is_told(work: Path) -> None:
+    results = load(work)[0]
+    assert summary.remarks(results) == []
+    results.split["training_images_in_test"] = 1200
+    assert summary.remarks(results) == ["1,200 training images are also in the test set, whose scores they flatter."]
+
+
+def test_the_step_writes_equal_bytes_for_equal_inputs(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    Path("params.yaml").write_text("seed: 0\nevaluate: {confidence: 0.9}\n")
+    report.main()
+    written = [*Path("metrics/figures").iterdir(), Path("metrics/report.html"), Path("metrics/report.md")]
+    before = {path: path.read_bytes() for path in written}
+    report.main()
+    assert {path: path.read_bytes() for path in written} == before
+    assert {path.stem for path in written[:-2]} == {"scores", "confusion", "curves", "reliability", "samples"}
+    assert "90 % interval" in Path("metrics/report.md").read_text()
+
+
+def test_the_step_without_results_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("seed: 0\n")
+    with pytest.raises(SystemExit, match=r"error: .*run `dvc repro evaluate`"):
+        report.main()

@@ -1,0 +1,143 @@
+"""Steps show their progress, keep their history, take up finished folds and speak plainly when they fail."""
+
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.running import history, progress, scratch
+from stages.running.command import command
+from stages.running.errors import UserError
+
+
+def test_a_users_mistake_is_one_message_and_status_1() -> None:
+    @command
+    def main() -> None:
+        raise UserError("params: a: got 1; expected 2")
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == "error: params: a: got 1; expected 2"
+
+
+def test_a_full_disk_is_one_message_with_the_file() -> None:
+    @command
+    def main() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "models/a")
+
+    with pytest.raises(SystemExit, match="the disk is full while writing models/a"):
+        main()
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    @command
+    def main() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        main()
+
+
+def test_a_log_file_gets_sparse_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "SPARSE", 0.0)
+    with progress.bar(10, "images", "wide, fold 1 of 3") as bar:
+        bar.update(5, "loss 0.5")
+    monkeypatch.setattr(progress, "SPARSE", 60.0)
+    with progress.bar(10, "images", "quiet") as bar:
+        bar.update(5)
+        assert "quiet" not in log.getvalue()
+    lines = log.getvalue().splitlines()
+    assert lines[0].startswith("wide, fold 1 of 3: 50 %, ")
+    assert lines[0].endswith(" left, loss 0.5")
+    assert "\r" not in log.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (61.4, "1:01"), (3725, "1:02:05"), (float("inf"), "?")])
+def test_time_left_reads_as_a_clock(seconds: float, text: str) -> None:
+    assert progress.clock(seconds) == text
+
+
+def test_history_has_a_row_per_whole_epoch_and_keeps_earlier_folds(tmp_path: Path) -> None:
+    path = tmp_path / "history" / "wide.csv"
+    with progress.bar(20, "images", "wide") as bar:
+        recorder = history.Recorder(1, 10, bar, path, before=[{"fold": 0, "epoch": 1, "train_loss": 2.0}])
+        recorder(0.5, {})
+        assert not path.exists()
+        recorder(1.0, {"train_loss": 0.25})
+        recorder(1.5, {"train_loss": 0.24})
+        recorder(2, {"train_loss": 0.125})
+    rows = history.read(path)
+    assert [(row["fold"], row["epoch"], row["train_loss"]) for row in rows] == [
+        (0, 1, 2.0),
+        (1, 1, 0.25),
+        (1, 2, 0.125),
+    ]
+    assert history.read(path) == rows
+    assert bar.done == 20
+
+
+def test_a_finished_fold_is_kept_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
+    calls = []
+
+    def make(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "weights").write_text("1")
+        if len(calls) == 1:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        scratch.finished(tmp_path / "a" / "fold-0", make)
+    assert not list((tmp_path / "a").iterdir())
+    assert not scratch.finished(tmp_path / "a" / "fold-0", make)
+    assert scratch.finished(tmp_path / "a" / "fold-0", make)
+    assert len(calls) == 2
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["fold-0"]
+
+
+def test_two_runs_that_finish_the_same_fold_agree(tmp_path: Path) -> None:
+    def other(folder: Path) -> None:
+        (folder / "weights").write_text("1")
+
+    def make(folder: Path) -> None:
+        scratch.finished(tmp_path / "fold-0", other)
+        (folder / "weights").write_text("1")
+
+    assert not scratch.finished(tmp_path / "fold-0", make)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-0"]
+
+
+def test_freeing_spares_what_another_run_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", str(tmp_path))
+    for name in ("wide/fold-0", "wide/fold-1.x.part", "old/fold-0", "new/fold-0"):
+        (tmp_path / name).mkdir(parents=True)
+    os.utime(tmp_path / "old", (0, 0))
+    scratch.free(tmp_path / "wide")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
+        "new/fold-0",
+        "wide/fold-1.x.part",
+    ]
+
+
+def test_the_key_changes_with_everything_that_decides_a_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = ["data/index.parquet", "data/classes.json", "stages/train.py", "stages/backbones/keras/cnn.py"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    block = {"framework": "keras", "recipe": "cnn", "epochs": 1}
+    keys = [
+        scratch.of_backbone("a", block, 0),
+        scratch.of_backbone("b", block, 0),
+        scratch.of_backbone("a", block | {"epochs": 2}, 0),
+        scratch.of_backbone("a", block, 1),
+    ]
+    for file in files:
+        (tmp_path / file).write_text("changed")
+        keys.append(scratch.of_backbone("a", block, 0))
+    assert len(set(keys)) == len(keys) == 8
+    assert scratch.of_backbone("a", block, 0) == keys[-1]

@@ -1,0 +1,113 @@
+"""The choice is honest (no fold sees its own labels), prefers the simple, and falls back to the best backbone."""
+
+import numpy as np
+import pytest
+
+from stages.stacking import scores, selection
+from stages.stacking.combiners import COMBINERS
+from stages.stacking.selection import Candidate, choose, compare
+from tests.stacks import stack
+
+FAST = ["best_single", "mean", "pool"]
+
+
+def select(values, labels, folds, *, names=FAST, criterion="log_loss", one_standard_error=True):
+    candidates = compare(values, labels, folds, names, criterion=criterion, seed=0)
+    return candidates, choose(candidates, one_standard_error=one_standard_error)
+
+
+def candidate(name, losses, macro_f1=0.9):
+    return Candidate(name, {"macro_f1": macro_f1}, np.asarray(losses, np.float64), 0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", COMBINERS)
+def test_what_predicts_a_fold_has_not_seen_its_labels(name):
+    values, labels, folds = stack(300)
+    shuffled = labels.copy()
+    shuffled[folds == 1] = np.random.default_rng(5).permutation(labels[folds == 1])
+    before, after = (selection.cross_predict(COMBINERS[name], values, y, folds, 0) for y in (labels, shuffled))
+    np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
+    if name != "mean" and name != "best_single":
+        assert not np.array_equal(before[folds != 1], after[folds != 1])
+
+
+def test_the_temperature_of_a_fold_comes_from_the_others():
+    values, labels, folds = stack(300)
+    shuffled = np.where(folds == 1, (labels + 1) % 4, labels)
+    before, after = (selection.cross_temper(values[:, 0], y, folds) for y in (labels, shuffled))
+    np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
+    assert not np.array_equal(before[folds != 1], after[folds != 1])
+
+
+@pytest.mark.parametrize("criterion", ["log_loss", "macro_f1", "accuracy"])
+def test_complementary_experts_are_stacked(criterion):
+    candidates, choice = select(*stack(), criterion=criterion)
+    nested = {one.name: one.scores["macro_f1"] for one in candidates}
+    assert choice.name != "best_single"
+    assert nested[choice.name] > nested["best_single"] + 0.05
+
+
+@pytest.mark.parametrize("criterion", ["log_loss", "macro_f1", "accuracy"])
+def test_copies_of_one_backbone_fall_back_to_it(criterion):
+    values, labels, folds = stack(600, experts=((0, 1, 2, 3),))
+    names = ["mean", "pool", "greedy"]
+    _, choice = select(np.repeat(values, 3, axis=1), labels, folds, names=names, criterion=criterion)
+    assert choice.name == "best_single"
+    assert "nothing beats it" in choice.reasons["best_single"]
+
+
+def test_a_single_backbone_is_enough():
+    candidates, choice = select(*stack(200, experts=((0, 1, 2, 3),)), names=list(COMBINERS))
+    assert [one.name for one in candidates] == list(COMBINERS)
+    assert choice.name == "best_single"
+
+
+def test_the_best_single_backbone_always_takes_part_and_comes_first():
+    candidates, _ = select(*stack(300), names=["pool", "mean"])
+    assert [one.name for one in candidates] == ["best_single", "mean", "pool"]
+
+
+def test_within_one_standard_error_the_simpler_wins():
+    noise = np.resize([-1.0, 1.0], 1000)
+    worse, better = candidate("mean", 0.51 + 0.5 * noise), candidate("pool", 0.5 + 0 * noise)
+    first = candidate("best_single", 0.9 + 0 * noise)
+    assert choose([first, worse, better], one_standard_error=True).name == "mean"
+    assert choose([first, worse, better], one_standard_error=False).name == "pool"
+
+
+def test_a_steady_difference_is_no_matter_of_chance():
+    noise = np.random.default_rng(0).normal(size=1000)
+    options = [candidate("best_single", 0.501 + noise), candidate("mean", 0.5 + noise)]
+    assert choose(options, one_standard_error=True).name == "mean"
+
+
+def test_what_lowers_macro_f1_is_not_chosen():
+    options = [candidate("best_single", np.full(9, 0.5), 0.9), candidate("pool", np.full(9, 0.1), 0.89)]
+    choice = choose(options, one_standard_error=True)
+    assert choice.name == "best_single"
+    assert "lowers macro-F1" in choice.reasons["pool"]
+
+
+@pytest.mark.parametrize("criterion", ["log_loss", "macro_f1", "accuracy"])
+def test_row_losses_average_to_the_criterion(criterion):
+    values, labels, _ = stack(500)
+    log_p = values[:, 0]
+    merit = scores.summary(log_p, labels)[criterion]
+    expected = merit if criterion == "log_loss" else 1 - merit
+    assert scores.row_losses(log_p, labels, criterion).mean() == pytest.approx(expected)
+
+
+def test_the_standard_error_of_macro_f1_is_that_of_resampling():
+    values, labels, _ = stack(2000)
+    log_p = values[:, 0]
+    interval = scores.interval(labels, log_p.argmax(axis=1), 4, confidence=0.6827, resamples=4000, seed=0)
+    linear = scores.standard_error(scores.row_losses(log_p, labels, "macro_f1"))
+    assert linear == pytest.approx((interval.high - interval.low) / 2, rel=0.1)
+
+
+def test_the_table_marks_one_choice_and_gives_every_reason():
+    candidates, choice = select(*stack(300))
+    table = selection.table(candidates, choice)
+    assert list(table["combiner"]) == FAST
+    assert table["chosen"].sum() == 1
+    assert table["reason"].str.len().min() > 0

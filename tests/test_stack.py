@@ -1,0 +1,136 @@
+"""The step `stack`, run in a small made-up repository."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import stack
+from stages.images import dataset
+from stages.stacking import tables
+from stages.stacking.ensemble import Ensemble
+from stages.stacking.log_space import normalise
+from tests import stacks
+
+CLASSES = ["cat", "dog", "owl", "pig"]
+PARAMS = """seed: 3
+backbones:
+  left: {framework: toy, recipe: net}
+  right: {framework: toy, recipe: net}
+stack:
+  combiners: [mean, pool]
+"""
+
+
+def make_job(folder, n_train=600, n_test=200, test_classes=(0, 1, 2, 3)):
+    """params.yaml, index, classes and the predictions of two complementary backbones with three fold models each."""
+    values, labels, folds = stacks.stack(n_train + n_test)
+    test = np.arange(n_train + n_test) >= n_train
+    labels = np.where(test & ~np.isin(labels, test_classes), test_classes[0], labels)
+    folds = np.where(test, -1, folds)
+    rows = np.arange(len(labels))
+    index = pd.DataFrame({"row": rows, "sha256": "", "label": labels, "group": rows, "fold": folds})
+    (folder / "data/predictions").mkdir(parents=True)
+    dataset.write_index(folder / "data/index.parquet", index)
+    dataset.write_classes(folder / "data/classes.json", CLASSES)
+    (folder / "params.yaml").write_text(PARAMS)
+    rng = np.random.default_rng(9)
+    for member, name in enumerate(["left", "right"]):
+        parts = [values[~test, member]]
+        parts += [normalise(values[test, member] + rng.normal(size=(n_test, 4)) * 0.2) for _ in range(3)]
+        tables.write(
+            folder / "data/predictions" / f"{name}.parquet",
+            np.concatenate([rows[~test], np.tile(rows[test], 3)]),
+            np.concatenate([folds[~test], np.repeat(np.arange(3), n_test)]),
+            np.concatenate(parts).astype(np.float32),
+            CLASSES,
+        )
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    make_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_choice_its_reason_and_its_scores_are_written(job):
+    stack.main()
+    metrics = json.loads((job / "metrics/stack.json").read_text())
+    table = pd.read_csv(job / "metrics/combiners.csv").set_index("combiner")
+    assert list(table.index) == ["best_single", "mean", "pool"]
+    assert table.loc[metrics["combiner"], "chosen"]
+    assert table.loc[metrics["combiner"], "reason"] == metrics["reason"]
+    assert metrics["nested"]["macro_f1"] > metrics["best_single"]["macro_f1"] + 0.05
+
+
+def test_predictions_of_removed_backbones_are_deleted(job, capsys):
+    stranger = job / "data/predictions/old.parquet"
+    stranger.write_bytes((job / "data/predictions/left.parquet").read_bytes())
+    stack.main()
+    assert not stranger.exists()
+    assert sorted(path.stem for path in (job / "data/predictions").iterdir()) == ["left", "right"]
+    assert "deleted the predictions of old" in capsys.readouterr().out
+
+
+def test_only_named_members_are_stacked_in_the_order_of_the_backbones(job):
+    (job / "params.yaml").write_text(PARAMS + "  members: [right]\n")
+    stack.main()
+    assert Ensemble.read(job / "models/stack").members == ("right",)
+    (job / "params.yaml").write_text(PARAMS + "  members: [right, left]\n")
+    stack.main()
+    assert Ensemble.read(job / "models/stack").members == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("  members: [wrong]\n", "unknown backbone 'wrong'.*left, right"),
+        ("  members: []\n", "stack.members"),
+        ("  criterion: f1\n", "stack.criterion: got 'f1'"),
+        ("  one_standard_eror: false\n", "did you mean 'one_standard_error'"),
+    ],
+)
+def test_wrong_parameters_are_refused_and_nothing_is_replaced(job, line, complaint):
+    stack.main()
+    before = {path: path.read_bytes() for path in job.rglob("*.*") if path.is_file() and path.name != "params.yaml"}
+    (job / "params.yaml").write_text(PARAMS + line)
+    with pytest.raises(SystemExit, match=complaint):
+        stack.main()
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_an_unknown_combiner_is_named_with_the_closest_one(job):
+    (job / "params.yaml").write_text(PARAMS.replace("mean", "maen"))
+    with pytest.raises(SystemExit, match="unknown combiner 'maen'; did you mean 'mean'"):
+        stack.main()
+
+
+def test_a_table_that_does_not_fit_ends_the_step_without_output(job):
+    index = pd.read_parquet(job / "data/index.parquet")
+    folds = index["fold"].to_numpy().copy()
+    folds[[0, 1, 2]] = (folds[[0, 1, 2]] + 1) % 3
+    dataset.write_index(job / "data/index.parquet", index.assign(fold=folds))
+    with pytest.raises(SystemExit, match=r"left\.parquet: 3 unknown pairs .* Run `dvc repro export@left`"):
+        stack.main()
+    assert not (job / "models").exists()
+    assert not (job / "metrics").exists()
+
+
+def test_an_ensemble_comes_back_as_it_was_written(job):
+    stack.main()
+    ensemble = Ensemble.read(job / "models/stack")
+    models = np.random.default_rng(0).dirichlet(np.ones(4), size=(3, 10, 2))
+    ensemble.write(job / "copy")
+    assert (job / "copy/stack.json").read_bytes() == (job / "models/stack/stack.json").read_bytes()
+    log_p = ensemble.predict(np.log(models).astype(np.float32))
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1)
+
+
+def test_the_order_of_averaging_and_pooling_makes_no_difference_to_a_pool(job):
+    stack.main()
+    ensemble = Ensemble.read(job / "models/stack")
+    models = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=(3, 10, 2)))
+    averaged = np.stack([models.mean(axis=0)] * 3)
+    np.testing.assert_allclose(ensemble.predict(models), ensemble.predict(averaged), atol=1e-9)

@@ -1,0 +1,284 @@
+"""The recipe pytorch/timm beyond the common contract: names, weights, augmentation, averaging."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from stages import backbones
+from stages.backbones import Predict
+from stages.images.arrays import Images, Labels
+from stages.running.errors import UserError
+from stages.running.parameters import check
+
+WEIGHTS = "weights.safetensors"
+RECIPE = backbones.find("pytorch", "timm")
+TOY = {"architecture": "test_resnet", "epochs": 1, "batch_size": 16, "crop_padding": 1, "precision": "float32"}
+EVERYTHING = {
+    "rand_augment": "rand-m9-n2-mstd0.5",
+    "random_erasing": 0.5,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "drop_path": 0.1,
+    "ema_decay": 0.9,
+    "clip_grad": 1.0,
+    "image_size": 32,
+}
+
+
+def params(**changes: Any) -> Any:
+    return check({**TOY, **changes}, RECIPE.Params, place="backbones.toy")
+
+
+def toy_set(n: int = 47, classes: int = 2, size: int = 16) -> tuple[Images, Labels]:
+    """Noise that is brighter in the left half for odd classes, and redder the higher the class."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(n) % classes
+    images = rng.integers(0, 100, (n, size, size, 3))
+    images[:, :, : size // 2] += 100 * (labels % 2)[:, None, None, None]
+    images[..., 0] += 20 * labels[:, None, None]
+    return np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+def trained(folder: Path, seed: int = 0, classes: int = 2, **changes: Any) -> Predict:
+    images, labels = toy_set(classes=classes)
+    RECIPE.fit(images, labels, params(**changes), seed=seed, folder=folder, report=lambda *_: None)
+    return RECIPE.load(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Several threads only wait for each other on arrays this small."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a test_resnet trained on two classes."""
+    folder = tmp_path_factory.mktemp("saved")
+    trained(folder)
+    return folder
+
+
+def network(architecture: str, weights: Path | str, classes: int) -> dict[str, np.ndarray]:
+    """The tensors of a network as the recipe builds it."""
+    import torch
+
+    from stages.backbones.pytorch import _timm_networks as networks
+
+    model = networks.network(architecture, str(weights), classes, (16, 16), torch.device("cpu"))
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}
+
+
+def written(state: dict[str, np.ndarray], path: Path) -> Path:
+    """The tensors in a file of the form that its name says; a checkpoint keeps them beside other things."""
+    import torch
+
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": tensors} if "checkpoint" in path.name else tensors, path)
+    return path
+
+
+def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty cache of a machine without network; the library reads its environment only when it is imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_reloaded_weights_predict_any_image_size(saved: Path) -> None:
+    predicted = RECIPE.load(saved)(toy_set(n=5, size=20)[0])
+    assert predicted.shape == (5, 2)
+    np.testing.assert_allclose(np.exp(predicted).sum(1), 1, atol=1e-5)
+
+
+def test_everything_at_once_learns_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    images, labels = toy_set()
+    changes = {**EVERYTHING, "architecture": "test_vit", "epochs": 6, "learning_rate": 3e-3}
+    first = trained(tmp_path / "first", **changes)(images)
+    random.random(), np.random.random()  # what the process drew before does not matter
+    np.testing.assert_array_equal(trained(tmp_path / "again", **changes)(images), first)
+    assert not np.array_equal(trained(tmp_path / "other", seed=1, **changes)(images), first)
+    assert (first.argmax(1) == labels).mean() > 0.9
+
+
+def test_global_generators_are_put_back() -> None:
+    """Not asked of a whole training: the checks of types while the tests run draw numbers themselves."""
+    from stages.backbones.pytorch._timm_pixels import global_generators
+
+    with global_generators(5):
+        first = random.random(), np.random.random()
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    with global_generators(5):
+        assert (random.random(), np.random.random()) == first
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
+
+
+def reported(folder: Path, n: int = 47, **changes: Any) -> list[tuple[float, dict[str, float]]]:
+    """All that a training reports."""
+    reports: list[tuple[float, dict[str, float]]] = []
+    images, labels = toy_set(n)
+    RECIPE.fit(images, labels, params(**changes), seed=0, folder=folder, report=lambda *what: reports.append(what))
+    return reports
+
+
+@pytest.mark.parametrize(("mixup", "accuracy"), [(0.0, {"train_accuracy"}), (0.4, set())])
+def test_accuracy_is_reported_only_where_targets_are_single_classes(
+    tmp_path: Path, mixup: float, accuracy: set[str]
+) -> None:
+    reports = reported(tmp_path, mixup=mixup)
+    assert all(set(values) == {"train_loss", "learning_rate"} | accuracy for _, values in reports)
+
+
+def test_an_epoch_of_many_steps_reports_about_twenty_times(tmp_path: Path) -> None:
+    epochs = [epoch for epoch, _ in reported(tmp_path, n=124, batch_size=4)]
+    assert epochs == sorted(set(epochs))
+    assert 15 <= len(epochs) <= 21
+    assert epochs[-1] == 1
+
+
+def test_rate_rises_in_the_warm_up_and_falls_to_almost_nothing(tmp_path: Path) -> None:
+    reports = reported(tmp_path, epochs=6, warmup_epochs=2, learning_rate=0.01)
+    rates = [values["learning_rate"] for epoch, values in reports if epoch == int(epoch)]
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[1] == max(rates) == pytest.approx(0.01)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
+    """One seed gives one path of weights: hardly averaged it ends where the plain one does, averaged it lags behind."""
+    names = {"plain": None, "hardly": 1e-9, "averaged": 0.9}
+    for name, decay in names.items():
+        trained(tmp_path / name, epochs=2, ema_decay=decay)
+    plain, hardly, averaged = (load_file(tmp_path / name / WEIGHTS)["fc.weight"] for name in names)
+    np.testing.assert_allclose(hardly, plain, atol=1e-6)
+    assert np.abs(averaged - plain).max() > 1e-4
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "checkpoint.pth"])
+def test_weights_of_a_file_are_taken_over_to_the_last_tensor(saved: Path, tmp_path: Path, form: str) -> None:
+    state = load_file(saved / WEIGHTS)
+    assert_same(state, network("test_resnet", written(state, tmp_path / f"weights.{form}"), classes=2))
+
+
+def test_a_head_for_other_classes_is_replaced_and_the_rest_kept(saved: Path) -> None:
+    state = load_file(saved / WEIGHTS)
+    model = network("test_resnet", saved / WEIGHTS, classes=5)
+    assert model.pop("fc.weight").shape[0] == model.pop("fc.bias").shape[0] == 5
+    assert_same({name: value for name, value in state.items() if not name.startswith("fc.")}, model)
+
+
+def test_weights_without_a_head_get_one(saved: Path, tmp_path: Path) -> None:
+    state = {name: value for name, value in load_file(saved / WEIGHTS).items() if not name.startswith("fc.")}
+    model = network("test_resnet", written(state, tmp_path / "headless.safetensors"), classes=3)
+    assert model["fc.weight"].shape[0] == 3
+    np.testing.assert_array_equal(model["conv1.0.weight"], state["conv1.0.weight"])
+
+
+@pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet", "resnet10t"])
+def test_weights_of_another_architecture_are_refused_by_name(saved: Path, tmp_path: Path, architecture: str) -> None:
+    with pytest.raises(UserError, match=rf"weights {saved / WEIGHTS} are not those of architecture {architecture}: ."):
+        trained(tmp_path, architecture=architecture, weights=str(saved / WEIGHTS))
+
+
+def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(UserError, match=r"nowhere\.pth is not there"):
+        trained(tmp_path, weights="nowhere.pth")
+    for name in ("text.pth", "text.safetensors"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read as a state dictionary: ."):
+            trained(tmp_path, weights=str(tmp_path / name))
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": Path("a")}, tmp_path / "code.pth")
+    with pytest.raises(UserError, match=r"code\.pth cannot be read as a state dictionary: weights_only=True blocked"):
+        trained(tmp_path, weights=str(tmp_path / "code.pth"))
+
+
+def test_published_weights_without_network_name_model_cache_and_way_out(tmp_path: Path, offline: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        trained(tmp_path / "model", architecture="test_resnet.r160_in1k", weights="imagenet")
+    message = str(caught.value)
+    assert all(part in message for part in ("test_resnet.r160_in1k", str(offline), "weights: <path>"))
+    assert "\n" not in message
+
+
+def test_published_weights_in_the_cache_are_used_without_network(saved: Path, tmp_path: Path, offline: Path) -> None:
+    """The cache as the library lays it out: a snapshot per commit, and the commit that `main` is."""
+    repository = offline / "models--timm--test_resnet.r160_in1k"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    state = network("test_resnet", "none", classes=1000)
+    save_file(state, repository / "snapshots" / "abc" / "model.safetensors")
+    trained(tmp_path / "model", architecture="test_resnet", weights="imagenet", learning_rate=1e-12)
+    settings = json.loads((tmp_path / "model" / "settings.json").read_text())
+    assert settings["size"] == [160, 160]
+    assert settings["mean"] == [0.5, 0.5, 0.5]
+    kept = load_file(tmp_path / "model" / WEIGHTS)["conv1.0.weight"]
+    np.testing.assert_allclose(kept, state["conv1.0.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "resnet81"}, "no architecture 'resnet81'; did you mean .*resnet18"),
+        (
+            {"architecture": "test_resnet.r999"},
+            r"no weights 'r999' of test_resnet; expected one of test_resnet\.r160_in1k",
+        ),
+        ({"optimizer": "adamv"}, "no optimizer 'adamv'; did you mean adam or "),
+        ({"rand_augment": "rand-m9-q3"}, "'rand-m9-q3' is no RandAugment configuration"),
+        ({"warmup_epochs": 3}, "warmup_epochs 3.*expected at most epochs, 1"),
+    ],
+)
+def test_bad_parameters_are_refused_with_the_closest_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        params(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "vgg11", "drop_path": 0.1}, "architecture vgg11 takes no drop_path"),
+        (
+            {"architecture": "test_vit", "image_size": 24},
+            "architecture test_vit fails at image_size 24 x 24",
+        ),
+        ({"architecture": "test_resnet", "crop_padding": 16}, "crop_padding 16; expected less than .* 16 pixels"),
+        ({"optimizer": "fusedadam"}, "optimizer fusedadam cannot be used here: .*CUDA"),
+        (
+            {"optimizer": "sgd", "learning_rate": 100, "epochs": 4},
+            "train_loss is .* after epoch .; lower learning_rate",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        trained(tmp_path, **changes)

@@ -1,0 +1,87 @@
+"""Each fold is trained on the other folds' rows only, with its own seed, and taken up again after a kill."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.images.arrays import Images, Labels
+from stages.running import history
+from stages.train import fold_seed, train
+from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
+
+
+def run(tmp_path: Path, recipe: object = TOY) -> Path:
+    dataset = toy_dataset(tmp_path / "data")
+    train(
+        dataset,
+        recipe,  # type: ignore[arg-type]
+        ToyParams(),
+        lambda fold: 100 + fold,
+        name="toy",
+        place=tmp_path / "scratch",
+        models=tmp_path / "models",
+        curve=tmp_path / "history.csv",
+    )
+    return tmp_path / "models"
+
+
+class Watched:
+    """The toy recipe, noting what each `fit` was given; the call with number `fails` dies half way."""
+
+    Params = ToyParams
+    load = staticmethod(TOY.load)
+
+    def __init__(self, fails: int | None = None) -> None:
+        self.images: list[Images] = []
+        self.fails = fails
+
+    def fit(self, images: Images, labels: Labels, params: ToyParams, **rest: object) -> None:
+        self.images.append(images)
+        toy_fit(images, labels, params, **rest)  # type: ignore[arg-type]
+        if len(self.images) - 1 == self.fails:
+            raise KeyboardInterrupt
+
+
+def test_a_fold_never_sees_its_own_rows_nor_the_test_set(tmp_path: Path) -> None:
+    watched = Watched()
+    run(tmp_path, watched)
+    dataset = toy_dataset(tmp_path / "again")
+    for fold, images in enumerate(watched.images):
+        rows = [row for row in range(24) if dataset.fold[row] != fold]
+        np.testing.assert_array_equal(images, dataset.images[rows])
+
+
+def test_every_fold_has_a_model_and_its_own_seed(tmp_path: Path) -> None:
+    models = run(tmp_path)
+    saved = [json.loads((models / f"fold-{fold}" / "model.json").read_text()) for fold in range(3)]
+    assert [model["seed"] for model in saved] == [100, 101, 102]
+    assert [model["n"] for model in saved] == [16, 16, 16]
+
+
+def test_the_history_holds_every_epoch_of_every_fold(tmp_path: Path) -> None:
+    run(tmp_path)
+    rows = history.read(tmp_path / "history.csv")
+    assert [(row["fold"], row["epoch"]) for row in rows] == [(fold, epoch) for fold in range(3) for epoch in (1, 2)]
+
+
+def test_a_killed_run_goes_on_with_the_fold_it_died_in(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Watched(fails=1))
+    again = Watched()
+    models = run(tmp_path, again)
+    assert len(again.images) == 2
+    for fold in range(3):
+        file = f"fold-{fold}/model.json"
+        assert (models / file).read_bytes() == (whole / file).read_bytes()
+    assert len(history.read(tmp_path / "history.csv")) == 6
+
+
+def test_fold_seeds_differ_by_seed_backbone_and_fold() -> None:
+    seeds = {fold_seed(seed, name, fold) for seed in (0, 1) for name in ("a", "b") for fold in range(5)}
+    assert len(seeds) == 20
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert fold_seed(0, "a", 0) == fold_seed(0, "a", 0)

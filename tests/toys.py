@@ -1,0 +1,58 @@
+"""Toy objects that several tests share: a dataset small enough to check by eye, and a recipe that is pure numpy."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from stages.backbones import Predict, Recipe, Report
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.dataset import Dataset
+from stages.running.parameters import Block
+
+
+def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, classes: int = 2) -> Dataset:
+    """`n` training and `n_test` test images of 2 x 2 pixels; an image's brightness is 10 times its label plus noise."""
+    rng = np.random.default_rng(0)
+    total = n + n_test
+    labels = np.arange(total) % classes
+    images = (labels * 100 + rng.integers(0, 50, total)).astype(np.uint8)
+    index = pd.DataFrame(
+        {
+            "row": np.arange(total),
+            "sha256": [f"{row:064x}" for row in range(total)],
+            "label": labels,
+            "group": np.arange(total),
+            "fold": np.where(np.arange(total) < n, np.arange(total) // classes % folds, -1),
+        }
+    )
+    pixels = np.broadcast_to(images[:, None, None, None], (total, 2, 2, 3))
+    return Dataset.write(folder, np.ascontiguousarray(pixels), index, [f"class {k}" for k in range(classes)])
+
+
+class ToyParams(Block):
+    epochs: int = 2
+
+
+def toy_fit(images: Images, labels: Labels, params: ToyParams, *, seed: int, folder: Path, report: Report) -> None:
+    """Nearest mean brightness; the seed enters the model so that tests can see it."""
+    means = [float(images[labels == k].mean()) for k in range(labels.max() + 1)]
+    for epoch in range(1, params.epochs + 1):
+        report(epoch, {"train_loss": 1 / epoch})
+    (folder / "model.json").write_text(json.dumps({"means": means, "seed": seed, "n": len(images)}))
+
+
+def toy_load(folder: Path) -> Predict:
+    means = np.array(json.loads((folder / "model.json").read_text())["means"])
+
+    def predict(images: Images) -> LogProbabilities:
+        scores = -np.abs(images.mean(axis=(1, 2, 3))[:, None] - means) / 20
+        return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+    return predict
+
+
+TOY = cast(Recipe, SimpleNamespace(Params=ToyParams, fit=toy_fit, load=toy_load))
