@@ -98,7 +98,7 @@ class Battery:
         epochs = [epoch for epoch, _ in self.reports]
         assert epochs == sorted(epochs)
         whole = [epoch for epoch, values in self.reports if values and float(epoch).is_integer()]
-        assert whole == list(range(1, self.params.epochs + 1)), whole  # type: ignore[attr-defined]
+        assert whole == list(range(1, int(self.params.epochs) + 1)), whole  # type: ignore[attr-defined]
         assert all("train_loss" in values for epoch, values in self.reports if epoch in whole and values)
 
     def leaves_only_files_that_cannot_run_code(self) -> None:

@@ -49,6 +49,7 @@ def test_unknown_recipe_names_the_closest() -> None:
     [
         ({}, "expected at least one block"),
         ({"backbones": {"a.b": {}}}, r"got the name 'a\.b'"),
+        ({"backbones": {"stack": {}}}, r"got the name 'stack'"),
         ({"backbones": {"a": {"recipe": "cnn"}}}, r"backbones\.a\.framework: missing"),
     ],
 )

@@ -95,9 +95,7 @@ def test_exif_turns_the_image_upright(suffix: str, orientation: int, corner: tup
 
 def test_a_broken_exif_block_spoils_no_image(tmp_path: Path) -> None:
     upright = struct.pack("<HHII", ORIENTATION, 3, 1, 6)
-    maker = struct.pack(
-        "<HHIIQ", 0x010F, 5, 1, 34, 0
-    )  # a camera named by a fraction: Pillow fails on it
+    maker = struct.pack("<HHIIQ", 0x010F, 5, 1, 34, 0)  # a camera named by a fraction: Pillow fails on it
     block = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + upright + maker
     path = saved(Image.new("RGB", (16, 16), "red"), tmp_path / "image.jpg", exif=block)
     assert close(decode(path, 16), (255, 0, 0), 3)

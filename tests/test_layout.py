@@ -26,7 +26,7 @@ def append(path: Path, text: str) -> None:
 
 PLANTED = {
     layout.steps_are_stages: lambda root: (root / "stages/dream.py").write_text('"""Dream."""\n'),
-    layout.descriptions_match: lambda root: replace(root / "dvc.yaml", "desc: Decode", "desc: Guess"),
+    layout.descriptions_match: lambda root: replace(root / "dvc.yaml", "desc: Fetch", "desc: Guess"),
     layout.imports_are_dependencies: lambda root: replace(
         root / "dvc.yaml", "        - stages/stacking/tables.py\n", ""
     ),

@@ -68,8 +68,9 @@ def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not found:
         raise UserError(f"params: backbones: got {found!r}; expected at least one block, such as `tiny: {{...}}`")
     for name, block in found.items():
-        if not NAME.fullmatch(str(name)):
-            raise UserError(f"params: backbones: got the name {name!r}; expected lower-case letters, digits, _ and -")
+        if not NAME.fullmatch(str(name)) or name == "stack":
+            wanted = "lower-case letters, digits, _ and -, and not stack, the name of the ensemble"
+            raise UserError(f"params: backbones: got the name {name!r}; expected {wanted}")
         for key in ("framework", "recipe"):
             if not isinstance(block, dict) or not isinstance(block.get(key), str):
                 raise UserError(f"params: backbones.{name}.{key}: missing; expected one of {', '.join(names())}")

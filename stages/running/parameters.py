@@ -79,7 +79,7 @@ def describe(mistake: Any, model: type[BaseModel], place: str) -> str:
         return f"params: {where}: unknown parameter{closest(str(mistake['loc'][-1]), known)}"
     if mistake["type"] == "missing":
         return f"params: {where}: missing"
-    return f"params: {where}: got {mistake['input']!r}; {mistake['msg']}"
+    return f"params: {where}: got {mistake['input']!r}; {mistake['msg'].removeprefix('Value error, ')}"
 
 
 def closest(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ Name = Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"]
 
 class Muon(keras.optimizers.Muon):
     """Keras' Muon (https://kellerjordan.github.io/posts/muon), for convolutions too: each kernel is one matrix with a
-    column for every filter. Dense layers, the last one included, train by Muon too; biases and normalisation by Adam."""
+    column for every filter. Dense layers, the last included, train by Muon too; biases and normalisation by Adam."""
 
     def _should_use_adamw(self, variable: Any) -> bool:
         return len(variable.shape) not in (2, 4)
