@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from stages.running import history
 
@@ -241,22 +243,54 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished: tuple[Repository, str]
     assert repository.bytes(RESULTS[0]) == finished[0].bytes(RESULTS[0])
 
 
+def test_an_image_added_outside_the_repository_runs_split_again(repository: Repository, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+
+    def add(name: str) -> None:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).save(photos / name)
+
+    for kind in ("cat", "dog"):
+        for number in range(6):
+            add(f"train/{kind}/{number}.png")
+    repository.set(TINY | {"data": {"source": "folder", "path": str(photos), "image_size": 8}})
+    assert ran(repository.run("dvc", "repro", "split")) == ["split"]
+    assert ran(repository.run("dvc", "repro", "split")) == []
+    add("train/cat/6.png")
+    assert ran(repository.run("dvc", "repro", "split")) == ["split"]
+    split = repository.json("metrics/split.json")
+    assert split["training_images"] + split["test_images"] == 13
+
+
+WIDE = TINY["backbones"]["wide"]
+
+
 @pytest.mark.parametrize(
     ("change", "stage", "message"),
     [
         ({"split": {"foldz": 3}}, "split", "params: split.foldz: unknown parameter; did you mean 'folds'?"),
-        ({"data": {"source": "digit", "path": "data/raw"}}, "split", "digits"),
+        ({"data": {"source": "digit", "path": "data/raw"}}, "split", "params: data.source: got 'digit'"),
         ({"seed": -3}, "split", "params: seed: got -3; expected a whole number, 0 or more"),
+        ({"stack": {"members": ["wid"]}}, "stack", "unknown backbone 'wid'; did you mean 'wide'?"),
+        ({"stack": {"combiners": ["men"]}}, "stack", "unknown combiner 'men'; did you mean 'mean'?"),
+        ({"evaluate": {"bins": 0}}, "evaluate", "params: evaluate.bins: got 0"),
+        ({"backbones": {"wide": WIDE | {"recipe": "speedrum"}}}, "train wide", "did you mean 'pytorch/speedrun'?"),
+        ({"backbones": {"wide": WIDE | {"epoch": 1}}}, "train wide", "did you mean 'epochs'?"),
+        ({}, "export wid", "there is no 'wid'; did you mean 'wide'?"),
     ],
 )
 def test_a_mistake_is_one_message_without_traceback(
     change: dict[str, Any], stage: str, message: str, repository: Repository
 ) -> None:
-    before = repository.bytes("data/index.parquet")
+    files = [path for folder in ("data", "models", "metrics") for path in (repository.folder / folder).rglob("*.*")]
+    before = {path: path.read_bytes() for path in files}
     repository.set(TINY | change)
-    command = [sys.executable, "-m", f"stages.{stage}"]
+    step, *rest = stage.split()
+    command = [sys.executable, "-m", f"stages.{step}", *rest]
     done = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert message in done.stderr
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
-    assert repository.bytes("data/index.parquet") == before
+    assert before == {path: path.read_bytes() for path in files}

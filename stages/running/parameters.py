@@ -73,7 +73,7 @@ def check(block: Any, model: type[Model], *, place: str) -> Model:
 
 def describe(mistake: Any, model: type[BaseModel], place: str) -> str:
     """One pydantic mistake as a line a person can act on."""
-    where = ".".join([place, *map(str, mistake["loc"])])
+    where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         known = list(model.model_fields)
         return f"params: {where}: unknown parameter{closest(str(mistake['loc'][-1]), known)}"

@@ -32,12 +32,14 @@ class Params(Block):
     flip: Flip = Field("alternating", description="mirror images; none where sides matter, as for digits")
     translate: int = Field(2, ge=0, le=64, description="pixels: largest shift, edges reflected; must be below the side")
     cutout: int = Field(0, ge=0, le=512, description="pixels: side of the square blanked out; helps long runs only")
-    early_side: float = Field(1.0, ge=0.25, le=1, description="share of height and width at the first step")
+    early_side: float = Field(
+        1.0, ge=0.25, le=1, description="share of height and width at the first step; 0.75 cuts a step by 45 %"
+    )
     early_share: float = Field(0.0, ge=0, le=1, description="share of the steps in which the size grows to full")
     whiten: bool = Field(True, description="fixed first layer that decorrelates patches; else it is trained")
     patch: int = Field(2, ge=1, le=5, description="pixels: side of the first convolution")
     first_bias_epochs: float = Field(3, ge=0, description="epochs in which the first layer's biases are trained")
-    rounds: int = Field(3, ge=1, le=10, description="Muon: Newton-Schulz rounds; more cost time, fewer orthogonality")
+    rounds: int = Field(3, ge=1, le=10, description="Muon: Newton-Schulz rounds; fewer are faster, more are more exact")
     precision: Precision = Field("auto", description="bfloat16 where the hardware multiplies it, else float32")
     views: Views = Field("flip", description="averaged when predicting: 1, 2 or 6")
 
