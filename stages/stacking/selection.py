@@ -2,8 +2,8 @@
 
 For each fold, every combiner is fitted on the out-of-fold predictions of the other folds and predicts this one. The
 choice is made on log-loss unless told otherwise: it uses every row, where macro-F1 moves only with the few rows whose
-class changes, and so finds the same differences with much less noise. A combiner that lowers macro-F1 against the best
-single backbone is out all the same, since macro-F1 is what counts in the end.
+class changes, and so finds the same differences with much less noise. A combiner that clearly lowers macro-F1 against
+the best single backbone is out all the same, since macro-F1 is what counts in the end.
 """
 
 import time
@@ -21,6 +21,7 @@ from stages.stacking.combiners import COMBINERS, Combiner
 from stages.stacking.log_space import LogScores
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
+RowLosses = Float64[np.ndarray, " n"]
 SIMPLEST = "best_single"
 
 
@@ -31,8 +32,10 @@ class Candidate:
     name: str
     scores: dict[str, float]
     """macro_f1, accuracy and log_loss over all rows, each predicted by a combiner that had not seen its fold."""
-    losses: Float64[np.ndarray, " n"]
+    losses: RowLosses
     """Row by row; their mean is what the choice minimises."""
+    misses: RowLosses
+    """Row by row; their mean is 1 - macro-F1."""
     fold_error: float
     """The standard error of the criterion over the folds."""
     temperature: float
@@ -66,6 +69,7 @@ def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion
         name,
         scores.summary(log_p, labels),
         losses,
+        scores.row_losses(log_p, labels, "macro_f1"),
         scores.standard_error(by_fold),
         calibration.temperature(raw, labels),
         time.perf_counter() - start,
@@ -96,25 +100,30 @@ def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choi
     "Clearly" means by more than one standard error of the difference, which is taken row by row: two combiners err on
     the same images, so their difference is known far better than either's score, and better than K folds can tell.
     """
-    floor = candidates[0].scores["macro_f1"]
-    able = [one for one in candidates if one.scores["macro_f1"] >= floor]
+    able = [one for one in candidates if not clearly_behind(one.misses, candidates[0].misses)]
     best = min(able, key=lambda one: one.losses.mean())
     slack = 1.0 if one_standard_error else 0.0
-    chosen = next(one for one in able if behind(one, best)[0] <= slack * behind(one, best)[1])
+    chosen = next(one for one in able if not clearly_behind(one.losses, best.losses, slack))
     return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
 
 
-def behind(one: Candidate, best: Candidate) -> tuple[float, float]:
-    """By how much a candidate is worse than the best, and the standard error of that."""
-    difference = one.losses - best.losses
+def behind(one: RowLosses, best: RowLosses) -> tuple[float, float]:
+    """By how much one's losses are higher on average, and the standard error of that."""
+    difference = one - best
     return float(difference.mean()), scores.standard_error(difference)
+
+
+def clearly_behind(one: RowLosses, best: RowLosses, slack: float = 1.0) -> bool:
+    """Whether one's losses are higher by more than `slack` standard errors of the difference."""
+    gap, error = behind(one, best)
+    return gap > slack * error
 
 
 def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> str:
     """Why a candidate was or was not chosen."""
     if not able:
-        return "lowers macro-F1 against the best single backbone"
-    gap, error = behind(one, best)
+        return "lowers macro-F1 against the best single backbone by more than one standard error"
+    gap, error = behind(one.losses, best.losses)
     distance = f"behind {best.name} by {gap:.5f} with standard error {error:.5f}"
     if one is chosen and one.name == SIMPLEST:
         return "the best single backbone: nothing beats it" + ("" if one is best else f" clearly ({distance})")
