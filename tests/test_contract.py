@@ -1,0 +1,155 @@
+"""The contract battery passes a sound recipe, and every claim of it is seen to fail on a planted fault."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from stages.backbones import Predict, Report
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.parameters import Block
+from tests.contract import CLAIMS, Battery, run
+
+CALLS = itertools.count()
+
+
+class Sound:
+    """Nearest class mean in pixels, jittered by the seed: pure numpy, and all that the contract asks."""
+
+    class Params(Block):
+        epochs: int = 2
+        batch_size: int = 16
+
+    def fit(
+        self, images: Images, labels: Labels, params: BaseModel, *, seed: int, folder: Path, report: Report
+    ) -> None:
+        means = np.stack([images[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
+        means += np.random.default_rng(self.seed(seed)).normal(size=means.shape)
+        for epoch in (0.5, 1, 1.5, 2):
+            self.report(report, epoch)
+        self.save(means, folder)
+
+    def seed(self, seed: int) -> int:
+        return seed
+
+    def report(self, report: Report, epoch: float) -> None:
+        report(epoch, {"train_loss": 1.0})
+
+    def save(self, means: np.ndarray, folder: Path) -> None:
+        (folder / "means.json").write_text(json.dumps(means.tolist()))
+
+    def load(self, folder: Path) -> Predict:
+        means = np.array(json.loads((folder / "means.json").read_text()))
+
+        def predict(images: Images) -> LogProbabilities:
+            away = ((images[:, None] - means) ** 2).mean(axis=(2, 3, 4)) / 500
+            return self.finish(-away - np.log(np.exp(-away).sum(axis=1, keepdims=True)))
+
+        return predict
+
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        return log_p.astype(np.float32)
+
+
+class Unnormalised(Sound):
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        return (log_p - 1).astype(np.float32)
+
+
+class Stubborn(Sound):
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        return np.roll(log_p, 1, axis=1).astype(np.float32)
+
+
+class Wavering(Sound):
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        shaken = log_p + 1e-4 * next(CALLS) * np.arange(log_p.shape[1])
+        return (shaken - np.log(np.exp(shaken).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+class Gregarious(Sound):
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        return super().finish(log_p if len(log_p) > 1 else np.roll(log_p, 1, axis=1))
+
+
+class Remembering(Sound):
+    def seed(self, seed: int) -> int:
+        return seed + 1000 * next(CALLS)
+
+
+class Deaf(Sound):
+    def seed(self, seed: int) -> int:
+        return 0
+
+
+class Silent(Sound):
+    def report(self, report: Report, epoch: float) -> None:
+        pass
+
+
+class Pickling(Sound):
+    def save(self, means: np.ndarray, folder: Path) -> None:
+        super().save(means, folder)
+        (folder / "model.pkl").write_bytes(b"")
+
+
+class Lax(Sound):
+    class Params(BaseModel):
+        epochs: Any = 2
+        batch_size: int = 16
+
+
+class Greedy(Sound):
+    def fit(self, images: Images, labels: Labels, params: BaseModel, **rest: Any) -> None:
+        assert len(images) % 16 == 0, "only whole batches"
+        super().fit(images, labels, params, **rest)
+
+
+FAULTS = {
+    "gives_float32_log_probabilities_that_sum_to_one": Unnormalised,
+    "learns_a_toy_set": Stubborn,
+    "reloads_to_the_same_numbers": Wavering,
+    "predicts_each_image_alone_as_among_others": Gregarious,
+    "does_not_depend_on_what_the_process_trained_before": Remembering,
+    "another_seed_gives_other_numbers": Deaf,
+    "reports_every_whole_epoch_in_order": Silent,
+    "leaves_only_files_that_cannot_run_code": Pickling,
+    "refuses_an_unknown_parameter_by_name": Lax,
+    "refuses_a_wrong_type": Lax,
+    "has_immutable_parameters": Lax,
+    "takes_fewer_images_than_a_batch_and_a_last_batch_of_one": Greedy,
+}
+PROCESS = "loads_no_other_framework"
+"""Looks at the whole process, which is shared here; in the battery's own process it is the recipe's alone."""
+
+
+def outcome(recipe: Callable[[], Any], folder: Path) -> Mapping[str, str | None]:
+    battery = Battery("numpy", recipe(), {}, folder / "alone.npy")
+    np.save(battery.alone, battery.fit("alone", seed=2))
+    return run(battery)
+
+
+def test_a_sound_recipe_passes(tmp_path: Path) -> None:
+    failed = {claim: error for claim, error in outcome(Sound, tmp_path).items() if error and claim != PROCESS}
+    assert failed == {}
+
+
+@pytest.mark.parametrize("claim", FAULTS)
+def test_a_planted_fault_is_found(claim: str, tmp_path: Path) -> None:
+    assert outcome(FAULTS[claim], tmp_path)[claim] is not None
+
+
+def test_a_second_framework_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
+    assert outcome(Sound, tmp_path)[PROCESS] is not None
+
+
+def test_every_claim_has_a_planted_fault() -> None:
+    assert set(CLAIMS) == {*FAULTS, PROCESS}
