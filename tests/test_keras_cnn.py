@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from stages.backbones import growing
 from stages.backbones.keras import cnn
 from stages.backbones.keras._augmentation import augmentation
 from stages.backbones.keras._batches import batches, carve
@@ -17,6 +18,7 @@ from stages.backbones.keras._kinds import parser
 from stages.backbones.keras._layers import Conv
 from stages.backbones.keras._optimizers import Name, optimizer
 from stages.backbones.keras._schedules import Constant, Cosine, OneCycle, Step, rates
+from stages.backbones.normalization import channel_statistics, whitening_filters
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -68,6 +70,7 @@ def test_it_learns_a_toy_set_and_predicts_log_probabilities(tmp_path: Path) -> N
 
 def test_same_seed_gives_the_same_file_whatever_was_trained_before_it(tmp_path: Path) -> None:
     changed: dict[str, Any] = {"augmentation": ["flip", {"crop": 2}], "precision": "mixed_bfloat16", "epochs": 2}
+    changed |= {"early_side": 0.5, "early_share": 0.8}
     predicted, digest = trained(tmp_path / "a", seed=1, **changed)
     other, other_digest = trained(tmp_path / "b", seed=2, **changed)
     again, again_digest = trained(tmp_path / "c", seed=1, **changed)
@@ -140,6 +143,24 @@ def test_muon_takes_a_step_of_equal_length_in_every_direction_of_a_kernel() -> N
     assert singular.max() / singular.min() < 2
 
 
+def test_relative_muon_changes_a_kernel_of_fixed_norm_by_its_learning_rate() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(3, 3, 8, 16)).astype("float32")
+    kernel = keras.Variable(start)
+    made = optimizer("relative_muon", 0.1, momentum=0.6, nesterov=True, weight_decay=0.0)
+    made.apply([keras.ops.convert_to_tensor(rng.normal(size=start.shape), "float32")], [kernel])
+    before = start * 4 / np.linalg.norm(start)
+    assert 0.07 < np.linalg.norm(np.asarray(kernel) - before) / np.linalg.norm(before) < 0.12
+
+
+def test_relative_muon_trains_dense_layers_by_adam_and_decays_them_only_when_asked() -> None:
+    for decay, left in ((0.0, 1.0), (0.5, 0.95)):
+        kernel = keras.Variable(np.ones((4, 4), np.float32), name="kernel")
+        made = optimizer("relative_muon", 0.1, momentum=0.6, nesterov=True, weight_decay=decay)
+        made.apply([keras.ops.zeros((4, 4))], [kernel])
+        np.testing.assert_allclose(kernel, left)
+
+
 CHANGES: list[Any] = [
     "flip",
     {"flip": "vertical"},
@@ -194,6 +215,24 @@ def test_each_epoch_has_its_own_order_and_the_batches_repeat_for_the_same_seed()
     first, second = orders[0][:3].ravel(), orders[0][3:].ravel()
     assert len(set(first)) == len(set(second)) == 18
     assert not np.array_equal(first, second)
+
+
+def test_batches_come_in_the_size_of_their_step() -> None:
+    images, labels = toy(20)
+    sizes = growing.sizes((16, 16), 4, start=0.5, share=1.0)
+    made = batches(images, labels, np.arange(20), classes=3, size=10, epochs=2, seed=0, augment=None, sizes=sizes)
+    assert [pixels.shape[1:3] for pixels, _ in made.as_numpy_iterator()] == [(8, 8), (8, 8), (12, 12), (16, 16)]
+
+
+def test_it_learns_from_images_that_grow(tmp_path: Path) -> None:
+    layers: list[Any] = [{"residual": [{"conv": 8, "stride": 2}, "batch_norm"]}, {"dropout": 0.1}, "global_max_pool"]
+    predicted, _ = trained(tmp_path / "a", layers=layers, epochs=8, early_side=0.5, early_share=0.8)
+    assert (predicted.argmax(axis=1) == toy()[1]).mean() > 0.95
+
+
+def test_layers_for_one_size_alone_cannot_learn_from_images_that_grow(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="early_share: flatten needs images of one size"):
+        trained(tmp_path / "a", layers=["flatten"], early_side=0.5, early_share=0.8)
 
 
 def test_a_validation_part_takes_its_share_of_every_class() -> None:
@@ -273,12 +312,35 @@ def test_a_layer_that_is_no_layer_is_refused(wrong: Any) -> None:
         ([{"conv": 4}], "layers end in shape .*global_average_pool"),
         ([{"conv": 4}, {"dense": 3}], r"layers\[1\] dense does not fit .*flatten"),
         (["flatten", {"conv": 4}], r"layers\[1\] conv does not fit an input of shape \(768,\)"),
+        ([{"conv": 3}, {"whiten": 2}], r"layers\[1\] whiten does not fit .*make it the first layer"),
         ([{"max_pool": 8}, {"max_pool": 8}], r"layers\[1\] max_pool does not fit"),
     ],
 )
 def test_layers_that_do_not_fit_are_named(layers: list[Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         trained(tmp_path / "a", layers=layers)
+
+
+def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(tmp_path: Path) -> None:
+    images, labels = toy()
+    layers = [{"whiten": 2}, {"activation": "relu"}, *LAYERS]
+    cnn.fit(images, labels, params(layers=layers), seed=1, folder=tmp_path, report=lambda epoch, values: None)
+    mean, deviation = channel_statistics(images)
+    settings = cnn.Settings.model_validate_json((tmp_path / cnn.SETTINGS).read_text())
+    model: Any = cnn.build(settings)
+    model.load_weights(tmp_path / cnn.WEIGHTS)
+    whitening = model.layers[2]
+    wanted = whitening_filters(images, 2, mean, deviation)
+    np.testing.assert_array_equal(np.transpose(whitening.kernel, (3, 0, 1, 2)), wanted)
+    assert (np.asarray(whitening.bias) != 0).all()
+
+
+def test_grey_images_leave_whitening_filters_of_zeros(tmp_path: Path) -> None:
+    images, labels = toy()
+    grey = np.repeat(images[..., :1], 3, axis=3)
+    block = params(layers=[{"whiten": 2}, "global_max_pool"], epochs=1)
+    cnn.fit(grey, labels, block, seed=1, folder=tmp_path, report=lambda epoch, values: None)
+    assert np.isfinite(cnn.load(tmp_path)(grey)).all()
 
 
 def test_the_kind_is_found_wherever_its_key_stands() -> None:
@@ -291,5 +353,4 @@ def test_saved_settings_describe_the_same_network(tmp_path: Path) -> None:
     saved = cnn.Settings.model_validate_json((tmp_path / "a" / cnn.SETTINGS).read_text())
     assert saved.params == params(schedule={"cosine": 0.1}, augmentation=["flip"], epochs=1)
     images, _ = toy()
-    np.testing.assert_allclose(saved.mean, images.mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(saved.deviation, images.std(axis=(0, 1, 2)))
+    assert (saved.mean, saved.deviation) == channel_statistics(images)

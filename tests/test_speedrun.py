@@ -9,8 +9,7 @@ from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import speedrun
 from stages.backbones.pytorch._muon import Muon, orthogonalized
 from stages.backbones.pytorch._network import Network
-from stages.backbones.pytorch._speedrun_training import grown, triangle
-from stages.backbones.pytorch._whitening import whitening_filters
+from stages.backbones.pytorch._speedrun_training import triangle
 from stages.running.errors import UserError
 
 TOY = {"epochs": 4, "batch_size": 32, "widths": [8, 16, 16], "translate": 1}
@@ -66,30 +65,6 @@ def moved(pixels, down=0, right=0, mirrored=False):
     )
 
 
-def test_whitened_patches_have_unit_covariance():
-    images = torch.nn.functional.avg_pool2d(torch.randn(64, 3, 20, 20, generator=generator()), 3, 1)
-    filters = whitening_filters(images, 2)
-    outputs = torch.nn.functional.conv2d(images, filters[:12]).permute(1, 0, 2, 3).reshape(12, -1)
-    torch.testing.assert_close(torch.cov(outputs), torch.eye(12), atol=1e-3, rtol=0)
-
-
-def test_the_second_half_of_the_whitening_filters_negates_the_first():
-    filters = whitening_filters(torch.randn(8, 3, 9, 9, generator=generator()), 2)
-    assert filters.shape == (24, 3, 2, 2)
-    torch.testing.assert_close(filters[12:], -filters[:12])
-
-
-def test_grey_images_get_filters_for_their_four_directions_alone():
-    grey = torch.randn(32, 1, 9, 9, generator=generator()).expand(-1, 3, -1, -1)
-    assert whitening_filters(grey, 2).shape == (8, 3, 2, 2)
-
-
-def test_images_of_one_colour_still_get_finite_filters():
-    filters = whitening_filters(torch.zeros(4, 3, 8, 8), 2)
-    assert len(filters) == 2
-    assert filters.isfinite().all()
-
-
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
     first = augmentation.coins(50, generator())
     shown = [augmentation.flips("alternating", epoch, first, generator()) for epoch in (4, 5)]
@@ -131,11 +106,10 @@ def test_cut_out_blanks_one_square_of_its_side_in_each_image(side):
     assert (blank == min(side, 10) ** 2).all()
 
 
-def test_resized_images_keep_their_mean_and_are_never_below_eight_pixels():
+def test_resized_images_keep_their_mean():
     batch = torch.full((2, 3, 16, 12), 0.5)
-    smaller = augmentation.resized(batch, 0.75)
+    smaller = augmentation.resized(batch, (12, 8))
     assert smaller.shape == (2, 3, 12, 8)
-    assert augmentation.resized(batch, 0.25).shape == (2, 3, 8, 8)
     torch.testing.assert_close(smaller, torch.full_like(smaller, 0.5))
 
 
@@ -167,24 +141,10 @@ def test_the_rates_rise_to_one_and_fall_to_their_end():
     assert triangle(0, 0, 0) == 1
 
 
-def test_the_size_grows_evenly_to_the_whole_image():
-    assert [grown(progress, 0.5, 0.8) for progress in (0, 0.4, 0.8, 1)] == pytest.approx([0.5, 0.75, 1, 1])
-    assert grown(0, 0.5, 0) == 1
-
-
 def test_batches_hold_every_row_once_and_are_of_nearly_one_size():
     parts = list(devices.batches(103, 20, generator()))
     assert sorted(torch.cat(parts).tolist()) == list(range(103))
     assert {len(part) for part in parts} == {17, 18}
-
-
-def test_channel_statistics_are_those_of_numpy_and_never_divide_by_zero():
-    images, _ = stripes(5)
-    images[..., 2] = 7
-    mean, deviation = devices.channel_statistics(images)
-    np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
-    np.testing.assert_allclose(deviation[:2], images.std((0, 1, 2))[:2] / 255)
-    assert deviation[2] == 1
 
 
 @pytest.mark.parametrize("name", ["toaster", "meta", "cuda:99"])

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from stages.backbones.keras._batch_norm import BatchNorm
 from stages.backbones.keras._kinds import Kind, parser
+from stages.backbones.keras._whitening import Whitening
 from stages.running.errors import UserError
 
 Activation = Literal[
@@ -52,6 +53,15 @@ class Conv(Layer):
             kernel_regularizer=penalty(self.l2),
         )
         return layer(x)
+
+
+class Whiten(Layer):
+    whiten: Size = Field(2, description="pixels: side of the patches; gives 6 times its square filters")
+
+    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
+        if not isinstance(x._keras_history.operation, keras.layers.Rescaling):
+            raise ValueError("whiten expects the pixels themselves; make it the first layer")
+        return Whitening(6 * self.whiten**2, self.whiten, kernel_initializer="zeros")(x)
 
 
 class Dense(Layer):
@@ -157,6 +167,7 @@ AnyLayer = Annotated[
     BeforeValidator(
         parser(
             Conv,
+            Whiten,
             Dense,
             BatchNormalisation,
             Activate,
@@ -183,14 +194,14 @@ def network(
     precision: str,
     seed: int,
 ) -> keras.Model:
-    """From pixels, 0 to 255, to float32 logits [n, classes]. `mean` and `deviation` are those of the training pixels.
+    """From pixels, 0 to 255, to float32 logits [n, classes]; `mean` and `deviation` are those of training pixels / 255.
 
     Raises UserError naming the layer that does not fit what comes before it.
     """
     pixels = keras.Input((*size, 3))
     seeds = draw(seed)
     rescaling: Any = keras.layers.Rescaling
-    scale = [1 / each for each in deviation]
+    scale = [1 / (255 * each) for each in deviation]
     offset = [-m / d for m, d in zip(mean, deviation, strict=True)]
     with policy(precision):
         x = stack(rescaling(scale, offset, dtype="float32")(pixels), layers, seeds, place="layers")

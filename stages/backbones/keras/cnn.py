@@ -11,13 +11,15 @@ import numpy as np
 from pydantic import Field
 from scipy.special import log_softmax
 
-from stages.backbones import Predict, Report
+from stages.backbones import Predict, Report, growing, normalization
 from stages.backbones.keras import _batches, _optimizers
 from stages.backbones.keras._augmentation import AnyChange, augmentation
 from stages.backbones.keras._layers import AnyLayer, network
 from stages.backbones.keras._reporting import Reporting
 from stages.backbones.keras._schedules import AnySchedule, OneCycle, Plateau, Table, rates
+from stages.backbones.keras._whitening import whiten
 from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
@@ -32,12 +34,14 @@ class Params(Block):
     batch_size: int = Field(128, ge=1, le=65_536, description="images; all rows if there are fewer")
     optimizer: _optimizers.Name = "adamw"
     learning_rate: float = Field(2e-3, gt=0, le=10, description="the highest of the schedule")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
-    nesterov: bool = Field(True, description="of sgd and muon")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop, muon and relative_muon")
+    nesterov: bool = Field(True, description="of sgd, muon and relative_muon")
     weight_decay: float = Field(0.0, ge=0, le=1, description="per step, as a share of weight times learning rate")
     schedule: AnySchedule = OneCycle.model_validate({})
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     augmentation: tuple[AnyChange, ...] = ()
+    early_side: float = Field(1.0, ge=0.25, le=1, description="share of height and width at the first step")
+    early_share: float = Field(0.0, ge=0, le=1, description="share of the steps in which the size grows to full")
     validation_fraction: float = Field(
         0.0, ge=0, le=0.5, description="share of the training rows kept for early stopping; 0 trains on all to the end"
     )
@@ -65,6 +69,7 @@ def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Pa
     session.begin(seed)
     settings = describe(images, labels, params)
     model = build(settings, seed)
+    whiten(model, images, settings.mean, settings.deviation)
     train(model, images, labels, settings, seed=seed, report=report)
     model.save_weights(folder / WEIGHTS)
     (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -93,7 +98,7 @@ def scores(model: Any, images: Images, settings: Settings) -> LogProbabilities:
 
 
 def describe(images: Images, labels: Labels, params: Params) -> Settings:
-    mean, deviation = moments(images)
+    mean, deviation = normalization.channel_statistics(images)
     return Settings(
         params=params,
         size=images.shape[1:3],
@@ -102,16 +107,6 @@ def describe(images: Images, labels: Labels, params: Params) -> Settings:
         deviation=deviation,
         precision=session.precision(params.precision),
     )
-
-
-def moments(images: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, from counts of the 256 values: exact for any number of rows."""
-    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
-    values = np.arange(256)
-    mean = counts @ values / counts.sum(axis=1)
-    variance = counts @ values**2 / counts.sum(axis=1) - mean**2
-    # Images of one colour have no spread to divide by.
-    return mean.tolist(), np.sqrt(np.maximum(variance, 1.0)).tolist()
 
 
 def build(settings: Settings, seed: int = 0) -> keras.Model:
@@ -132,7 +127,7 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
     size = min(params.batch_size, len(training))
     steps = len(training) // size
     # Saving a compiled model would save the optimizer's state with it.
-    trainer: Any = keras.Model(model.inputs, model.outputs[0])
+    trainer: Any = of_any_size(model) if params.early_share else keras.Model(model.inputs, model.outputs[0])
     trainer.compile(
         optimizer=optimizer(params, steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=params.label_smoothing),
@@ -150,6 +145,9 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
             epochs=params.epochs,
             seed=seed,
             augment=augmentation(params.augmentation, *settings.size) if params.augmentation else None,
+            sizes=growing.sizes(
+                settings.size, steps * params.epochs, start=params.early_side, share=params.early_share
+            ),
         ),
         epochs=params.epochs,
         steps_per_epoch=steps,
@@ -158,6 +156,20 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
         shuffle=False,
         verbose=0,
     )
+
+
+def sizes(settings: Settings, steps: int) -> growing.Sizes:
+    params = settings.params
+    return growing.sizes(settings.size, steps, start=params.early_side, share=params.early_share)
+
+
+def of_any_size(model: keras.Model) -> keras.Model:
+    """The same layers and weights for images of any height and width. Raises UserError for layers of fixed size."""
+    if any(isinstance(layer, keras.layers.Flatten) for layer in model.layers):
+        raise UserError(
+            "early_share: flatten needs images of one size; expected global_average_pool or global_max_pool"
+        )
+    return keras.models.clone_model(model, keras.Input((None, None, 3)), clone_function=lambda layer: layer)
 
 
 def optimizer(params: Params, steps: int) -> keras.Optimizer:

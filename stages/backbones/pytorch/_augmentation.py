@@ -83,11 +83,7 @@ def hidden(n: int, size: int, side: int, generator: torch.Generator) -> Tensor:
     return (places >= start) & (places < start + side)
 
 
-def resized(batch: Tensor, side: float) -> Tensor:
-    """The batch at `side` times its height and width, antialiased, in channels_last memory.
-
-    Lengths are rounded to multiples of four, of which pooling wastes least, and are at least 8 pixels.
-    """
-    height, width = (max(8, min(size, 4 * round(side * size / 4))) for size in batch.shape[-2:])
-    smaller = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
+def resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """The batch at another height and width, antialiased, in channels_last memory."""
+    smaller = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     return smaller.contiguous(memory_format=torch.channels_last)

@@ -81,20 +81,6 @@ def on_device(images: Images, labels: Labels, where: torch.device) -> tuple[Tens
     return pixels, torch.from_numpy(np.ascontiguousarray(labels)).to(where)
 
 
-def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of pixels divided by 255, in float64 and exact in any order of the rows.
-
-    A channel without variation has deviation 1, so that dividing by it is harmless.
-    """
-    pixels = images.reshape(-1, 3)
-    counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
-    values = np.arange(256) / 255
-    mean = counts @ values / len(pixels)
-    variance = counts @ values**2 / len(pixels) - mean**2
-    deviation = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 0)), 1.0)
-    return mean.tolist(), deviation.tolist()
-
-
 def normalized(pixels: Tensor, mean: list[float], deviation: list[float], kind: torch.dtype) -> Tensor:
     """Pixels 0 to 255, [n, 3, h, w], to zero mean and unit deviation per channel in `kind`; the memory format stays."""
     scale = torch.tensor([1 / (255 * value) for value in deviation], device=pixels.device).view(1, 3, 1, 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.backbones import Report
+from stages.backbones import Report, growing
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._muon import Muon
@@ -25,6 +25,9 @@ class Training:
         self.kind = devices.dtype(self.params.precision, pixels.device)
         self.per_epoch = devices.batch_count(len(pixels), self.params.batch_size)
         self.steps = max(1, round(self.params.epochs * self.per_epoch))
+        self.whole = (settings.height, settings.width)
+        sizes = growing.sizes(self.whole, self.steps, start=self.params.early_side, share=self.params.early_share)
+        self.sizes: list[tuple[int, int]] = [(height, width) for height, width in sizes.tolist()]
         self.done = 0
         self.mirrored_first = augmentation.coins(len(pixels), generator)
         self.muon, self.sgd = muon(network, self.params, self.kind), sgd(network, self.params)
@@ -69,10 +72,11 @@ class Training:
         params, settings = self.params, self.settings
         down, right = augmentation.shifts(len(rows), params.translate, self.generator)
         batch = augmentation.views(self.pixels, rows, down, right, mirrored)
-        side = grown(self.done / self.steps, params.early_side, params.early_share)
-        batch = devices.normalized(batch, settings.mean, settings.deviation, torch.float32 if side < 1 else self.kind)
+        size = self.sizes[self.done]
+        kind = self.kind if size == self.whole else torch.float32
+        batch = devices.normalized(batch, settings.mean, settings.deviation, kind)
         batch = augmentation.cut_out(batch, params.cutout, self.generator) if params.cutout else batch
-        return augmentation.resized(batch, side).to(self.kind) if side < 1 else batch
+        return batch if size == self.whole else augmentation.resized(batch, size).to(self.kind)
 
     def schedule(self) -> None:
         """Set the rates of the next step: up linearly, then down linearly; the first layer's biases end early."""
@@ -94,11 +98,6 @@ def triangle(progress: float, warmup: float, final: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 1 - (1 - final) * (progress - warmup) / (1 - warmup)
-
-
-def grown(progress: float, start: float, share: float) -> float:
-    """The share of height and width to train on at a progress from 0 to 1: from `start` evenly up to one at `share`."""
-    return start + (1 - start) * progress / share if progress < share else 1.0
 
 
 def muon(network: Network, params: Params, kind: torch.dtype) -> Muon:

@@ -12,21 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from stages.backbones import Predict, Report
+from stages.backbones import Predict, Report, normalization
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._network import Network
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_training import Training
-from stages.backbones.pytorch._whitening import whitening_filters
 from stages.images.arrays import Images, Labels, LogProbabilities
 from stages.running.errors import UserError
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
-WHITENED = 1_000_000
-"""Patches, about, from which the whitening is computed: enough for any patch size, and never gigabytes."""
-
 PREDICTED = 500
 """Rows predicted at a time; part of the result, since other batches may round differently."""
 
@@ -37,10 +33,8 @@ def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Pa
     where = devices.device()
     generator = devices.seeded(seed, where)
     height, width = checked_size(images, params)
-    pixels, targets = devices.on_device(images, labels, where)
-    mean, deviation = devices.channel_statistics(images)
-    sample = pixels[:: 1 + len(pixels) * height * width // WHITENED]
-    filters = whitening_filters(devices.normalized(sample, mean, deviation, torch.float32), params.patch)
+    mean, deviation = normalization.channel_statistics(images)
+    filters = normalization.whitening_filters(images, params.patch, mean, deviation)
     first = len(filters) if params.whiten else 6 * params.patch**2
     classes = int(labels.max()) + 1
     settings = Settings(
@@ -48,8 +42,8 @@ def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Pa
     )
     network = built(settings, where)
     if params.whiten:
-        network.first.weight.requires_grad_(False).copy_(filters)
-    Training(network, settings, pixels, targets, generator).run(report)
+        network.first.weight.requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
+    Training(network, settings, *devices.on_device(images, labels, where), generator).run(report)
     save(network, settings, folder)
 
 

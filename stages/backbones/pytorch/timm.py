@@ -22,7 +22,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.backbones import Predict, Report
+from stages.backbones import Predict, Report, normalization
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import _timm_networks as networks
@@ -133,7 +133,7 @@ def described(images: Images, labels: Labels, params: Params) -> Settings:
     published = networks.published(params.architecture)
     mean, deviation = list(published.mean), list(published.std)
     if params.weights == networks.SCRATCH:
-        mean, deviation = devices.channel_statistics(images)
+        mean, deviation = normalization.channel_statistics(images)
     size, classes = input_size(images, params), int(labels.max()) + 1
     return Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
 

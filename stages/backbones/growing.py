@@ -1,0 +1,24 @@
+"""Growing images: early steps see smaller images, which cost less, and the last steps see them whole.
+
+The idea is that of fast.ai's DAWNBench entries of 2018 and of "progressive resizing" since.
+"""
+
+import numpy as np
+from jaxtyping import Int64
+
+LEAST = 8
+"""Pixels; smaller images keep their size."""
+
+Sizes = Int64[np.ndarray, "steps 2"]
+"""Height and width of the images at each step."""
+
+
+def sizes(size: tuple[int, int], steps: int, *, start: float, share: float) -> Sizes:
+    """Height and width at each step: from `start` times `size` evenly up to `size` at `share` of the steps.
+
+    Lengths on the way are rounded to multiples of four, of which pooling wastes least.
+    """
+    progress = np.arange(steps) / max(steps, 1)
+    scale = np.ones(steps) if share == 0 else np.minimum(1, start + (1 - start) * progress / share)
+    lengths = (4 * np.round(scale[:, None] * size / 4)).astype(np.int64)
+    return np.where(scale[:, None] < 1, np.clip(lengths, np.minimum(LEAST, size), size), size)
