@@ -224,6 +224,12 @@ def test_batches_come_in_the_size_of_their_step() -> None:
     assert [pixels.shape[1:3] for pixels, _ in made.as_numpy_iterator()] == [(8, 8), (8, 8), (12, 12), (16, 16)]
 
 
+def test_images_that_do_not_grow_are_not_resized() -> None:
+    images, labels = toy(20)
+    assert cnn.sizes(cnn.describe(images, labels, params()), 10) is None
+    assert cnn.sizes(cnn.describe(images, labels, params(early_side=0.5, early_share=1.0)), 10) is not None
+
+
 def test_it_learns_from_images_that_grow(tmp_path: Path) -> None:
     layers: list[Any] = [{"residual": [{"conv": 8, "stride": 2}, "batch_norm"]}, {"dropout": 0.1}, "global_max_pool"]
     predicted, _ = trained(tmp_path / "a", layers=layers, epochs=8, early_side=0.5, early_share=0.8)

@@ -145,9 +145,7 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
             epochs=params.epochs,
             seed=seed,
             augment=augmentation(params.augmentation, *settings.size) if params.augmentation else None,
-            sizes=growing.sizes(
-                settings.size, steps * params.epochs, start=params.early_side, share=params.early_share
-            ),
+            sizes=sizes(settings, steps * params.epochs),
         ),
         epochs=params.epochs,
         steps_per_epoch=steps,
@@ -158,17 +156,17 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
     )
 
 
-def sizes(settings: Settings, steps: int) -> growing.Sizes:
-    params = settings.params
-    return growing.sizes(settings.size, steps, start=params.early_side, share=params.early_share)
+def sizes(settings: Settings, steps: int) -> growing.Sizes | None:
+    """Height and width of the images at each step, where they grow."""
+    start, share = settings.params.early_side, settings.params.early_share
+    return growing.sizes(settings.size, steps, start=start, share=share) if share else None
 
 
 def of_any_size(model: keras.Model) -> keras.Model:
     """The same layers and weights for images of any height and width. Raises UserError for layers of fixed size."""
     if any(isinstance(layer, keras.layers.Flatten) for layer in model.layers):
-        raise UserError(
-            "early_share: flatten needs images of one size; expected global_average_pool or global_max_pool"
-        )
+        expected = "global_average_pool or global_max_pool"
+        raise UserError(f"early_share: flatten needs images of one size; expected {expected}")
     return keras.models.clone_model(model, keras.Input((None, None, 3)), clone_function=lambda layer: layer)
 
 
