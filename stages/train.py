@@ -33,7 +33,7 @@ def train_fold(
     """Fit on the training rows of `fold`: its model goes to `folder/model`, its curve to `folder/history.csv`."""
     rows = dataset.training_rows(fold)
     (folder / "model").mkdir()
-    recipe.fit(dataset.take(rows), dataset.labels[rows], params, seed=seed, folder=folder / "model", report=recorder)
+    recipe.fit(dataset.select(rows), dataset.labels[rows], params, seed=seed, folder=folder / "model", report=recorder)
     history.write(folder / "history.csv", recorder.rows)
 
 

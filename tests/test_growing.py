@@ -1,6 +1,6 @@
 """Growing images: the size of each step."""
 
-from stages.backbones import growing
+from stages.training import growing
 
 
 def test_the_size_grows_evenly_in_steps_of_four_pixels_to_the_whole_image() -> None:

@@ -10,17 +10,18 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from stages.backbones import growing
 from stages.backbones.keras import cnn
 from stages.backbones.keras._augmentation import augmentation
-from stages.backbones.keras._batches import batches, carve
-from stages.backbones.keras._kinds import parser
-from stages.backbones.keras._layers import Conv
+from stages.backbones.keras._batches import batches
 from stages.backbones.keras._optimizers import Name, optimizer
-from stages.backbones.keras._schedules import Constant, Cosine, OneCycle, Step, rates
-from stages.backbones.normalization import channel_statistics, whitening_filters
 from stages.running.errors import UserError
 from stages.running.parameters import check
+from stages.training import growing
+from stages.training.kinds import parser
+from stages.training.layers import Conv
+from stages.training.normalization import channel_statistics, whitening_filters
+from stages.training.schedules import Constant, Cosine, OneCycle, Step, rates
+from stages.training.validation import carve
 
 # isort: split
 import keras  # noqa: TID253  (the test of a Keras recipe)

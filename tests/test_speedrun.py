@@ -55,7 +55,7 @@ def trained(folder, seed=0, n=96, side=12, k=3, **changes):
 def ramp(n=1, side=8):
     """Images [n, 3, side, side] whose every pixel has its own value."""
     pixels = np.arange(side * side, dtype=np.uint8).reshape(1, side, side, 1)
-    return devices.on_device(np.tile(pixels, (n, 1, 1, 3)), np.zeros(n, np.int64), torch.device("cpu"))[0]
+    return devices.batch_on_device(np.tile(pixels, (n, 1, 1, 3)), torch.device("cpu"))
 
 
 def moved(pixels, down=0, right=0, mirrored=False):

@@ -6,6 +6,7 @@ A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three n
                                `framework` and `recipe`. It has a field `epochs`.
     fit(images, labels, params, *, seed, folder, report)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
+                               The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
 
@@ -21,7 +22,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import BaseModel
 
-from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import check, closest
 
@@ -48,7 +49,9 @@ class Recipe(Protocol):
 
     Params: type[BaseModel]
 
-    def fit(self, images: Images, labels: Labels, params: Any, *, seed: int, folder: Path, report: Report) -> None: ...
+    def fit(
+        self, images: TrainingImages, labels: Labels, params: Any, *, seed: int, folder: Path, report: Report
+    ) -> None: ...
 
     def load(self, folder: Path) -> Predict: ...
 

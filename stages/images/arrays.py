@@ -1,5 +1,7 @@
 """The array types that cross module borders, with shape and dtype; the tests check them at run time."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
@@ -17,6 +19,34 @@ Rows = Int64[np.ndarray, " _"]
 
 Numbers = Int64[np.ndarray, " n"]
 """One whole number per image, such as its group or its fold."""
+
+
+class ImageRows:
+    """Some rows of an array of images, read when they are asked for, as if they were an array of their own.
+
+    `images[rows]` with a slice or whole numbers gives those images as a copy in memory, uint8 [b, h, w, 3]. The array
+    itself may be a memory map of a file larger than memory.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: np.ndarray, rows: np.ndarray) -> None:
+        """`source`: uint8 [m, h, w, 3]; `rows`: which of them, int64 [n]."""
+        self.source, self.rows = np.asarray(source), rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.source.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: Any) -> np.ndarray:
+        return self.source[self.rows[chosen]]
+
+
+TrainingImages = Images | UInt8[ImageRows, "n h w 3"]
+"""What a recipe's `fit` takes: an array, or rows read batch by batch. Both have `shape`, `len` and `[rows]`."""
 
 LogProbabilities = Float32[np.ndarray, "n k"]
 """Natural logarithms of class probabilities; every row's exponentials sum to one."""

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.images.arrays import Images, Labels, Numbers, Rows
+from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows
 from stages.running.errors import UserError
 
 FOLDER = Path("data")
@@ -81,9 +81,13 @@ class Dataset:
         """What the models of `fold` never see and predict."""
         return np.flatnonzero(self.fold == fold)
 
+    def select(self, rows: Rows) -> ImageRows:
+        """Some images, to be read when they are needed: nothing is copied yet."""
+        return ImageRows(self.images, rows)
+
     def take(self, rows: Rows) -> Images:
         """A copy of some images in memory, as a plain array that may be written to."""
-        return np.array(self.images[rows], subok=False)
+        return self.select(rows)[:]
 
 
 class ImageFile:

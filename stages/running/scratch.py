@@ -32,10 +32,11 @@ def root() -> Path:
 def of_backbone(name: str, block: Mapping[str, Any], seed: int) -> Path:
     """The folder for one backbone's folds, named by the hash of everything that decides what they become.
 
-    That is its block of parameters, the seed, the index (pixels' hashes, labels, folds), the framework's recipes and
-    the installed versions. Call from the root of the repository.
+    That is its block of parameters, the seed, the index (pixels' hashes, labels, folds), the framework's recipes, what
+    all recipes share and the installed versions. Call from the root of the repository.
     """
-    sources = sorted(Path("stages/backbones", str(block["framework"])).glob("*.py"))
+    folders = Path("stages/training"), Path("stages/backbones", str(block["framework"]))
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
     files = [Path("data/index.parquet"), Path("data/classes.json"), Path("stages/train.py"), *sources]
     parts = {
         "block": block,

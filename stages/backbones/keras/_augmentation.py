@@ -1,116 +1,75 @@
-"""Random changes to the training images, by Keras' own layers inside the tf.data pipeline."""
+"""The changes of `stages.training.augmentations`, by Keras' own layers inside the tf.data pipeline."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from functools import singledispatch
+from typing import Any
 
 import keras
 import tensorflow as tf
-from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from stages.backbones.keras._kinds import Kind, parser
-
-Fill = Literal["reflect", "constant", "nearest", "wrap"]
-Factor = Annotated[float, Field(ge=0, le=1)]
+from stages.training import augmentations as changes
 
 
-class Change(Kind):
-    """A kind of random change; `layer` makes the Keras layer for images of [height, width], pixels 0 to 255."""
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        raise NotImplementedError
-
-
-class Flip(Change):
-    flip: Literal["horizontal", "vertical", "horizontal_and_vertical"] = "horizontal"
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomFlip(self.flip)
+@singledispatch
+def layer(change: changes.Change, height: int, width: int) -> keras.Layer:
+    """The Keras layer for images of [height, width], pixels 0 to 255."""
+    raise TypeError(change)
 
 
-class Crop(Change):
-    """Pad and crop back, as whole pixels: each image shifts by up to `crop` pixels either way."""
-
-    crop: int = Field(ge=1, description="pixels of padding")
-    fill: Fill = "reflect"
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        # Keras' RandomCrop takes one place for the whole batch, a translation one for each image. It rounds to whole
-        # pixels, so nearly half a pixel more either way gives the outermost shifts their full share.
-        down, across = (min(1.0, (self.crop + 0.49) / side) for side in (height, width))
-        return keras.layers.RandomTranslation(down, across, fill_mode=self.fill, interpolation="nearest")
+@layer.register
+def flip(change: changes.Flip, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomFlip(change.flip)
 
 
-class Translation(Change):
-    translation: Factor = Field(description="largest shift, as a share of the height and of the width")
-    fill: Fill = "reflect"
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomTranslation(self.translation, self.translation, fill_mode=self.fill)
-
-
-class Rotation(Change):
-    rotation: Factor = Field(description="largest angle, as a share of a full turn")
-    fill: Fill = "reflect"
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomRotation(self.rotation, fill_mode=self.fill)
+@layer.register
+def crop(change: changes.Crop, height: int, width: int) -> keras.Layer:
+    # Keras' RandomCrop takes one place for the whole batch, a translation one for each image. It rounds to whole
+    # pixels, so nearly half a pixel more either way gives the outermost shifts their full share.
+    down, across = (min(1.0, (change.crop + 0.49) / side) for side in (height, width))
+    return keras.layers.RandomTranslation(down, across, fill_mode=change.fill, interpolation="nearest")
 
 
-class Zoom(Change):
-    zoom: Factor = Field(description="largest change of the size, as a share of it")
-    fill: Fill = "reflect"
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomZoom(self.zoom, fill_mode=self.fill)
+@layer.register
+def translation(change: changes.Translation, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomTranslation(change.translation, change.translation, fill_mode=change.fill)
 
 
-class Contrast(Change):
-    contrast: Factor
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomContrast(self.contrast, value_range=(0, 255))
+@layer.register
+def rotation(change: changes.Rotation, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomRotation(change.rotation, fill_mode=change.fill)
 
 
-class Brightness(Change):
-    brightness: Factor = Field(description="largest shift, as a share of the range of a pixel")
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomBrightness(self.brightness, value_range=(0, 255))
+@layer.register
+def zoom(change: changes.Zoom, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomZoom(change.zoom, fill_mode=change.fill)
 
 
-class Saturation(Change):
-    saturation: Factor = Field(description="0 keeps the colours, 1 allows grey and the strongest")
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        half = self.saturation / 2
-        return keras.layers.RandomSaturation((0.5 - half, 0.5 + half), value_range=(0, 255))
+@layer.register
+def contrast(change: changes.Contrast, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomContrast(change.contrast, value_range=(0, 255))
 
 
-class Hue(Change):
-    hue: Factor = Field(description="largest turn of the colours, as a share of half the colour circle")
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        return keras.layers.RandomHue(self.hue, value_range=(0, 255))
+@layer.register
+def brightness(change: changes.Brightness, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomBrightness(change.brightness, value_range=(0, 255))
 
 
-class Erase(Change):
-    """A rectangle of one plain value over each image (random erasing, https://arxiv.org/abs/1708.04896)."""
-
-    erase: Factor = Field(description="share of the images that get a rectangle")
-    smallest: Factor = Field(0.02, description="share of the image")
-    largest: Factor = Field(0.15, description="share of the image")
-
-    def layer(self, height: int, width: int) -> keras.Layer:
-        erasing: Any = keras.layers.RandomErasing
-        return erasing(
-            (self.erase, self.erase), scale=(self.smallest, self.largest), fill_value=127.0, value_range=(0, 255)
-        )
+@layer.register
+def saturation(change: changes.Saturation, height: int, width: int) -> keras.Layer:
+    half = change.saturation / 2
+    return keras.layers.RandomSaturation((0.5 - half, 0.5 + half), value_range=(0, 255))
 
 
-AnyChange = Annotated[
-    SerializeAsAny[Change],
-    BeforeValidator(parser(Flip, Crop, Translation, Rotation, Zoom, Contrast, Brightness, Saturation, Hue, Erase)),
-]
+@layer.register
+def hue(change: changes.Hue, height: int, width: int) -> keras.Layer:
+    return keras.layers.RandomHue(change.hue, value_range=(0, 255))
+
+
+@layer.register
+def erase(change: changes.Erase, height: int, width: int) -> keras.Layer:
+    erasing: Any = keras.layers.RandomErasing
+    scale = (change.smallest, change.largest)
+    return erasing((change.erase, change.erase), scale=scale, fill_value=127.0, value_range=(0, 255))
 
 
 fold_in: Any = tf.random.experimental.stateless_fold_in  # pyright: ignore
@@ -131,18 +90,21 @@ class BatchSeed(keras.random.SeedGenerator):
         return fold_in(self.seed, self.draws)
 
 
-def augmentation(changes: Sequence[Change], height: int, width: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def augmentation(described: Sequence[changes.Change], height: int, width: int) -> Augment:
     """A function of (pixels [n, h, w, 3], seed [2]) to float32 pixels; the same seed gives the same changes."""
     source = BatchSeed(0)
-    layers: list[Any] = [change.layer(height, width) for change in changes]
-    for layer in layers:
-        layer.generator = source
+    layers: list[Any] = [layer(change, height, width) for change in described]
+    for each in layers:
+        each.generator = source
 
     def augment(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         source.start(seed)
         pixels = tf.cast(pixels, tf.float32)
-        for layer in layers:
-            pixels = layer(pixels, training=True)
+        for each in layers:
+            pixels = each(pixels, training=True)
         return tf.clip_by_value(pixels, 0, 255)
 
     return augment

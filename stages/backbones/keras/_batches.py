@@ -1,20 +1,19 @@
 """The training rows as a tf.data pipeline: shuffled, cut into batches and augmented, the same for the same seed."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from stages.backbones.growing import Sizes
-from stages.images.arrays import Images, Labels
+from stages.backbones.keras._augmentation import Augment
+from stages.images.arrays import Labels, TrainingImages
+from stages.training.growing import Sizes
 
 shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore
-Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def batches(
-    images: Images,
+    images: TrainingImages,
     labels: Labels,
     rows: np.ndarray,
     *,
@@ -33,7 +32,7 @@ def batches(
     """
     steps = len(rows) // size
     with tf.device("CPU:0"):
-        pixels, targets, chosen = tf.constant(images), tf.constant(labels), tf.constant(rows)
+        targets, chosen = tf.constant(labels), tf.constant(rows)
         start = tf.constant(seed, tf.int64)
         lengths = tf.constant([] if sizes is None else sizes, tf.int32)
 
@@ -43,7 +42,7 @@ def batches(
         return tf.data.Dataset.from_tensor_slices((numbers, tf.reshape(shuffled[: steps * size], (steps, size))))
 
     def batch(number: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        drawn = tf.gather(pixels, members)
+        drawn = read(images, members)
         changed = drawn if augment is None else augment(drawn, tf.stack([start, number]))
         if sizes is not None:
             changed = tf.image.resize(changed, tf.gather(lengths, number), antialias=True)
@@ -53,10 +52,16 @@ def batches(
     return ahead(numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
 
 
-def plain(images: Images, labels: Labels, *, classes: int, size: int) -> tf.data.Dataset:
-    """All rows once, in their order, unchanged: what a validation part is scored on."""
-    dataset = tf.data.Dataset.from_tensor_slices((images, tf.one_hot(labels, classes)))
-    return ahead(dataset.batch(size))
+def read(images: TrainingImages, rows: tf.Tensor) -> tf.Tensor:
+    """Those images, [b, h, w, 3], read from where they lie: a constant of all of them would be a copy in memory."""
+    drawn: Any = tf.numpy_function(lambda chosen: images[chosen], [rows], tf.uint8, stateful=False)
+    return tf.ensure_shape(drawn, (rows.shape[0], *images.shape[1:]))
+
+
+def plain(images: TrainingImages, labels: Labels, rows: np.ndarray, *, classes: int, size: int) -> tf.data.Dataset:
+    """Some rows once, in their order, unchanged: what a validation part is scored on."""
+    parts = tf.data.Dataset.from_tensor_slices((rows, tf.one_hot(labels[rows], classes))).batch(size)
+    return ahead(parts.map(lambda members, targets: (read(images, members), targets)))
 
 
 def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -65,14 +70,3 @@ def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # The autotuner's thread sleeps for up to a minute at a time, and the end of a training waits for it to wake.
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
-
-
-def carve(labels: Labels, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows to train on and those of a validation part with `fraction` of every class, rounded down."""
-    rng = np.random.default_rng(seed)
-    held: list[np.ndarray] = []
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        held.append(rows[: int(len(rows) * fraction)])
-    validation = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), validation), validation

@@ -1,191 +1,119 @@
-"""The layers a network in params.yaml may be made of, and the network built from them."""
+"""The layers of `stages.training.layers` built with Keras, and the network made of them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from functools import singledispatch
+from typing import Any
 
 import keras
 import numpy as np
-from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from stages.backbones.keras._batch_norm import BatchNorm
-from stages.backbones.keras._kinds import Kind, parser
 from stages.backbones.keras._whitening import Whitening
 from stages.running.errors import UserError
-
-Activation = Literal[
-    "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hard_silu", "softplus", "tanh", "sigmoid"
-]
-Penalty = Annotated[float, Field(ge=0, le=1, description="factor of the sum of the squared weights added to the loss")]
-Size = Annotated[int, Field(ge=1, le=64, description="pixels of the layer's input")]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+from stages.training import layers
 
 
-class Layer(Kind):
-    """A kind of layer: turns one Keras tensor into the next.
+@singledispatch
+def apply(layer: layers.Layer, x: Any, seeds: Iterator[int]) -> Any:
+    """The layer's output for the Keras tensor `x`.
 
     What draws random numbers takes a seed from `seeds`. Keras' default is Python's global generator, which any other
     code may have drawn from.
     """
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        raise NotImplementedError
+    raise TypeError(layer)
 
 
-class Conv(Layer):
-    conv: int = Field(ge=1, le=4096, description="filters")
-    kernel: Size = 3
-    stride: Size = 1
-    padding: Literal["same", "valid"] = "same"
-    activation: Activation = "linear"
-    use_bias: bool = Field(True, description="false in front of a batch_norm, which has its own")
-    l2: Penalty = 0.0
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        layer = keras.layers.Conv2D(
-            self.conv,
-            self.kernel,
-            strides=self.stride,
-            padding=self.padding,
-            activation=self.activation,
-            use_bias=self.use_bias,
-            kernel_initializer=glorot(seeds),
-            kernel_regularizer=penalty(self.l2),
-        )
-        return layer(x)
-
-
-class Whiten(Layer):
-    whiten: Size = Field(2, description="pixels: side of the patches; gives 6 times its square filters")
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        if not isinstance(x._keras_history.operation, keras.layers.Rescaling):
-            raise ValueError("whiten expects the pixels themselves; make it the first layer")
-        return Whitening(6 * self.whiten**2, self.whiten, kernel_initializer="zeros")(x)
-
-
-class Dense(Layer):
-    dense: int = Field(ge=1, le=65536, description="units")
-    activation: Activation = "linear"
-    use_bias: bool = True
-    l2: Penalty = 0.0
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        if len(x.shape) != 2:
-            raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")
-        layer = keras.layers.Dense(
-            self.dense,
-            activation=self.activation,
-            use_bias=self.use_bias,
-            kernel_initializer=glorot(seeds),
-            kernel_regularizer=penalty(self.l2),
-        )
-        return layer(x)
-
-
-class BatchNormalisation(Layer):
-    batch_norm: float = Field(
-        0.9, ge=0, lt=1, description="share of the running statistics kept at a step; 0.99 needs thousands of steps"
+@apply.register
+def conv(layer: layers.Conv, x: Any, seeds: Iterator[int]) -> Any:
+    made = keras.layers.Conv2D(
+        layer.conv,
+        layer.kernel,
+        strides=layer.stride,
+        padding=layer.padding,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        kernel_initializer=glorot(seeds),
+        kernel_regularizer=penalty(layer.l2),
     )
-    epsilon: float = Field(1e-3, gt=0, le=0.1)
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return BatchNorm(momentum=self.batch_norm, epsilon=self.epsilon)(x)
+    return made(x)
 
 
-class Activate(Layer):
-    activation: Activation
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.Activation(self.activation)(x)
-
-
-class MaxPool(Layer):
-    max_pool: Size = 2
-    stride: Size | None = Field(None, description="the pool's own size if left out")
-    padding: Literal["same", "valid"] = "valid"
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.MaxPooling2D(self.max_pool, strides=self.stride, padding=self.padding)(x)
+@apply.register
+def whiten(layer: layers.Whiten, x: Any, seeds: Iterator[int]) -> Any:
+    if not isinstance(x._keras_history.operation, keras.layers.Rescaling):
+        raise ValueError("whiten expects the pixels themselves; make it the first layer")
+    return Whitening(6 * layer.whiten**2, layer.whiten, kernel_initializer="zeros")(x)
 
 
-class AveragePool(Layer):
-    average_pool: Size = 2
-    stride: Size | None = Field(None, description="the pool's own size if left out")
-    padding: Literal["same", "valid"] = "valid"
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.AveragePooling2D(self.average_pool, strides=self.stride, padding=self.padding)(x)
-
-
-class GlobalAveragePool(Layer):
-    global_average_pool: Literal[True] = True
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.GlobalAveragePooling2D()(x)
+@apply.register
+def dense(layer: layers.Dense, x: Any, seeds: Iterator[int]) -> Any:
+    if len(x.shape) != 2:
+        raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")
+    made = keras.layers.Dense(
+        layer.dense,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        kernel_initializer=glorot(seeds),
+        kernel_regularizer=penalty(layer.l2),
+    )
+    return made(x)
 
 
-class GlobalMaxPool(Layer):
-    global_max_pool: Literal[True] = True
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.GlobalMaxPooling2D()(x)
+@apply.register
+def batch_normalization(layer: layers.BatchNormalization, x: Any, seeds: Iterator[int]) -> Any:
+    return BatchNorm(momentum=layer.batch_norm, epsilon=layer.epsilon)(x)
 
 
-class Flatten(Layer):
-    flatten: Literal[True] = True
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.Flatten()(x)
+@apply.register
+def activate(layer: layers.Activate, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.Activation(layer.activation)(x)
 
 
-class Dropout(Layer):
-    dropout: Rate = Field(description="share of the values set to zero")
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        return keras.layers.Dropout(self.dropout, seed=next(seeds))(x)
+@apply.register
+def max_pool(layer: layers.MaxPool, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.MaxPooling2D(layer.max_pool, strides=layer.stride, padding=layer.padding)(x)
 
 
-class Residual(Layer):
-    """The layers' output added to their input; a 1x1 convolution fits the input's shape to it where they differ."""
-
-    residual: list["AnyLayer"] = Field(min_length=1)
-
-    def apply(self, x: Any, seeds: Iterator[int]) -> Any:
-        y = stack(x, self.residual, seeds, place="residual")
-        if x.shape != y.shape:
-            stride = -(-x.shape[1] // y.shape[1])
-            fit = keras.layers.Conv2D(
-                y.shape[-1], 1, strides=stride, padding="same", use_bias=False, kernel_initializer=glorot(seeds)
-            )
-            x = fit(x)
-        return keras.layers.Add()([x, y])
+@apply.register
+def average_pool(layer: layers.AveragePool, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.AveragePooling2D(layer.average_pool, strides=layer.stride, padding=layer.padding)(x)
 
 
-AnyLayer = Annotated[
-    SerializeAsAny[Layer],
-    BeforeValidator(
-        parser(
-            Conv,
-            Whiten,
-            Dense,
-            BatchNormalisation,
-            Activate,
-            MaxPool,
-            AveragePool,
-            GlobalAveragePool,
-            GlobalMaxPool,
-            Flatten,
-            Dropout,
-            Residual,
+@apply.register
+def global_average_pool(layer: layers.GlobalAveragePool, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.GlobalAveragePooling2D()(x)
+
+
+@apply.register
+def global_max_pool(layer: layers.GlobalMaxPool, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.GlobalMaxPooling2D()(x)
+
+
+@apply.register
+def flatten(layer: layers.Flatten, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.Flatten()(x)
+
+
+@apply.register
+def dropout(layer: layers.Dropout, x: Any, seeds: Iterator[int]) -> Any:
+    return keras.layers.Dropout(layer.dropout, seed=next(seeds))(x)
+
+
+@apply.register
+def residual(layer: layers.Residual, x: Any, seeds: Iterator[int]) -> Any:
+    y = stack(x, layer.residual, seeds, place="residual")
+    if x.shape != y.shape:
+        stride = -(-x.shape[1] // y.shape[1])
+        fit = keras.layers.Conv2D(
+            y.shape[-1], 1, strides=stride, padding="same", use_bias=False, kernel_initializer=glorot(seeds)
         )
-    ),
-]
-Residual.model_rebuild()
+        x = fit(x)
+    return keras.layers.Add()([x, y])
 
 
 def network(
-    layers: Sequence[Layer],
+    described: Sequence[layers.Layer],
     *,
     size: tuple[int, int],
     classes: int,
@@ -204,7 +132,7 @@ def network(
     scale = [1 / (255 * each) for each in deviation]
     offset = [-m / d for m, d in zip(mean, deviation, strict=True)]
     with policy(precision):
-        x = stack(rescaling(scale, offset, dtype="float32")(pixels), layers, seeds, place="layers")
+        x = stack(rescaling(scale, offset, dtype="float32")(pixels), described, seeds, place="layers")
     if len(x.shape) != 2:
         raise UserError(f"layers end in shape {x.shape[1:]}; expected a flat one: add flatten or global_average_pool")
     return keras.Model(pixels, keras.layers.Dense(classes, kernel_initializer=glorot(seeds), dtype="float32")(x))
@@ -220,10 +148,10 @@ def policy(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy("float32")
 
 
-def stack(x: Any, layers: Sequence[Layer], seeds: Iterator[int], *, place: str) -> Any:
-    for number, layer in enumerate(layers):
+def stack(x: Any, described: Sequence[layers.Layer], seeds: Iterator[int], *, place: str) -> Any:
+    for number, layer in enumerate(described):
         try:
-            x = layer.apply(x, seeds)
+            x = apply(layer, x, seeds)
         except UserError:
             raise
         except ValueError as error:

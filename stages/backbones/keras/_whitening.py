@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from stages.backbones.normalization import whitening_filters
-from stages.images.arrays import Images
+from stages.images.arrays import TrainingImages
+from stages.training.normalization import whitening_filters
 
 
 @keras.saving.register_keras_serializable("foldstack")
@@ -19,7 +19,7 @@ class Whitening(keras.layers.Conv2D):
         kernel.trainable = False
 
 
-def whiten(model: keras.Model, images: Images, mean: list[float], deviation: list[float]) -> None:
+def whiten(model: keras.Model, images: TrainingImages, mean: list[float], deviation: list[float]) -> None:
     """Give the whitening layer of a model, if it has one, its filters."""
     for layer in model.layers:
         if isinstance(layer, Whitening):

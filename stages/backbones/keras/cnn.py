@@ -11,16 +11,20 @@ import numpy as np
 from pydantic import Field
 from scipy.special import log_softmax
 
-from stages.backbones import Predict, Report, growing, normalization
+from stages.backbones import Predict, Report
 from stages.backbones.keras import _batches, _optimizers
-from stages.backbones.keras._augmentation import AnyChange, augmentation
-from stages.backbones.keras._layers import AnyLayer, network
+from stages.backbones.keras._augmentation import augmentation
+from stages.backbones.keras._layers import network
 from stages.backbones.keras._reporting import Reporting
-from stages.backbones.keras._schedules import AnySchedule, OneCycle, Plateau, Table, rates
+from stages.backbones.keras._schedules import Table, lowered
 from stages.backbones.keras._whitening import whiten
-from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import Block
+from stages.training import growing, normalization, validation
+from stages.training.augmentations import AnyChange
+from stages.training.layers import AnyLayer
+from stages.training.schedules import AnySchedule, OneCycle, Plateau, rates
 
 WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
 BATCH = 500
@@ -61,7 +65,7 @@ class Settings(Block):
     precision: str
 
 
-def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
 
     Raises UserError for layers that do not fit one another or the size of the images.
@@ -97,11 +101,11 @@ def scores(model: Any, images: Images, settings: Settings) -> LogProbabilities:
     return np.asarray(log_softmax(logits, axis=1), np.float32)
 
 
-def describe(images: Images, labels: Labels, params: Params) -> Settings:
+def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
     mean, deviation = normalization.channel_statistics(images)
     return Settings(
         params=params,
-        size=images.shape[1:3],
+        size=(images.shape[1], images.shape[2]),
         classes=int(labels.max()) + 1,
         mean=mean,
         deviation=deviation,
@@ -121,9 +125,11 @@ def build(settings: Settings, seed: int = 0) -> keras.Model:
     )
 
 
-def train(model: keras.Model, images: Images, labels: Labels, settings: Settings, *, seed: int, report: Report) -> None:
+def train(
+    model: keras.Model, images: TrainingImages, labels: Labels, settings: Settings, *, seed: int, report: Report
+) -> None:
     params, classes = settings.params, settings.classes
-    training, validation = _batches.carve(labels, params.validation_fraction, seed=seed)
+    training, kept = validation.carve(labels, params.validation_fraction, seed=seed)
     size = min(params.batch_size, len(training))
     steps = len(training) // size
     # Saving a compiled model would save the optimizer's state with it.
@@ -134,7 +140,7 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
         metrics=["accuracy"],
         jit_compile=False,
     )
-    held = _batches.plain(images[validation], labels[validation], classes=classes, size=BATCH)
+    held = _batches.plain(images, labels, kept, classes=classes, size=BATCH)
     trainer.fit(
         _batches.batches(
             images,
@@ -149,8 +155,8 @@ def train(model: keras.Model, images: Images, labels: Labels, settings: Settings
         ),
         epochs=params.epochs,
         steps_per_epoch=steps,
-        validation_data=held if len(validation) else None,
-        callbacks=callbacks(params, steps, report, stops=len(validation) > 0),
+        validation_data=held if len(kept) else None,
+        callbacks=callbacks(params, steps, report, stops=len(kept) > 0),
         shuffle=False,
         verbose=0,
     )
@@ -187,7 +193,7 @@ def callbacks(params: Params, steps: int, report: Report, *, stops: bool) -> lis
     monitor = "val_loss" if stops else "loss"
     chosen: list[keras.callbacks.Callback] = [Reporting(report, steps=steps)]
     if isinstance(params.schedule, Plateau):
-        chosen.append(params.schedule.callback(monitor))
+        chosen.append(lowered(params.schedule, monitor))
     if stops:
         stopping = keras.callbacks.EarlyStopping(monitor, patience=params.patience, restore_best_weights=True)
         chosen.append(stopping)

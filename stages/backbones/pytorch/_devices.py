@@ -4,20 +4,26 @@ The device comes from the environment and changes no parameter; the number forma
 """
 
 import ctypes
+import math
 import os
 import platform
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stages.images.arrays import Images, Labels
+from stages.backbones.pytorch._augmentation import views
+from stages.images.arrays import ImageRows, Images, Labels, TrainingImages
 from stages.running.errors import UserError
 
 Precision = Literal["auto", "bfloat16", "float32"]
 VARIABLE = "FOLDSTACK_DEVICE"
+CHUNK = 4096
+"""Images copied to a GPU at a time."""
 
 
 def device() -> torch.device:
@@ -75,10 +81,50 @@ def seeded(seed: int, where: torch.device) -> torch.Generator:
     return torch.Generator(where).manual_seed(seed)
 
 
-def on_device(images: Images, labels: Labels, where: torch.device) -> tuple[Tensor, Tensor]:
-    """All rows on the device, once: uint8 [n, 3, h, w] in channels_last memory, and int64 [n]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(where).permute(0, 3, 1, 2)
-    return pixels, torch.from_numpy(np.ascontiguousarray(labels)).to(where)
+@dataclass(frozen=True)
+class Pixels:
+    """Images where batches are read from: on the GPU where there is room, else where they lie, be it a memory map.
+
+    `whole`: uint8 [m, 3, h, w] in channels_last memory; `rows`: which of them are meant, int64 [n].
+    """
+
+    whole: Tensor
+    rows: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.whole.shape[2], self.whole.shape[3]
+
+    def views(self, rows: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
+        """The chosen images mirrored and shifted, as `_augmentation.views`, on the device of `rows`."""
+        moves = [each.to(self.whole.device) for each in (self.rows[rows], down, right, mirrored)]
+        return views(self.whole, *moves).to(rows.device)
+
+
+def on_device(images: TrainingImages, labels: Labels, where: torch.device) -> tuple[Pixels, Tensor]:
+    """The images for training on that device, copied there if they take at most half of its free memory; int64 [n]."""
+    source, rows = (images.source, images.rows) if isinstance(images, ImageRows) else (images, np.arange(len(images)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        whole = torch.from_numpy(source)
+    places = torch.from_numpy(rows)
+    if where.type == "cuda" and math.prod(images.shape) <= torch.cuda.mem_get_info(where)[0] // 2:
+        whole, places = on_gpu(whole, places, where), torch.arange(len(rows))
+    return Pixels(whole.permute(0, 3, 1, 2), places.to(where)), torch.from_numpy(labels).to(where)
+
+
+def on_gpu(whole: Tensor, rows: Tensor, where: torch.device) -> Tensor:
+    """Those rows copied to the GPU, a chunk at a time."""
+    copied = torch.empty((len(rows), *whole.shape[1:]), dtype=whole.dtype, device=where)
+    for start in range(0, len(rows), CHUNK):
+        copied[start : start + CHUNK] = whole[rows[start : start + CHUNK]].to(where)
+    return copied
+
+
+def batch_on_device(images: Images, where: torch.device) -> Tensor:
+    """One batch on the device: uint8 [n, 3, h, w] in channels_last memory."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(where).permute(0, 3, 1, 2)
 
 
 def normalized(pixels: Tensor, mean: list[float], deviation: list[float], kind: torch.dtype) -> Tensor:

@@ -6,30 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.backbones import Report, growing
+from stages.backbones import Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._muon import Muon
 from stages.backbones.pytorch._network import Network
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
+from stages.training import growing
 
 
 class Training:
     """One run over the rows; nothing waits for the device before the end of an epoch."""
 
     def __init__(
-        self, network: Network, settings: Settings, pixels: Tensor, targets: Tensor, generator: torch.Generator
+        self, network: Network, settings: Settings, pixels: devices.Pixels, targets: Tensor, generator: torch.Generator
     ) -> None:
         self.network, self.settings, self.params = network, settings, settings.params
         self.pixels, self.targets, self.generator = pixels, targets, generator
-        self.kind = devices.dtype(self.params.precision, pixels.device)
-        self.per_epoch = devices.batch_count(len(pixels), self.params.batch_size)
+        self.kind = devices.dtype(self.params.precision, targets.device)
+        self.per_epoch = devices.batch_count(len(targets), self.params.batch_size)
         self.steps = max(1, round(self.params.epochs * self.per_epoch))
         self.whole = (settings.height, settings.width)
         sizes = growing.sizes(self.whole, self.steps, start=self.params.early_side, share=self.params.early_share)
         self.sizes: list[tuple[int, int]] = [(height, width) for height, width in sizes.tolist()]
         self.done = 0
-        self.mirrored_first = augmentation.coins(len(pixels), generator)
+        self.mirrored_first = augmentation.coins(len(targets), generator)
         self.muon, self.sgd = muon(network, self.params, self.kind), sgd(network, self.params)
 
     def run(self, report: Report) -> None:
@@ -41,9 +42,9 @@ class Training:
     def epoch(self, epoch: int, report: Report) -> None:
         """One pass over the rows, with about 20 signs of life and the mean loss and accuracy at its end."""
         mirrored = augmentation.flips(self.params.flip, epoch, self.mirrored_first, self.generator)
-        totals, seen = torch.zeros(2, device=self.pixels.device), 0
+        totals, seen = torch.zeros(2, device=self.targets.device), 0
         often = max(1, self.per_epoch // 20)
-        rows = devices.batches(len(self.pixels), self.params.batch_size, self.generator)
+        rows = devices.batches(len(self.targets), self.params.batch_size, self.generator)
         for batch in itertools.islice(rows, self.steps - self.done):
             totals += self.step(batch, mirrored[batch])
             seen += len(batch)
@@ -57,7 +58,7 @@ class Training:
         """One update from these rows; returns their summed loss and the number classified rightly, on the device."""
         self.schedule()
         targets = self.targets[rows]
-        with torch.autocast(self.pixels.device.type, torch.bfloat16, enabled=self.kind == torch.bfloat16):
+        with torch.autocast(self.targets.device.type, torch.bfloat16, enabled=self.kind == torch.bfloat16):
             logits = self.network(self.augmented(rows, mirrored))
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.params.label_smoothing, reduction="sum")
         loss.backward()
@@ -71,7 +72,7 @@ class Training:
         """These rows mirrored, shifted, normalised, cut out and, in the early steps, made smaller."""
         params, settings = self.params, self.settings
         down, right = augmentation.shifts(len(rows), params.translate, self.generator)
-        batch = augmentation.views(self.pixels, rows, down, right, mirrored)
+        batch = self.pixels.views(rows, down, right, mirrored)
         size = self.sizes[self.done]
         kind = self.kind if size == self.whole else torch.float32
         batch = devices.normalized(batch, settings.mean, settings.deviation, kind)

@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from stages.backbones import Predict, Report, normalization
+from stages.backbones import Predict, Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._network import Network
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_training import Training
-from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.errors import UserError
+from stages.training import normalization
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -27,7 +28,7 @@ PREDICTED = 500
 """Rows predicted at a time; part of the result, since other batches may round differently."""
 
 
-def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Train on these rows alone and leave weights and settings in `folder`. Raises UserError for images too small."""
     devices.keep_memory()
     where = devices.device()
@@ -76,7 +77,7 @@ def load(folder: Path) -> Predict:
     return predict
 
 
-def checked_size(images: Images, params: Params) -> tuple[int, int]:
+def checked_size(images: TrainingImages, params: Params) -> tuple[int, int]:
     """Height and width of the images. Raises UserError where they are too small for the parameters."""
     height, width = images.shape[1:3]
     least = max(8, params.translate + 1)
@@ -97,7 +98,7 @@ def built(settings: Settings, where: torch.device) -> Network:
 def log_probabilities(network: Network, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
     """Log-probabilities of one batch: logits averaged over the views, normalised in float32."""
     kind = devices.dtype(settings.params.precision, where)
-    pixels, rows = devices.on_device(images, np.arange(len(images)), where)
+    pixels, rows = devices.batch_on_device(images, where), torch.arange(len(images), device=where)
     logits = torch.zeros(len(images), settings.classes, device=where)
     for weight, down, right, mirrored in augmentation.VIEWS[settings.params.views]:
         moved = [torch.full_like(rows, value) for value in (down, right, mirrored)]

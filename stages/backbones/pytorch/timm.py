@@ -22,15 +22,16 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.backbones import Predict, Report, normalization
+from stages.backbones import Predict, Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import _timm_networks as networks
 from stages.backbones.pytorch import _timm_pixels as pixels_of
 from stages.backbones.pytorch import _timm_updates as updates
-from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import Block
+from stages.training import normalization
 
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
 
@@ -90,7 +91,7 @@ class Settings(Block):
     deviation: list[float]
 
 
-def fit(images: Images, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Train on these rows alone and leave weights (the average, with `ema_decay`) and settings in `folder`.
 
     Raises UserError for weights that are not there or do not fit, and for a loss that is no longer finite.
@@ -128,7 +129,7 @@ def load(folder: Path) -> Predict:
     return predict
 
 
-def described(images: Images, labels: Labels, params: Params) -> Settings:
+def described(images: TrainingImages, labels: Labels, params: Params) -> Settings:
     """What must be known of the training rows later; pretrained weights bring their own normalisation."""
     published = networks.published(params.architecture)
     mean, deviation = list(published.mean), list(published.std)
@@ -138,7 +139,7 @@ def described(images: Images, labels: Labels, params: Params) -> Settings:
     return Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
 
 
-def input_size(images: Images, params: Params) -> tuple[int, int]:
+def input_size(images: TrainingImages, params: Params) -> tuple[int, int]:
     """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
     if params.image_size is not None:
         return params.image_size, params.image_size
@@ -151,15 +152,15 @@ class Training:
     """One run over the rows; the device is waited for only when there is something to report."""
 
     def __init__(
-        self, model: nn.Module, settings: Settings, pixels: Tensor, targets: Tensor, generator: torch.Generator
+        self, model: nn.Module, settings: Settings, pixels: devices.Pixels, targets: Tensor, generator: torch.Generator
     ) -> None:
-        """`pixels`: uint8 [n, 3, h, w], `targets`: int64 [n], both on the device of the model and the generator."""
+        """`targets`: int64 [n], on the device of the model and the generator."""
         self.model, self.settings, self.params = model, settings, (params := settings.params)
         self.pixels, self.targets, self.generator = pixels, targets, generator
-        self.kind = devices.dtype(params.precision, pixels.device)
-        self.per_epoch = devices.batch_count(len(pixels), params.batch_size)
-        self.mirrored_first = augmentation.coins(len(pixels), generator)
-        self.change, self.erase, self.mix = augmenters(settings, pixels)
+        self.kind = devices.dtype(params.precision, targets.device)
+        self.per_epoch = devices.batch_count(len(targets), params.batch_size)
+        self.mirrored_first = augmentation.coins(len(targets), generator)
+        self.change, self.erase, self.mix = augmenters(settings, pixels, targets.device)
         self.updates = updates.Updates(
             model,
             updates.optimizer(model, params.optimizer, params.learning_rate, params.weight_decay),
@@ -179,9 +180,9 @@ class Training:
     def epoch(self, epoch: int, report: Report) -> None:
         """One pass over the rows, with about 20 signs of life and the mean loss and accuracy at its end."""
         mirrored = augmentation.flips(self.params.flip, epoch, self.mirrored_first, self.generator)
-        totals = torch.zeros(3, device=self.pixels.device)
+        totals = torch.zeros(3, device=self.targets.device)
         often = -(-self.per_epoch // 20)
-        rows = devices.batches(len(self.pixels), self.params.batch_size, self.generator)
+        rows = devices.batches(len(self.targets), self.params.batch_size, self.generator)
         for number, batch in enumerate(rows, 1):
             totals += self.step(batch, mirrored[batch])
             if number % often == 0 and number < self.per_epoch:
@@ -213,7 +214,7 @@ class Training:
         """Inputs [b, 3, *size] and targets: int64 [b], or mixed [b, classes] with b even."""
         settings = self.settings
         down, right = augmentation.shifts(len(rows), self.params.crop_padding, self.generator)
-        inputs = augmentation.views(self.pixels, rows, down, right, mirrored)
+        inputs = self.pixels.views(rows, down, right, mirrored)
         inputs = inputs if self.change is None else self.change(inputs)
         inputs = pixels_of.prepared(inputs, settings.size, settings.mean, settings.deviation)
         inputs = inputs if self.erase is None else self.erase(inputs)
@@ -224,14 +225,14 @@ class Training:
 
 
 def augmenters(
-    settings: Settings, pixels: Tensor
+    settings: Settings, pixels: devices.Pixels, where: torch.device
 ) -> tuple[pixels_of.RandAugment | None, RandomErasing | None, Mixup | None]:
     """RandAugment, erasing and mixing as the parameters say, None for what is off."""
-    params, side = settings.params, min(pixels.shape[2:])
+    params, side = settings.params, min(pixels.size)
     if params.crop_padding >= side:
         raise UserError(f"crop_padding {params.crop_padding}; expected less than the images' side, {side} pixels")
     change = pixels_of.RandAugment(params.rand_augment, side, settings.mean) if params.rand_augment else None
-    erase = RandomErasing(params.random_erasing, mode="pixel", device=str(pixels.device))
+    erase = RandomErasing(params.random_erasing, mode="pixel", device=str(where))
     mix = Mixup(params.mixup, params.cutmix, label_smoothing=params.label_smoothing, num_classes=settings.classes)
     return change, erase if params.random_erasing else None, mix if params.mixes else None
 
@@ -240,7 +241,7 @@ def augmenters(
 def log_probabilities(model: nn.Module, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
     """Log-probabilities of one batch: logits averaged over the views, normalised in float32."""
     params = settings.params
-    pixels, _ = devices.on_device(images, np.arange(len(images)), where)
+    pixels = devices.batch_on_device(images, where)
     inputs = pixels_of.prepared(pixels, settings.size, settings.mean, settings.deviation)
     views = [inputs, inputs.flip(3)] if params.views == "flip" else [inputs]
     kind = devices.dtype(params.precision, where)

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 
-from stages.images.arrays import Images
+from stages.images.arrays import Images, TrainingImages
 
 FLOOR = 1e-4
 """Least variance of a direction that gets a filter, in units of the normalised pixels' variance.
@@ -13,20 +13,25 @@ Colour photographs keep all their directions. Grey images have two thirds of the
 blown up to unit variance, would drown the rest.
 """
 
+READ = 1024
+"""Images looked at together: bounds memory."""
+
 SAMPLED = 4_000_000
 """Pixels of patches, about, from which the whitening is computed: enough for any patch size, and never gigabytes."""
 
 
-def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
+def channel_statistics(images: TrainingImages) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of pixels divided by 255, in float64 and exact in any order of the rows.
 
     A channel without variation has deviation 1, so that dividing by it is harmless.
     """
-    pixels = images.reshape(-1, 3)
-    counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    counts = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), READ):
+        pixels = images[start : start + READ].reshape(-1, 3)
+        counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
     values = np.arange(256) / 255
-    mean = counts @ values / len(pixels)
-    variance = counts @ values**2 / len(pixels) - mean**2
+    mean = counts @ values / counts[0].sum()
+    variance = counts @ values**2 / counts[0].sum() - mean**2
     deviation = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 0)), 1.0)
     return mean.tolist(), deviation.tolist()
 
@@ -37,7 +42,7 @@ def normalized(images: Images, mean: list[float], deviation: list[float]) -> Flo
 
 
 def whitening_filters(
-    images: Images, size: int, mean: list[float], deviation: list[float]
+    images: TrainingImages, size: int, mean: list[float], deviation: list[float]
 ) -> Float32[np.ndarray, "f size size 3"]:
     """Filters of a first convolution over normalised pixels whose outputs are uncorrelated and of unit variance.
 

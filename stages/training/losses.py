@@ -1,0 +1,32 @@
+"""What a training minimises, and how rare classes are made to count: parameters that every recipe shares."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+from pydantic import Field
+from sklearn.utils.class_weight import compute_class_weight
+
+from stages.images.arrays import Labels
+from stages.running.parameters import Block
+
+Name = Literal["cross_entropy", "focal"]
+Balance = Literal["none", "balanced"]
+
+
+class Loss(Block):
+    """The part of a recipe's block that names its loss; a recipe's Params inherit from it."""
+
+    loss: Name = Field("cross_entropy", description="focal: less from what is classified well (arXiv:1708.02002)")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="of focal; 0 is cross-entropy")
+    class_weights: Balance = Field("none", description="balanced: each class counts alike, however rare it is")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
+
+
+def weights(labels: Labels, balance: Balance) -> Float32[np.ndarray, " k"]:
+    """The factor of each class's loss; over the rows they average to one. A class without rows has factor one."""
+    factors = np.ones(int(labels.max()) + 1, np.float32)
+    if balance == "balanced":
+        present = np.unique(labels)
+        factors[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return factors
