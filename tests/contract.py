@@ -1,10 +1,15 @@
-"""The battery that every recipe has to pass, run as `python -m tests.contract <framework> <recipe>` in its own process.
+"""The battery that every block has to pass, run as `python -m tests.contract MODE FILE BLOCK` in its own process.
 
-Prints a JSON object: claim -> null where it held, else what happened. tests/test_backbones.py reads it.
+BLOCK is JSON: `framework`, `recipe` and parameters at toy size. Prints a JSON object: claim -> null where it held, else
+what happened. tests/test_backbones.py reads it for a toy block of every recipe, tests/test_profiles.py for every block
+of every profile.
 """
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,28 +19,82 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("stages", "tests.checked")
+if sys.argv[1:2] != ["alone"]:  # jaxtyping's checks import JAX, and that process tells what a recipe imports by itself
+    install_import_hook("stages", "tests.checked")
 
-from pydantic import ValidationError  # noqa: E402
+from pydantic import ValidationError
 
-from stages import backbones  # noqa: E402
-from stages.backbones import Recipe  # noqa: E402
-from stages.images.arrays import Images, Labels, LogProbabilities  # noqa: E402
-from stages.running.errors import UserError  # noqa: E402
-from stages.running.parameters import check  # noqa: E402
+from stages import backbones
+from stages.backbones import Recipe
+from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.errors import UserError
+from stages.running.parameters import check
 
 TOYS: dict[str, dict[str, Any]] = {
     "pytorch/speedrun": {"epochs": 6, "batch_size": 32, "widths": [8, 16, 16]},
+    "pytorch/speedrun, residual": {
+        "body": "resnet",
+        "widths": [8, 16],
+        "depth": 1,
+        "activation": "relu",
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": {"cosine": 0},
+        "ema_decay": 0.8,
+        "cutmix": 1,
+        "augmentation": ["flip", "trivial_augment"],
+        "loss": "focal",
+        "class_weights": "balanced",
+        "label_smoothing": 0,
+        "epochs": 14,
+        "batch_size": 16,
+    },
     "pytorch/timm": {"architecture": "test_resnet.r160_in1k", "epochs": 12, "batch_size": 16},
+    "pytorch/timm, in phases": {
+        "architecture": "test_resnet",
+        "epochs": 14,
+        "batch_size": 16,
+        "learning_rate": 5e-3,
+        "phases": [{"trainable": "all", "epochs": 10}, {"trainable": 2, "schedule": {"plateau": 1}}],
+        "layer_decay": 0.8,
+        "augmentation": [{"rotation": 0.02}, {"brightness": 0.1}, {"trivial_augment": True}],
+        "loss": "focal",
+        "class_weights": "balanced",
+        "random_erasing": 0.2,
+        "ema_decay": 0.8,
+    },
+    "pytorch/frozen": {
+        "architecture": "test_resnet",
+        "weights": "none",
+        "epochs": 8,
+        "batch_size": 16,
+        "precision": "float32",
+    },
     "keras/cnn": {
         "epochs": 12,
         "batch_size": 16,
         "layers": [{"conv": 16}, "batch_norm", {"activation": "relu"}, {"max_pool": 2}, "flatten"],
     },
+    "keras/transfer": {
+        "architecture": "VGG16",
+        "weights": "none",
+        "image_size": 32,
+        "epochs": 8,
+        "batch_size": 16,
+        "head": ["global_average_pool", {"batch_norm": 0.5, "epsilon": 1e-6}],
+        "phases": [{"trainable": "head", "learning_rate": 0.02}],
+    },
+    "flax/cnn": {
+        "epochs": 12,
+        "batch_size": 16,
+        "layers": [{"conv": 16}, "batch_norm", {"activation": "relu"}, {"max_pool": 2}, "flatten"],
+    },
 }
-"""A block per recipe, small enough to learn the toy set in seconds. A new recipe adds its own."""
+"""Blocks small enough to learn the toy set in seconds, at least one per recipe; after a comma, what is special."""
 
 FRAMEWORKS = {"pytorch": {"torch", "torchvision", "timm"}, "keras": {"tensorflow", "keras"}, "flax": {"jax", "flax"}}
+ROOT = Path(__file__).parent.parent
 SAFE = (".safetensors", ".weights.h5", ".json")
 
 
@@ -54,12 +113,19 @@ class Battery:
     """One recipe, its toy block, and what it has learnt so far."""
 
     def __init__(self, framework: str, recipe: Recipe, toy: dict[str, Any], alone: Path) -> None:
-        """`alone`: where the predictions of a model lie that a fresh process trained with seed 2."""
+        """`alone`: where the predictions of a model lie that a fresh process trained with seed 2; beside them a JSON
+        list of the frameworks it had loaded."""
         self.framework, self.recipe, self.toy, self.alone = framework, recipe, toy, alone
         self.params = recipe.Params.model_validate(toy)
         self.images, self.labels = toy_set()
         self.reports: list[tuple[float, dict[str, float]]] = []
         self.folder = alone.parent / f"{alone.stem}-models"
+
+    def train_alone(self) -> None:
+        """What the fresh process does: train with seed 2, keep the predictions and the names of loaded frameworks."""
+        np.save(self.alone, self.fit("alone", seed=2))
+        loaded = sorted(set().union(*FRAMEWORKS.values()) & set(sys.modules))
+        self.alone.with_suffix(".json").write_text(json.dumps(loaded))
 
     def fit(
         self, name: str, *, seed: int, report: Callable[[float, Mapping[str, float]], None] = lambda *_: None
@@ -108,8 +174,8 @@ class Battery:
         assert all(name.endswith(SAFE) for name in files), files
 
     def loads_no_other_framework(self) -> None:
-        others = set().union(*(names for key, names in FRAMEWORKS.items() if key != self.framework))
-        assert not others & set(sys.modules)
+        loaded = set(json.loads(self.alone.with_suffix(".json").read_text()))
+        assert loaded <= FRAMEWORKS.get(self.framework, set()), f"loaded {sorted(loaded)}"
 
     def refuses_an_unknown_parameter_by_name(self) -> None:
         with pytest.raises(UserError, match="did you mean 'epochs'"):
@@ -134,7 +200,9 @@ class Battery:
 
 
 CLAIMS = tuple(
-    name for name, value in vars(Battery).items() if callable(value) and name not in ("__init__", "fit", "predict")
+    name
+    for name, value in vars(Battery).items()
+    if callable(value) and name not in ("__init__", "train_alone", "fit", "predict")
 )
 
 
@@ -150,12 +218,25 @@ def run(battery: Battery) -> dict[str, str | None]:
     return results
 
 
+def outcome(block: dict[str, Any]) -> dict[str, str | None]:
+    """The battery's results for one block, from two fresh processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in ("alone", "compare"):
+            command = [sys.executable, "-m", "tests.contract", mode, f"{folder}/alone.npy", json.dumps(block)]
+            environment = os.environ | {"FOLDSTACK_SCRATCH": f"{folder}/scratch"}
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
-    """`... alone FILE` trains one model and keeps its predictions, `... compare FILE` does all the rest."""
-    framework, recipe, mode, file = sys.argv[1:]
-    battery = Battery(framework, backbones.find(framework, recipe), TOYS[f"{framework}/{recipe}"], Path(file))
+    """`alone` trains one model and keeps its predictions in FILE, `compare` does all the rest."""
+    mode, file, text = sys.argv[1:]
+    block = json.loads(text)
+    framework, name = block.pop("framework"), block.pop("recipe")
+    battery = Battery(framework, backbones.find(framework, name), block, Path(file))
     if mode == "alone":
-        np.save(battery.alone, battery.fit("alone", seed=2))
+        battery.train_alone()
     else:
         print(json.dumps(run(battery)))
 

@@ -12,6 +12,7 @@ import yaml
 
 FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "keras", "jax", "flax"}
 PACKAGES = ("running", "images", "training", "backbones", "stacking", "reporting")
+BESIDE = ("tuning", "benchmarks", "tests")
 ALLOWED = {  # what a package may import besides itself
     "running": set(),
     "images": {"running"},
@@ -132,6 +133,16 @@ def packages_keep_their_layers(root: Path) -> list[str]:
     return complaints
 
 
+def stages_stand_alone(root: Path) -> list[str]:
+    """Nothing that a stage runs depends on what stands beside the pipeline."""
+    return [
+        f"{path.relative_to(root)} imports {name}"
+        for path in (root / "stages").rglob("*.py")
+        for name in sorted(imports(path))
+        if name.split(".")[0] in BESIDE
+    ]
+
+
 def frameworks_stay_home(root: Path) -> list[str]:
     home = root / "stages/backbones"
     complaints = []
@@ -157,13 +168,14 @@ def parameters_are_explained(root: Path) -> list[str]:
 
 def readme_lists_every_file(root: Path) -> list[str]:
     readme = (root / "README.md").read_text()
-    files = [path for path in (root / "stages").rglob("*.py") if path.name != "__init__.py"]
+    folders = ("stages", "tuning", "benchmarks")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py") if not path.stem.startswith("__")]
     return [f"README's file tree lacks {path.relative_to(root)}" for path in files if path.name not in readme]
 
 
 def functions_stay_short(root: Path) -> list[str]:
     complaints = []
-    for path in (root / "stages").rglob("*.py"):
+    for path in [path for folder in ("stages", "tuning", "benchmarks") for path in (root / folder).rglob("*.py")]:
         text = path.read_text()
         if text.count("\n") > 250:
             complaints.append(f"{path.relative_to(root)} has more than 250 lines")
@@ -180,6 +192,7 @@ GUARDS = (
     dependencies_exist,
     steps_do_not_import_steps,
     packages_keep_their_layers,
+    stages_stand_alone,
     frameworks_stay_home,
     parameters_are_explained,
     readme_lists_every_file,

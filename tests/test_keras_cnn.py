@@ -10,8 +10,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from stages.backbones.keras import _saving as saving
 from stages.backbones.keras import cnn
-from stages.backbones.keras._augmentation import augmentation
 from stages.backbones.keras._batches import batches
 from stages.backbones.keras._optimizers import Name, optimizer
 from stages.running.errors import UserError
@@ -25,7 +25,6 @@ from stages.training.validation import carve
 
 # isort: split
 import keras  # noqa: TID253  (the test of a Keras recipe)
-import tensorflow as tf  # noqa: TID253
 
 # TensorFlow 2.20 converts its tensors the way NumPy 1 did.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -59,7 +58,7 @@ def trained(folder: Path, seed: int = 1, **changes: Any) -> tuple[np.ndarray, st
     folder.mkdir()
     images, labels = toy()
     cnn.fit(images, labels, params(**changes), seed=seed, folder=folder, report=lambda epoch, values: None)
-    return cnn.load(folder)(images), hashlib.sha256((folder / cnn.WEIGHTS).read_bytes()).hexdigest()
+    return cnn.load(folder)(images), hashlib.sha256((folder / saving.WEIGHTS).read_bytes()).hexdigest()
 
 
 def test_it_learns_a_toy_set_and_predicts_log_probabilities(tmp_path: Path) -> None:
@@ -94,7 +93,8 @@ def test_a_fold_gives_the_same_weights_alone_in_a_fresh_process(tmp_path: Path) 
     command = [sys.executable, "-c", ALONE, str(tmp_path / "alone")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == digest
-    assert done.stderr == ""
+    # TensorFlow built for GPUs may say that there is none.
+    assert [line for line in done.stderr.splitlines() if "cuInit" not in line] == []
 
 
 def test_every_kind_of_layer_builds_and_trains(tmp_path: Path) -> None:
@@ -160,46 +160,6 @@ def test_relative_muon_trains_dense_layers_by_adam_and_decays_them_only_when_ask
         made = optimizer("relative_muon", 0.1, momentum=0.6, nesterov=True, weight_decay=decay)
         made.apply([keras.ops.zeros((4, 4))], [kernel])
         np.testing.assert_allclose(kernel, left)
-
-
-CHANGES: list[Any] = [
-    "flip",
-    {"flip": "vertical"},
-    {"crop": 2},
-    {"translation": 0.2},
-    {"rotation": 0.1},
-    {"zoom": 0.2},
-    {"contrast": 0.5},
-    {"brightness": 0.3},
-    {"saturation": 0.8},
-    {"hue": 0.3},
-    {"erase": 1.0},
-]
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_change_depends_on_the_seed_alone_and_differs_between_images(change: Any) -> None:
-    ramp = np.linspace(0, 120, 16 * 16 * 3).reshape(16, 16, 3) + np.array([0, 40, 120])
-    images = np.repeat(ramp[None], 8, axis=0).astype(np.uint8)
-    augment = augmentation(params(augmentation=[change]).augmentation, 16, 16)
-    first, again, other = (augment(tf.constant(images), tf.constant([7, n], tf.int64)).numpy() for n in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert (first[1:] != first[:1]).any()
-    assert first.shape == images.shape
-    assert first.min() >= 0
-    assert first.max() <= 255.001
-
-
-def test_a_crop_moves_whole_pixels_and_no_further_than_its_padding() -> None:
-    images = np.zeros((400, 16, 16, 3), np.uint8)
-    images[:, 8, 8] = 200
-    augment = augmentation(params(augmentation=[{"crop": 2, "fill": "constant"}]).augmentation, 16, 16)
-    moved = augment(tf.constant(images), tf.constant([0, 0], tf.int64)).numpy()[..., 0]
-    _, rows, columns = np.nonzero(moved)
-    assert set(np.unique(moved)) == {0, 200}
-    assert set(rows) == set(columns) == {6, 7, 8, 9, 10}
-    assert np.bincount(rows)[6:11].min() > 40
 
 
 def test_each_epoch_has_its_own_order_and_the_batches_repeat_for_the_same_seed() -> None:
@@ -316,7 +276,7 @@ def test_a_layer_that_is_no_layer_is_refused(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([{"conv": 4}], "layers end in shape .*global_average_pool"),
+        ([{"conv": 4}], "layers: they end in shape .*global_average_pool"),
         ([{"conv": 4}, {"dense": 3}], r"layers\[1\] dense does not fit .*flatten"),
         (["flatten", {"conv": 4}], r"layers\[1\] conv does not fit an input of shape \(768,\)"),
         ([{"conv": 3}, {"whiten": 2}], r"layers\[1\] whiten does not fit .*make it the first layer"),
@@ -333,9 +293,9 @@ def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(
     layers = [{"whiten": 2}, {"activation": "relu"}, *LAYERS]
     cnn.fit(images, labels, params(layers=layers), seed=1, folder=tmp_path, report=lambda epoch, values: None)
     mean, deviation = channel_statistics(images)
-    settings = cnn.Settings.model_validate_json((tmp_path / cnn.SETTINGS).read_text())
+    settings = cnn.Settings.model_validate_json((tmp_path / saving.SETTINGS).read_text())
     model: Any = cnn.build(settings)
-    model.load_weights(tmp_path / cnn.WEIGHTS)
+    model.load_weights(tmp_path / saving.WEIGHTS)
     whitening = model.layers[2]
     wanted = whitening_filters(images, 2, mean, deviation)
     np.testing.assert_array_equal(np.transpose(whitening.kernel, (3, 0, 1, 2)), wanted)
@@ -357,7 +317,7 @@ def test_the_kind_is_found_wherever_its_key_stands() -> None:
 
 def test_saved_settings_describe_the_same_network(tmp_path: Path) -> None:
     trained(tmp_path / "a", schedule={"cosine": 0.1}, augmentation=["flip"], epochs=1)
-    saved = cnn.Settings.model_validate_json((tmp_path / "a" / cnn.SETTINGS).read_text())
+    saved = cnn.Settings.model_validate_json((tmp_path / "a" / saving.SETTINGS).read_text())
     assert saved.params == params(schedule={"cosine": 0.1}, augmentation=["flip"], epochs=1)
     images, _ = toy()
     assert (saved.mean, saved.deviation) == channel_statistics(images)

@@ -35,6 +35,7 @@ PLANTED = {
     layout.packages_keep_their_layers: lambda root: append(
         root / "stages/images/arrays.py", "from stages.stacking import tables\n"
     ),
+    layout.stages_stand_alone: lambda root: append(root / "stages/train.py", "from tuning import space\n"),
     layout.frameworks_stay_home: lambda root: append(root / "stages/export.py", "def f():\n    import torch\n"),
     layout.parameters_are_explained: lambda root: append(root / "params.yaml", "\n\nnovelty: 3\n"),
     layout.readme_lists_every_file: lambda root: (root / "stages/stacking/dream.py").write_text(""),
@@ -102,11 +103,11 @@ def validate(framework: str, files: list[Path]) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("framework", ["pytorch", "keras"])
+@pytest.mark.parametrize("framework", ["pytorch", "keras", "flax"])
 def test_every_block_of_every_profile_fits_its_recipe(framework: str, tmp_path: Path) -> None:
     result = validate(framework, PARAMETER_FILES)
     assert result.returncode == 0, result.stderr
-    recipe = {"pytorch": "speedrun", "keras": "cnn"}[framework]
+    recipe = {"pytorch": "speedrun", "keras": "cnn", "flax": "cnn"}[framework]
     bad = tmp_path / "bad.yaml"
     bad.write_text(f"backbones: {{b: {{framework: {framework}, recipe: {recipe}, epoks: 3}}}}\n")
     result = validate(framework, [bad])

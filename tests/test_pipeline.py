@@ -35,12 +35,19 @@ TINY: dict[str, Any] = {
             "batch_size": 32,
             "layers": [{"conv": 8}, "batch_norm", {"activation": "relu"}, "flatten"],
         },
+        "pooled": {
+            "framework": "flax",
+            "recipe": "cnn",
+            "epochs": 3,
+            "batch_size": 32,
+            "layers": [{"conv": 8}, "batch_norm", {"activation": "relu"}, "global_average_pool"],
+        },
     },
     "stack": {"one_standard_error": True},
     "evaluate": {"resamples": 200},
 }
 TAIL = ["stack", "evaluate", "report"]
-RESULTS = ("data/predictions/wide.parquet", "data/predictions/slim.parquet", "data/predictions/dense.parquet")
+RESULTS = tuple(f"data/predictions/{name}.parquet" for name in TINY["backbones"])
 
 
 class Repository:
@@ -125,7 +132,7 @@ def repository(finished: tuple[Repository, str], tmp_path: Path) -> Repository:
 
 def test_repro_runs_every_stage_from_nothing(finished: tuple[Repository, str]) -> None:
     repository, output = finished
-    names = ["wide", "slim", "dense"]
+    names = list(TINY["backbones"])
     assert ran(output) == sorted(
         ["split", *(f"{step}@{name}" for step in ("train", "export") for name in names), *TAIL]
     )
@@ -156,8 +163,10 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
     block = "{framework: pytorch, recipe: speedrun, epochs: 1, batch_size: 32, widths: [8]}"
     output = repository.run("dvc", "exp", "run", "-S", f"+backbones.extra={block}")
     assert ran(output) == sorted(["train@extra", "export@extra", *TAIL])
-    assert repository.json("metrics/stack.json")["members"] == ["wide", "slim", "dense", "extra"]
-    output = repository.run("dvc", "exp", "run", "-S", "~backbones.extra", "-S", "~backbones.dense")
+    assert repository.json("metrics/stack.json")["members"] == [*TINY["backbones"], "extra"]
+    output = repository.run(
+        "dvc", "exp", "run", "-S", "~backbones.extra", "-S", "~backbones.dense", "-S", "~backbones.pooled"
+    )
     assert ran(output) == sorted(TAIL)
     assert repository.json("metrics/stack.json")["members"] == ["wide", "slim"]
     assert sorted(path.stem for path in (repository.folder / "data/predictions").iterdir()) == ["slim", "wide"]
@@ -166,7 +175,7 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
 
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:
     output = repository.run("dvc", "exp", "run", "-S", "split.folds=3")
-    assert {"split", "train@wide", "train@slim", "train@dense", "stack"} <= set(ran(output))
+    assert {"split", *(f"train@{name}" for name in TINY["backbones"]), "stack"} <= set(ran(output))
     assert sorted(path.name for path in (repository.folder / "models/wide").iterdir()) == ["fold-0", "fold-1", "fold-2"]
 
 

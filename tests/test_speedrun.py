@@ -9,7 +9,6 @@ from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import speedrun
 from stages.backbones.pytorch._muon import Muon, orthogonalized
 from stages.backbones.pytorch._network import Network
-from stages.backbones.pytorch._speedrun_training import triangle
 from stages.running.errors import UserError
 
 TOY = {"epochs": 4, "batch_size": 32, "widths": [8, 16, 16], "translate": 1}
@@ -136,11 +135,6 @@ def test_a_step_of_muon_changes_the_filters_by_its_learning_rate():
     assert 0.07 < (bank.detach() - before).norm() / before.norm() < 0.12
 
 
-def test_the_rates_rise_to_one_and_fall_to_their_end():
-    assert [triangle(progress, 0.2, 0.1) for progress in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.55, 0.1])
-    assert triangle(0, 0, 0) == 1
-
-
 def test_batches_hold_every_row_once_and_are_of_nearly_one_size():
     parts = list(devices.batches(103, 20, generator()))
     assert sorted(torch.cat(parts).tolist()) == list(range(103))
@@ -171,7 +165,7 @@ def test_the_network_takes_images_of_any_size_from_eight_pixels(size, depth):
     [
         {},
         {"precision": "float32", "views": "flip_translate", "activation": "silu"},
-        {"whiten": False, "cutout": 3, "depth": 3, "flip": "random", "warmup": 0.2},
+        {"whiten": False, "cutout": 3, "depth": 3, "flip": "random", "schedule": {"one_cycle": 0.2}},
         {"early_side": 0.75, "early_share": 0.5, "patch": 3, "flip": "none"},
     ],
 )

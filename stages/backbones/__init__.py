@@ -1,6 +1,7 @@
 """The contract of a backbone, and finding a recipe by name without importing any framework.
 
-A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three names. Only numpy crosses the line:
+A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three names, or four. Only numpy crosses the
+line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
                                `framework` and `recipe`. It has a field `epochs`.
@@ -9,6 +10,11 @@ A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three n
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
+    fit_folds(images, labels, fold, params, *, seeds, folders, reports)
+                               only where all folds' models together cost less than one by one: `train` then calls this
+                               instead of `fit`. `fold` is int64 [n]; `folders[k]` and `reports[k]` get what `fit` would
+                               give from the rows with fold != k and `seeds[k]`, up to rounding. Nothing in `folders[k]`
+                               may depend on the rows of fold k, which are there this time.
 
 Preprocessing, input size and test-time augmentation belong to the recipe and are saved with its weights. Weights are
 safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be able to run code.
@@ -16,13 +22,13 @@ safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be a
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import BaseModel
 
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, Numbers, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import check, closest
 
@@ -56,8 +62,27 @@ class Recipe(Protocol):
     def load(self, folder: Path) -> Predict: ...
 
 
+@runtime_checkable
+class FoldsRecipe(Recipe, Protocol):
+    """A recipe that trains the models of all folds together."""
+
+    def fit_folds(
+        self,
+        images: TrainingImages,
+        labels: Labels,
+        fold: Numbers,
+        params: Any,
+        *,
+        seeds: Sequence[int],
+        folders: Sequence[Path],
+        reports: Sequence[Report],
+    ) -> None: ...
+
+
 HERE = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+EXTRAS = {"flax": "jax"}
+"""The optional extra of pyproject.toml that a framework's recipes need."""
 
 
 def names() -> list[str]:
@@ -100,4 +125,11 @@ def find(framework: str, recipe: str) -> Recipe:
     name, known = f"{framework}/{recipe}", names()
     if name not in known:
         raise UserError(f"unknown recipe {name!r}{closest(name, known)}")
-    return cast(Recipe, importlib.import_module(f"stages.backbones.{framework}.{recipe}"))
+    try:
+        return cast(Recipe, importlib.import_module(f"stages.backbones.{framework}.{recipe}"))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(framework)
+        if extra is None or str(error.name).startswith("stages"):
+            raise
+        how = f"run `make setup`, or `uv pip install -r pyproject.toml --extra {extra}`"
+        raise UserError(f"{name} needs the extra {extra}: there is no module {error.name}; {how}") from None

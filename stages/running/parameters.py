@@ -13,7 +13,7 @@ from stages.running.errors import UserError
 
 PATH = Path("params.yaml")
 Model = TypeVar("Model", bound=BaseModel)
-SECTIONS = ("seed", "data", "split", "backbones", "stack", "evaluate")
+SECTIONS = ("seed", "data", "split", "backbones", "stack", "evaluate", "search")
 
 
 class Block(BaseModel):

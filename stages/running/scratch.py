@@ -2,7 +2,8 @@
 
 The place is outside the repository, since DVC empties a stage's outputs before it runs the stage again.
 `train` moves each finished fold here in one rename and takes it up again when it is asked for the same thing;
-`export`, which DVC runs only once the trained models are in its cache, frees the space.
+`export`, which DVC runs only once the trained models are in its cache, frees the space. Recipes may keep what they
+computed in folders of their own beside; those go when nobody has touched them for `AGE` seconds.
 """
 
 import contextlib
@@ -74,6 +75,19 @@ def finished(folder: Path, make: Callable[[Path], None]) -> bool:
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return False
+
+
+def link(source: str | Path, target: str | Path) -> str:
+    """Give a file a second name, in place of what has that name; a copy where the two share no file system.
+
+    For files that are written once and never changed: a change of one would be a change of both.
+    """
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return str(target)
 
 
 def free(folder: Path) -> None:

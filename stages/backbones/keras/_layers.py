@@ -132,10 +132,19 @@ def network(
     scale = [1 / (255 * each) for each in deviation]
     offset = [-m / d for m, d in zip(mean, deviation, strict=True)]
     with policy(precision):
-        x = stack(rescaling(scale, offset, dtype="float32")(pixels), described, seeds, place="layers")
+        x = rescaling(scale, offset, dtype="float32")(pixels)
+        return keras.Model(pixels, logits(x, described, classes=classes, seeds=seeds, place="layers"))
+
+
+def logits(x: Any, described: Sequence[layers.Layer], *, classes: int, seeds: Iterator[int], place: str) -> Any:
+    """Behind `x` the layers that are described, then a dense one over the classes in float32.
+
+    Raises UserError naming the layer, or `place`, that does not fit what comes before it.
+    """
+    x = stack(x, described, seeds, place=place)
     if len(x.shape) != 2:
-        raise UserError(f"layers end in shape {x.shape[1:]}; expected a flat one: add flatten or global_average_pool")
-    return keras.Model(pixels, keras.layers.Dense(classes, kernel_initializer=glorot(seeds), dtype="float32")(x))
+        raise UserError(f"{place}: they end in shape {x.shape[1:]}; expected a flat one: add global_average_pool")
+    return keras.layers.Dense(classes, kernel_initializer=glorot(seeds), dtype="float32")(x)
 
 
 @contextlib.contextmanager

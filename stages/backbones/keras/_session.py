@@ -7,13 +7,21 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import contextlib
 import gc
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import keras
-import tensorflow as tf
+# TensorFlow's converter to TFLite, which nobody here uses, would import JAX: seconds, and a second framework.
+hidden = "jax" not in sys.modules
+if hidden:
+    sys.modules["jax"] = cast(Any, None)
+import tensorflow as tf  # noqa: E402
 
-from stages.running.errors import UserError
+if hidden:
+    del sys.modules["jax"]
+import keras  # noqa: E402
+
+from stages.running.errors import UserError  # noqa: E402
 
 # tf.function warns when several folds build several models in one process, which is what the folds are meant to do.
 tf.get_logger().setLevel("ERROR")

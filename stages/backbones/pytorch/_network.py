@@ -1,4 +1,4 @@
-"""The network of `pytorch/speedrun`: whitening, three blocks of convolutions, global maximum, linear head."""
+"""The plain network of `pytorch/speedrun`: whitening, blocks of convolutions, global maximum, linear head."""
 
 import itertools
 
@@ -53,7 +53,7 @@ class Network(nn.Module):
         sizes = [first, *widths]
         self.blocks = nn.Sequential(*(Block(*pair, depth, activation) for pair in itertools.pairwise(sizes)))
         self.head = nn.Linear(widths[-1], classes, bias=False)
-        self.scale = scale / widths[-1]
+        self.scale = scale
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,14 +7,17 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
+from timm.layers import PatchEmbed  # pyright: ignore[reportPrivateImportUsage]
 from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
-from stages.backbones.pytorch._timm_pixels import Size
 from stages.backbones.pytorch._timm_updates import closest
 from stages.running.errors import UserError
 
 SCRATCH, PUBLISHED = "none", "imagenet"
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 def check_architecture(name: str) -> str:
@@ -47,6 +50,7 @@ def network(
         options["img_size"] = size
     try:
         model: Any = weighted(architecture, weights, classes, options).eval()
+        check_patches(model, architecture, size)
         shape = run_once(model, size)
     except UserError:
         raise
@@ -56,6 +60,21 @@ def network(
         raise UserError(f"architecture {architecture} {reason}") from error
     assert shape == (1, classes), f"{architecture} gives {shape}"
     return model.to(where, memory_format=torch.channels_last)
+
+
+def check_patches(model: nn.Module, architecture: str, size: Size) -> None:
+    """Raises UserError for a size that whole patches do not fill: some transformers would overlook what is left."""
+    embedding: Any = getattr(model, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or embedding.dynamic_img_pad:
+        return
+    side = max(map(int, embedding.patch_size))
+    if size[0] % side or size[1] % side:
+        below = size[0] // side * side
+        expected = f"{below} or {below + side}" if below else f"{side}"
+        raise UserError(
+            f"image_size {size[0]} x {size[1]} is no whole number of the {side} pixels of a patch of architecture "
+            f"{architecture}; expected image_size: {expected}"
+        )
 
 
 def run_once(model: nn.Module, size: Size) -> tuple[int, ...]:

@@ -1,26 +1,26 @@
 """From stored rows to what a timm network takes in: resized and normalised, and in training augmented.
 
-Shifts, flips and RandAugment work on the rows at their own size, since a row is often much smaller than the network's
-input; erasing and mixing work on whole normalised batches. Everything random follows from the seed.
+Shifts, flips and the listed changes work on the rows at their own size, since a row is often much smaller than the
+network's input; erasing and mixing work on whole normalised batches. Everything random follows from the seed.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.nn import functional
 
+from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch._changes import changer
+from stages.backbones.pytorch._timm_networks import Size
+from stages.backbones.pytorch._timm_parameters import Settings
 from stages.running.errors import UserError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 def prepared(pixels: Tensor, size: Size, mean: list[float], deviation: list[float]) -> Tensor:
@@ -31,35 +31,45 @@ def prepared(pixels: Tensor, size: Size, mean: list[float], deviation: list[floa
     return devices.normalized(pixels, mean, deviation, torch.float32)
 
 
-def check_rand_augment(config: str) -> str:
-    """The text itself. Raises UserError for one that timm cannot read."""
-    try:
-        rand_augment_transform(config, {})
-    except (AssertionError, KeyError, ValueError, NameError) as error:
-        expected = "timm's form, for example rand-m9-n2-mstd0.5"
-        raise UserError(f"{config!r} is no RandAugment configuration ({error}); expected {expected}") from None
-    return config
+class Augmentation:
+    """Batches of training rows, changed as the parameters say."""
 
+    def __init__(self, settings: Settings, pixels: devices.Pixels, targets: Tensor, generator: torch.Generator) -> None:
+        """`targets`: int64 [n]. Raises UserError for a shift beyond the images."""
+        params, side = settings.params, min(pixels.size)
+        if params.crop_padding >= side:
+            raise UserError(f"crop_padding {params.crop_padding}; expected less than the images' side, {side} pixels")
+        self.settings, self.pixels, self.targets, self.generator = settings, pixels, targets, generator
+        self.change = changer(params.augmentation, pixels.size) if params.augmentation else None
+        erase = RandomErasing(params.random_erasing, mode="pixel", device=str(targets.device))
+        self.erase = erase if params.random_erasing else None
+        # The loss smooths mixed targets as it does the others.
+        mix = Mixup(params.mixup, params.cutmix, label_smoothing=0, num_classes=settings.classes)
+        self.mix = mix if params.mixes else None
 
-class RandAugment:
-    """timm's RandAugment, row by row through Pillow. Uncovered places get the mean colour; shifts reach 45 %."""
+    def batch(self, rows: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [b, 3, *size] and targets: int64 [b], or mixed [b, classes] with b even."""
+        settings = self.settings
+        down, right = augmentation.shifts(len(rows), settings.params.crop_padding, self.generator)
+        inputs = self.pixels.views(rows, down, right, mirrored)
+        inputs = inputs if self.change is None else self.change(inputs)
+        inputs = prepared(inputs, settings.size, settings.mean, settings.deviation)
+        return self.mixed(inputs, self.targets[rows])
 
-    def __init__(self, config: str, side: int, mean: list[float]) -> None:
-        """`side`: the shorter one of the rows, in pixels; `mean`: of the pixels divided by 255, per channel."""
-        colour = tuple(min(255, round(255 * value)) for value in mean)
-        options: dict[str, Any] = {"translate_const": int(side * 0.45), "img_mean": colour}
-        self.change: Callable[[Image.Image], Image.Image] = rand_augment_transform(config, options)
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 [n, 3, h, w] to the same, each row changed in its own way."""
-        rows = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        changed = np.stack([np.asarray(self.change(Image.fromarray(row))) for row in rows])
-        return torch.from_numpy(changed).to(pixels.device).permute(0, 3, 1, 2)
+    def mixed(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """With rectangles erased and rows mixed."""
+        even = len(inputs) // 2 * 2
+        with global_generators(int(torch.randint(2**31, ()))):
+            inputs = inputs if self.erase is None else self.erase(inputs)
+            return (inputs, targets) if self.mix is None else self.mix(inputs[:even], targets[:even])
 
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Seed the generators of `random` and NumPy, from which timm's augmentation draws, and put them back afterwards."""
+    """Seed the generators of `random` and NumPy, from which timm's augmentation draws, and put them back afterwards.
+
+    What else draws from them in between, be it the checks of types in the tests, then changes nothing.
+    """
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
-from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.running.errors import UserError
+from stages.training.schedules import Plateau, Schedule, rates
 
 
 def check_optimizer(name: str) -> str:
@@ -28,52 +29,79 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else "; see timm's documentation for the names"
 
 
-def optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def optimizer(
+    model: nn.Module, name: str, learning_rate: float, weight_decay: float, layer_decay: float | None
+) -> torch.optim.Optimizer:
     """timm's optimizer of that name. Raises UserError for one that needs hardware or a package that is not there."""
     try:
-        return create_optimizer_v2(model, name, learning_rate, weight_decay)
+        return create_optimizer_v2(model, name, learning_rate, weight_decay, layer_decay=layer_decay)
     except (AssertionError, ImportError) as error:
         raise UserError(f"optimizer {name} cannot be used here: {error}; adamw and sgd always can") from error
 
 
 class Updates:
-    """The updates of one run, from the first step to the last."""
+    """The updates of one phase, from its first step to its last."""
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
         *,
+        learning_rate: float,
         steps: int,
-        warmup: int,
         clip_grad: float | None,
-        ema_decay: float | None,
     ) -> None:
-        """The rate rises linearly in `warmup` of `steps`, then falls as a cosine towards 0 one step after the last."""
         self.model, self.optimizer, self.clip_grad, self.done = model, optimizer, clip_grad, 0
-        self.scheduler = CosineLRScheduler(
-            optimizer, steps + 1 - warmup, warmup_t=warmup, warmup_prefix=True, t_in_epochs=False
-        )
-        self.average = None if ema_decay is None else ModelEmaV3(model, ema_decay, use_warmup=True)
+        self.rates: list[float] = rates(schedule, learning_rate, steps).tolist()
+        self.set_rate(learning_rate)
+        self.plateau = lowered(schedule, optimizer) if isinstance(schedule, Plateau) else None
 
     def apply(self, loss: Tensor) -> None:
         """One step down the gradient of this loss."""
-        self.done += 1
-        self.scheduler.step_update(self.done)
+        if self.plateau is None:
+            self.set_rate(self.rates[self.done])
         loss.backward()
         if self.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.model, step=self.done)
+        self.done += 1
+
+    def end_epoch(self, loss: float) -> None:
+        """Lower the rate where the schedule asks for it after a loss like this."""
+        if self.plateau is not None:
+            self.plateau.step(loss)
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)  # the scale is timm's, of its layer-wise decay
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the last step."""
-        return self.optimizer.param_groups[0]["lr"]
+        """The rate of the last step, that of the head where it decays from layer to layer."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+
+def lowered(schedule: Plateau, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+    """PyTorch's own schedule, which lowers the rate when the loss has not fallen; it counts its patience from zero."""
+    return ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.plateau - 1, min_lr=schedule.smallest)
+
+
+class Average:
+    """The moving average of a network's weights and statistics, over all phases; without a decay the network itself."""
+
+    def __init__(self, model: nn.Module, decay: float | None) -> None:
+        self.model, self.done = model, 0
+        self.moving = None if decay is None else ModelEmaV3(model, decay, use_warmup=True)
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        self.done += 1
+        if self.moving is not None:
+            self.moving.update(self.model, step=self.done)
 
     @property
     def result(self) -> nn.Module:
-        """The model to keep: the averaged one where there is one."""
-        return self.model if self.average is None else self.average.module
+        """The model to keep."""
+        return self.model if self.moving is None else self.moving.module

@@ -3,6 +3,13 @@
 The ideas are those of the public CIFAR-10 speed records: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
 2024, arXiv:2404.00498, his Muon optimiser, tysam-code's hlb-CIFAR10 and Page's "How to Train Your ResNet". The images
 stay on the device as uint8; a first convolution whitens patches; the filters of the rest are trained by Muon.
+
+For members of an ensemble that err differently the body may be a residual network, ResNet-18 and wide ones among them
+(`_resnet.py` has their sizes), and SGD may train everything. The settings of the wide ones' paper, 200 epochs long:
+
+    body: resnet, activation: relu, whiten: false, patch: 3, optimizer: sgd, learning_rate: 0.1, momentum: 0.9,
+    weight_decay: 5e-4, schedule: {step: [0.3, 0.6, 0.8], factor: 0.2}, batch_size: 128, label_smoothing: 0,
+    flip: random, translate: 4
 """
 
 from pathlib import Path
@@ -10,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._network import Network
+from stages.backbones.pytorch._resnet import ResNet
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_training import Training
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
@@ -35,20 +44,20 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     generator = devices.seeded(seed, where)
     height, width = checked_size(images, params)
     mean, deviation = normalization.channel_statistics(images)
-    filters = normalization.whitening_filters(images, params.patch, mean, deviation)
-    first = len(filters) if params.whiten else 6 * params.patch**2
+    filters = normalization.whitening_filters(images, params.patch, mean, deviation) if params.whiten else None
+    first = (params.first_width or 6 * params.patch**2) if filters is None else len(filters)
     classes = int(labels.max()) + 1
     settings = Settings(
         params=params, classes=classes, first=first, mean=mean, deviation=deviation, height=height, width=width
     )
     network = built(settings, where)
-    if params.whiten:
+    if filters is not None:
         network.first.weight.requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
-    Training(network, settings, *devices.on_device(images, labels, where), generator).run(report)
-    save(network, settings, folder)
+    training = Training(network, settings, *devices.on_device(images, labels, where), generator)
+    save(training.run(report), settings, folder)
 
 
-def save(network: Network, settings: Settings, folder: Path) -> None:
+def save(network: nn.Module, settings: Settings, folder: Path) -> None:
     """Write what `load` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
@@ -86,16 +95,17 @@ def checked_size(images: TrainingImages, params: Params) -> tuple[int, int]:
     return height, width
 
 
-def built(settings: Settings, where: torch.device) -> Network:
+def built(settings: Settings, where: torch.device) -> Network | ResNet:
     """The network, untrained."""
     params = settings.params
+    body = {"speedrun": Network, "resnet": ResNet}[params.body]
     shape = (settings.classes, settings.first, params.patch, params.widths, params.depth)
-    network = Network(*shape, params.activation, params.logit_scale).to(where)
+    network = body(*shape, params.activation, settings.logit_scale).to(where)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 @torch.inference_mode()
-def log_probabilities(network: Network, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
+def log_probabilities(network: nn.Module, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
     """Log-probabilities of one batch: logits averaged over the views, normalised in float32."""
     kind = devices.dtype(settings.params.precision, where)
     pixels, rows = devices.batch_on_device(images, where), torch.arange(len(images), device=where)

@@ -1,0 +1,247 @@
+"""Linear heads on fixed features: multinomial logistic regression with an L2 penalty, all folds in one pass.
+
+One matrix holds the heads of all folds, so that each step reads the features once; a mask keeps from each head the rows
+that are held out from it. What is shared is only arithmetic: every head has its own loss, divided by its own number of
+rows, its own standardisation, penalty and step lengths, and so becomes what it would become alone.
+
+The solver is a conjugate gradient (Polak and Ribiere) preconditioned with the Hessian at zero, which is
+G / k + weight_decay for k classes and the second moments G of the features. Its first direction is therefore that of
+ridge regression on the one-hot labels. G is summed once per fold and a head adds up those of the folds it may see:
+after one pass over the rows, further folds and further candidates for weight_decay cost no look at the rows.
+
+10,000 CIFAR-10 test images by 384 features of a network that had seen neither them nor the 16,667 training rows:
+log-loss 0.2744 and accuracy 0.9105 after 8 steps, 0.2726 and 0.9098 after 20, 0.2725 and 0.9097 after 40, n = 1; the
+candidate chosen, 0.01, was the best there. What further folds cost: benchmarks/frozen_heads.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK = {"cpu": 1024, "cuda": 65536}
+"""Rows worked on together: their features and logits stay in a processor's cache, and are enough for a GPU."""
+
+LINE_SEARCH = 2
+"""Newton steps along each direction."""
+
+TINY = 1e-300
+"""Keeps 0 / 0, where a head is at its optimum, from becoming NaN."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the heads learn from, on one device."""
+
+    features: Float32[Tensor, "n d"]
+    labels: Int64[Tensor, " n"]
+    fold: Int64[Tensor, " n"]
+    inner: Bool[Tensor, " n"]
+    """The inner validation part, by which candidates are chosen."""
+    classes: int
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over rows, in float64: normal equations square the condition of the features."""
+
+    n: float
+    second: Float[Tensor, "d d"]
+    """Of products of features, the last of which is one."""
+    targets: Float[Tensor, "d k"]
+    """Of features times one-hot labels."""
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.n + other.n, self.second + other.second, self.targets + other.targets)
+
+    @property
+    def penalty(self) -> Float[Tensor, " d"]:
+        """What `weight_decay` multiplies: variances, as if the features were standardised; none for the constant."""
+        mean, square = self.second[-1] / self.n, self.second.diagonal() / self.n
+        variance = square - mean**2
+        variance = torch.where(variance > 1e-10 * square, variance, 1.0)
+        variance[-1] = 0
+        return variance
+
+    @property
+    def first_gradient(self) -> Float[Tensor, "k d"]:
+        """The gradient of the loss at zero, where all classes are equally likely."""
+        return (self.second[-1] / self.targets.shape[1] - self.targets.T) / self.n
+
+    def curvature(self, weight_decay: float) -> Float[Tensor, "d d"]:
+        """The Hessian of the loss at zero, for one class, up to what all classes share."""
+        return self.second / (self.n * self.targets.shape[1]) + torch.diag(weight_decay * self.penalty)
+
+
+def moments(rows: Rows) -> dict[tuple[int, bool], Moments]:
+    """Per fold, and there for the inner part and for the rest."""
+    found: dict[tuple[int, bool], Moments] = {}
+    for fold in rows.fold.unique().tolist():
+        for inner in (False, True):
+            chosen = torch.nonzero((rows.fold == fold) & (rows.inner == inner)).flatten()
+            found[fold, inner] = moments_of(rows, chosen)
+    return found
+
+
+def moments_of(rows: Rows, chosen: Int64[Tensor, " m"]) -> Moments:
+    size = rows.features.shape[1]
+    second = rows.features.new_zeros(size, size, dtype=torch.float64)
+    targets = rows.features.new_zeros(size, rows.classes, dtype=torch.float64)
+    for part in chosen.split(CHUNK[rows.labels.device.type]):
+        features = rows.features[part].double()
+        second.addmm_(features.T, features)
+        targets.addmm_(features.T, functional.one_hot(rows.labels[part], rows.classes).double())
+    return Moments(float(len(chosen)), second, targets)
+
+
+def chosen_decay(learned: Moments, held: Moments, candidates: Sequence[float]) -> float:
+    """The candidate whose ridge regression on `learned` has the least squared error on `held`; with a tie the largest.
+
+    Ridge regression is the solver's first direction, and its error follows from the moments alone.
+    """
+    if len(candidates) == 1 or not held.n or not learned.n:
+        return max(candidates)
+    return min(sorted(candidates, reverse=True), key=lambda candidate: squared_error(learned, held, candidate))
+
+
+def squared_error(learned: Moments, held: Moments, weight_decay: float) -> float:
+    """Summed over the rows of `held`, less what no candidate changes."""
+    k = learned.targets.shape[1]
+    right = learned.targets / (learned.n * k)
+    weights = torch.cholesky_solve(right, torch.linalg.cholesky(learned.curvature(weight_decay)))
+    return float(((held.second @ weights - 2 * held.targets) * weights).sum())
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows, and what the solver keeps of them."""
+
+    features: Float32[Tensor, "c d"]
+    targets: Float32[Tensor, "k c"]
+    """The labels, one-hot."""
+    mask: Float32[Tensor, "f 1 c"]
+    """What the row's loss counts for each head: one over the head's number of rows, or nothing."""
+    logits: Float32[Tensor, "f k c"]
+    along: Float32[Tensor, "f k c"]
+    """How the logits change along the direction."""
+
+    def products(self, weights: Float32[Tensor, "f k d"]) -> Float32[Tensor, "f k c"]:
+        return (weights.flatten(0, 1) @ self.features.T).view_as(self.logits)
+
+
+def chunks(rows: Rows, held_out: Sequence[int], sizes: Sequence[float]) -> list[Chunk]:
+    """All rows, for a head per fold in `held_out` with that many rows of its own; logits of zero."""
+    size, found = CHUNK[rows.labels.device.type], []
+    for features, labels, fold in zip(
+        *(part.split(size) for part in (rows.features, rows.labels, rows.fold)), strict=True
+    ):
+        targets = functional.one_hot(labels, rows.classes).T.float().contiguous()
+        mask = torch.stack([(fold != k) / n for k, n in zip(held_out, sizes, strict=True)])[:, None].float()
+        logits = features.new_zeros(len(held_out), *targets.shape)
+        found.append(Chunk(features, targets, mask, logits, torch.zeros_like(logits)))
+    return found
+
+
+class Solver:
+    """The heads of several folds, [f, k, d] in float64, after any number of steps."""
+
+    def __init__(
+        self, rows: Rows, held_out: Sequence[int], learned: Sequence[Moments], decays: Sequence[float]
+    ) -> None:
+        """Per head the fold it must not see, the moments of its rows and its weight_decay."""
+        self.chunks = chunks(rows, held_out, [each.n for each in learned])
+        pairs = list(zip(learned, decays, strict=True))
+        self.factors = torch.stack([torch.linalg.cholesky(each.curvature(decay)) for each, decay in pairs])
+        self.penalty = torch.stack([each.penalty * decay for each, decay in pairs])[:, None]
+        self.weights = self.penalty.repeat(1, rows.classes, 1) * 0
+        self.gradient = torch.stack([each.first_gradient for each in learned])
+        self.descent = self.preconditioned(self.gradient)
+        self.direction = -self.descent
+
+    def preconditioned(self, gradient: Tensor) -> Tensor:
+        return torch.cholesky_solve(gradient.mT, self.factors).mT
+
+    def step(self) -> Float[Tensor, " f"]:
+        """To the lowest point along the direction, and a new direction. Returns each head's cross-entropy there."""
+        length = self.search()
+        self.weights += length * self.direction
+        for chunk in self.chunks:
+            chunk.logits.addcmul_(length.float(), chunk.along)
+        before, descent = self.gradient, self.descent
+        self.gradient, loss = self.slope()
+        self.descent = self.preconditioned(self.gradient)
+        kept = inner(self.descent, self.gradient - before) / inner(descent, before).clamp_min(TINY)
+        self.direction = kept.clamp_min(0) * self.direction - self.descent
+        uphill = inner(self.direction, self.gradient) >= 0
+        self.direction = torch.where(uphill, -self.descent, self.direction)
+        return loss
+
+    def slope(self) -> tuple[Tensor, Tensor]:
+        """Gradient [f, k, d] and mean cross-entropy [f] at the current weights."""
+        gradient, loss = self.penalty * self.weights, self.weights.new_zeros(len(self.weights))
+        for chunk in self.chunks:
+            logs = chunk.logits.log_softmax(1)
+            loss -= (chunk.mask * (chunk.targets * logs).sum(1, keepdim=True)).sum((1, 2))
+            residual = logs.exp_().sub_(chunk.targets).mul_(chunk.mask)
+            gradient += (residual.flatten(0, 1) @ chunk.features).view_as(gradient)
+        return gradient, loss
+
+    def search(self) -> Tensor:
+        """How far to go along the direction, [f, 1, 1], by Newton's method from zero; leaves its logits in `along`."""
+        direction = self.direction.float()
+        for chunk in self.chunks:
+            chunk.along.copy_(chunk.products(direction))
+        length = torch.zeros_like(self.weights[:, :1, :1])
+        for _ in range(LINE_SEARCH):
+            first, second = self.derivatives(length)
+            length = length - first / second.clamp_min(TINY)
+        return length
+
+    def derivatives(self, length: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivative of each head's objective at that length, [f, 1, 1] each."""
+        penalized = self.penalty * self.direction
+        first = inner(penalized, self.weights + length * self.direction)
+        second = inner(penalized, self.direction)
+        for chunk in self.chunks:
+            share = torch.addcmul(chunk.logits, length.float(), chunk.along).softmax(1)
+            mean = (share * chunk.along).sum(1, keepdim=True)
+            first += inner(share - chunk.targets, chunk.along * chunk.mask)
+            second += inner(share, (chunk.along - mean).square_().mul_(chunk.mask))
+        return first, second
+
+
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """Scalar products of each head's numbers, [f, 1, 1]."""
+    return (x * y).sum((1, 2), keepdim=True)
+
+
+def train(
+    rows: Rows,
+    held_out: Sequence[int],
+    candidates: Sequence[float],
+    steps: int,
+    report: Callable[[int, int, float], None],
+) -> tuple[Float32[np.ndarray, "f k d"], list[float]]:
+    """A head for each fold in `held_out`, trained on all rows of other folds, and the weight_decay chosen for it.
+
+    Calls `report(head, step, cross-entropy of its rows)`.
+    """
+    parts = moments(rows)
+    empty = moments_of(rows, rows.labels[:0])
+    learned, decays = [], []
+    for fold in held_out:
+        rest, held = (
+            sum((part for key, part in parts.items() if key[0] != fold and key[1] == inner), empty)
+            for inner in (False, True)
+        )
+        learned.append(rest + held)
+        decays.append(chosen_decay(rest, held, candidates))
+    solver = Solver(rows, held_out, learned, decays)
+    for step in range(1, steps + 1):
+        for head, loss in enumerate(solver.step().tolist()):
+            report(head, step, loss)
+    return solver.weights.float().cpu().numpy(), decays

@@ -1,0 +1,222 @@
+"""The recipe `pytorch/speedrun`: its residual body, its optimisers, and what a training may have besides."""
+
+import numpy as np
+import pytest
+import torch  # noqa: TID253
+from pydantic import ValidationError
+
+from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch import speedrun
+from stages.backbones.pytorch._network import Network
+from stages.backbones.pytorch._resnet import ResNet
+from stages.backbones.pytorch._speedrun_parameters import Settings
+from stages.backbones.pytorch._speedrun_training import Training, mixer, summed_loss
+from stages.backbones.pytorch._speedrun_updates import Updates
+from stages.running.errors import UserError
+from tests.contract import toy_set
+
+RESNET = {"body": "resnet", "widths": [8, 16], "depth": 1}
+SGD = {"optimizer": "sgd", "learning_rate": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
+LENGTH = {"steps": 4, "per_epoch": 2}
+EVERYTHING = {
+    "augmentation": ["flip", {"rotation": 0.05}, {"erase": 0.5}],
+    "cutmix": 1,
+    "mixup": 0.2,
+    "ema_decay": 0.5,
+    "loss": "focal",
+    "class_weights": "balanced",
+    "schedule": {"cosine": 0.1},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Toy tensors are too small to share between threads, and waiting for a busy core takes far longer than they do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def params(**changes):
+    return speedrun.Params(**{"epochs": 6, "batch_size": 32, "widths": [8, 16], **changes})
+
+
+def trained(folder, seed=0, **changes):
+    """A function that predicts, and what was reported while it was trained."""
+    images, labels = toy_set()
+    reports = []
+    speedrun.fit(
+        images,
+        labels,
+        params(**changes),
+        seed=seed,
+        folder=folder,
+        report=lambda epoch, values: reports.append(values),
+    )
+    return speedrun.load(folder), reports
+
+
+def small_resnet():
+    torch.manual_seed(0)
+    return ResNet(3, 4, 2, [8, 8], 1, "relu", 1.0)
+
+
+def stepped(network, updates, steps=1):
+    for step in range(steps):
+        updates.prepare()
+        batch = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        updates.apply(torch.nn.functional.cross_entropy(network(batch), torch.arange(8) % 3, reduction="sum"), 8)
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("first", "widths", "depth", "count"),
+    [
+        (64, [64, 128, 256, 512], 2, 11_172_170),
+        (16, [128, 256, 512], 2, 10_961_370),
+        (16, [160, 320, 640], 4, 36_479_194),
+    ],
+)
+def test_the_known_residual_networks_have_as_many_weights_as_published(first, widths, depth, count):
+    with torch.device("meta"):
+        network = ResNet(10, first, 3, widths, depth, "relu", 1.0)
+    assert sum(weight.numel() for weight in network.parameters()) == count
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [(8, 8), (9, 21), (33, 33)])
+def test_the_residual_network_takes_images_of_any_size_from_eight_pixels(size, patch):
+    network = ResNet(3, 24, patch, [8, 8, 8, 8], 2, "gelu", 1.0)
+    assert network(torch.randn(2, 3, *size)).shape == (2, 3)
+
+
+def test_the_first_layer_keeps_the_size_and_every_stage_but_the_first_halves_it():
+    network = ResNet(3, 8, 3, [8, 8, 8], 2, "relu", 1.0)
+    first = network.first(torch.randn(1, 3, 32, 32))
+    assert first.shape == (1, 8, 32, 32)
+    assert network.stages(first).shape == (1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        RESNET,
+        {**RESNET, **SGD, "whiten": False, "patch": 3, "first_width": 8, "activation": "relu"},
+        {**SGD, "learning_rate": 0.05, "schedule": {"one_cycle": 0.2}},
+        {**RESNET, **SGD, "early_side": 0.75, "early_share": 0.5, "ema_decay": 0.8},
+        {**EVERYTHING, "epochs": 12},
+    ],
+)
+def test_it_learns_a_toy_set(tmp_path, changes):
+    predict, _ = trained(tmp_path, **changes)
+    images, labels = toy_set()
+    predicted = predict(images)
+    assert (predicted.argmax(1) == labels).mean() > 0.9
+    np.testing.assert_allclose(np.exp(predicted).sum(1), 1, rtol=1e-5)
+
+
+def test_equal_seeds_give_equal_files_and_predictions_and_others_do_not(tmp_path):
+    changes = {**RESNET, **SGD, **EVERYTHING, "epochs": 2}
+    images, _ = toy_set()
+    first, again, other = (trained(tmp_path / str(n), seed, **changes)[0](images) for n, seed in enumerate([0, 0, 1]))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert (tmp_path / "0" / speedrun.WEIGHTS).read_bytes() == (tmp_path / "1" / speedrun.WEIGHTS).read_bytes()
+
+
+def test_mixed_targets_have_no_accuracy_to_report(tmp_path):
+    for changes, known in (({}, True), ({"cutmix": 1}, False)):
+        _, reports = trained(tmp_path / str(known), epochs=1, **changes)
+        assert ("train_accuracy" in reports[-1]) == known
+
+
+def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_lower():
+    cpu, statistics = torch.device("cpu"), {"mean": [0.0] * 3, "deviation": [1.0] * 3}
+    settings = Settings(params=params(**SGD), classes=3, first=24, height=16, width=16, **statistics)
+    network = speedrun.built(settings, cpu)
+    torch.nn.init.constant_(network.head.weight, torch.inf)
+    training = Training(network, settings, *devices.on_device(*toy_set(8), cpu), torch.Generator())
+    with pytest.raises(UserError, match="train_loss is nan after 1 steps; lower learning_rate"):
+        training.run(lambda epoch, values: None)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(1, 0), (0, 1), (0.5, 0.5)])
+def test_targets_are_mixed_as_their_images_are(mixup, cutmix):
+    torch.manual_seed(0)
+    mix = mixer(params(mixup=mixup, cutmix=cutmix), classes=4)
+    targets = torch.arange(4)
+    assert mix is not None
+    images = targets.view(4, 1, 1, 1).expand(4, 3, 16, 16).float()
+    shares = []
+    for _ in range(20):
+        mixed, probabilities = mix(images, targets)
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), probabilities @ targets.float())
+        shares.append(probabilities[1, 1].item())
+    assert len(set(shares)) > 10
+    assert mixer(params(), classes=4) is None
+
+
+def test_balanced_classes_count_alike_in_the_loss():
+    targets = torch.tensor([0, 0, 0, 1])
+    logits = torch.tensor([[2.0, 0.0]] * 4)
+    plain, balanced = (
+        summed_loss(params(class_weights=name, label_smoothing=0), targets)(logits, targets)
+        for name in ("none", "balanced")
+    )
+    right, wrong = (-torch.log_softmax(logits[0], 0)).tolist()
+    assert plain.item() == pytest.approx(3 * right + wrong)
+    assert balanced.item() == pytest.approx(2 * right + 2 * wrong)
+
+
+def test_the_average_takes_in_every_step_its_statistics_too_and_leaves_the_training_alone():
+    plain, network = small_resnet(), small_resnet()
+    first = stepped(network, updates := Updates(network, params(**SGD, ema_decay=0.75), torch.float32, **LENGTH))
+    second = stepped(network, updates)
+    average = updates.result.state_dict()
+    for name in ("first.weight", "normalization.running_mean", "head.bias"):
+        torch.testing.assert_close(average[name], 0.75 * first[name] + 0.25 * second[name])
+    both = Updates(plain, params(**SGD), torch.float32, **LENGTH)
+    stepped(plain, both)
+    torch.testing.assert_close(stepped(plain, both), second)
+
+
+def test_the_rates_follow_a_straight_line_or_the_schedule_and_those_of_the_first_biases_end_early():
+    network = Network(3, 24, 2, [8, 8], 2, "gelu", 1.0)
+    rates = []
+    updates = Updates(network, params(filter_lr=0.1, first_bias_epochs=1), torch.float32, **LENGTH)
+    for _ in range(4):
+        stepped(network, updates)
+        biases = next(group for group in updates.optimizers[1].param_groups if group["short"])
+        rates.append((updates.rate, biases["lr"]))
+    wanted = [(0.1, 0.05), (0.075, 0.05 * 0.75 * 0.5), (0.05, 0), (0.025, 0)]
+    assert rates == [pytest.approx(pair, abs=1e-9) for pair in wanted]
+    assert not network.first_bias.requires_grad
+    constant = Updates(network, params(**SGD, schedule="constant"), torch.float32, **LENGTH)
+    stepped(network, constant, steps=3)
+    assert constant.rate == pytest.approx(0.2)
+
+
+def test_sgd_decays_filters_and_head_and_neither_biases_nor_normalisation():
+    network = small_resnet()
+    optimizer = Updates(network, params(**SGD), torch.float32, **LENGTH).optimizers[0]
+    decays = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    for name, weight in network.named_parameters():
+        decayed = name in ("first.weight", "head.weight") or ".conv" in name
+        assert decays[id(weight)] == (5e-4 if decayed else 0), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.2}, "learning_rate has no effect with optimizer muon"),
+        ({**SGD, "filter_lr": 0.1}, "filter_lr has no effect with optimizer sgd"),
+        ({**RESNET, "first_bias_epochs": 1}, "first_bias_epochs has no effect with body resnet"),
+        ({"first_width": 16}, "first_width has no effect with whiten true"),
+        ({"body": "resnet", "widths": [12]}, "expected multiples of 8"),
+        ({"schedule": "plateau"}, "expected constant, cosine, one_cycle or step"),
+    ],
+)
+def test_parameters_that_do_not_fit_together_are_an_error(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        params(**changes)

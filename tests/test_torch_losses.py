@@ -1,0 +1,62 @@
+"""The losses in PyTorch: cross-entropy and focal loss, smoothed, weighted and mixed."""
+
+import pytest
+import torch  # noqa: TID253
+from torch.nn import functional  # noqa: TID253
+
+from stages.backbones.pytorch._losses import Reduction, objective
+from stages.training.losses import Loss
+
+CLASSES = torch.tensor([0, 2, 1, 2, 0])
+ONES = torch.ones(3)
+
+
+def logits(scale=1.0):
+    return scale * torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+
+def of(factors, reduction: Reduction = "mean", **options):
+    return objective(Loss(**options), factors, reduction)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_without_factors_cross_entropy_is_bit_for_bit_the_librarys(reduction):
+    loss = of(ONES, reduction, label_smoothing=0.2)(logits(), CLASSES)
+    assert loss == functional.cross_entropy(logits(), CLASSES, label_smoothing=0.2, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_classes_and_their_probabilities_have_the_same_loss(loss):
+    objected = of(torch.tensor([1.0, 0.5, 2.0]), loss=loss, label_smoothing=0.1)
+    shares = functional.one_hot(CLASSES, 3).float()
+    torch.testing.assert_close(objected(logits(), CLASSES), objected(logits(), shares))
+
+
+def test_factors_multiply_the_losses_of_their_classes_and_mixed_rows_by_their_shares():
+    factors = torch.tensor([1.0, 0.5, 2.0])
+    rows = functional.cross_entropy(logits(), CLASSES, reduction="none")
+    loss = of(factors)(logits(), CLASSES)
+    torch.testing.assert_close(loss, (rows * torch.tensor([1, 2, 0.5, 2, 1])).mean())
+    mixed = torch.tensor([[0.5, 0.0, 0.5]])
+    row = functional.cross_entropy(logits()[:1], mixed)
+    torch.testing.assert_close(of(factors)(logits()[:1], mixed), 1.5 * row)
+
+
+def test_focal_loss_without_gamma_is_cross_entropy():
+    loss = of(ONES, loss="focal", focal_gamma=0, label_smoothing=0.3)(logits(), CLASSES)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits(), CLASSES, label_smoothing=0.3))
+
+
+def test_focal_loss_is_the_cross_entropy_of_each_row_times_a_power_of_what_it_misses():
+    missed = 1 - logits().softmax(1)[range(5), CLASSES]
+    rows = functional.cross_entropy(logits(), CLASSES, reduction="none")
+    loss = of(ONES, "sum", loss="focal", focal_gamma=1.5)(logits(), CLASSES)
+    torch.testing.assert_close(loss, (missed**1.5 * rows).sum())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_gradients_of_focal_loss_are_finite_for_the_surest_predictions(gamma):
+    sure = logits(1e4).requires_grad_()
+    of(ONES, loss="focal", focal_gamma=gamma, label_smoothing=0.1)(sure, CLASSES).backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
