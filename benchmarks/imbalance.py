@@ -63,7 +63,7 @@ def measure(dataset: Dataset, rows: Rows, rare: int, changes: dict[str, Any], se
     labels, predicted = dataset.labels[test], np.concatenate(parts).argmax(axis=1)
     return {
         "recall": 100 * float(recall_score(labels == rare, predicted == rare)),
-        "precision": 100 * float(precision_score(labels == rare, predicted == rare, zero_division=0.0)),
+        "precision": 100 * float(precision_score(labels == rare, predicted == rare)),
         "macro_f1": 100 * float(f1_score(labels, predicted, average="macro")),
     }
 
