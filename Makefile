@@ -25,7 +25,7 @@ repro: setup ## Run the job in params.yaml: dvc repro
 
 # One thread a process: two workers fill two cores, and threads that share a core mostly wait for each other.
 test: setup ## Run the tests
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 check: setup ## Check format, lint and types
 	ruff format --check .

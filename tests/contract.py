@@ -1,8 +1,8 @@
 """The battery that every block has to pass, run as `python -m tests.contract MODE FILE BLOCK` in its own process.
 
 BLOCK is JSON: `framework`, `recipe` and parameters at toy size. Prints a JSON object: claim -> null where it held, else
-what happened. tests/test_backbones.py reads it for a toy block of every recipe, tests/test_profiles.py for every block
-of every profile.
+what happened. tests/test_backbones.py reads it for toy blocks of every recipe, tests/profiles.py for every block of
+every profile.
 """
 
 import json
