@@ -5,6 +5,7 @@ Two test files share it, so that two workers can: tests/test_profiles.py and tes
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
