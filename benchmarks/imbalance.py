@@ -29,7 +29,6 @@ LOSSES: dict[str, dict[str, Any]] = {
     "focal": {"loss": "focal"},
     "focal and balanced": {"loss": "focal", "class_weights": "balanced"},
 }
-CHUNK = 2_000
 
 
 def thinned(dataset: Dataset, rare: int, share: float, limit: int, seed: int) -> Rows:
@@ -58,9 +57,8 @@ def measure(dataset: Dataset, rows: Rows, rare: int, changes: dict[str, Any], se
             folder=Path(folder),
             report=quiet,
         )
-        predict, test = recipe.load(Path(folder)), dataset.test_rows
-        parts = [predict(dataset.take(test[i : i + CHUNK])) for i in range(0, len(test), CHUNK)]
-    labels, predicted = dataset.labels[test], np.concatenate(parts).argmax(axis=1)
+        said = backbones.predictions(recipe.load(Path(folder)), dataset, dataset.test_rows)
+    labels, predicted = dataset.labels[dataset.test_rows], said.argmax(axis=1)
     return {
         "recall": 100 * float(recall_score(labels == rare, predicted == rare)),
         "precision": 100 * float(precision_score(labels == rare, predicted == rare)),

@@ -47,7 +47,6 @@ PUBLISHED = {
     "e_resnet50": 40.2,
 }
 """Test accuracy in percent, macro-F1 for c_efficientnetb2; the other models' scores were not published."""
-CHUNK = 4096
 
 
 def training_rows(dataset: Dataset, name: str) -> Rows:
@@ -66,7 +65,7 @@ def trained(
 ) -> tuple[float, LogProbabilities]:
     """Seconds of training, and the predictions for the test set from the saved and reloaded model."""
     recipe, params = backbones.resolve(block, place=f"backbones.{name}")
-    epochs = float(getattr(params, "epochs"))  # noqa: B009  (a field that the contract asks of every recipe's Params)
+    epochs = backbones.epochs(params)
     with tempfile.TemporaryDirectory() as folder, progress.bar(epochs * len(rows), "images", name) as bar:
         before = 0.0
 
@@ -78,10 +77,7 @@ def trained(
         start = time.monotonic()
         recipe.fit(dataset.select(rows), dataset.labels[rows], params, seed=seed, folder=Path(folder), report=report)
         seconds = time.monotonic() - start
-        predict = recipe.load(Path(folder))
-        test = dataset.test_rows
-        parts = [predict(dataset.take(test[i : i + CHUNK])) for i in range(0, len(test), CHUNK)]
-    return seconds, np.concatenate(parts)
+        return seconds, backbones.predictions(recipe.load(Path(folder)), dataset, dataset.test_rows)
 
 
 def measure(dataset: Dataset, name: str, block: Mapping[str, Any], seed: int) -> dict[str, Any]:

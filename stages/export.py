@@ -10,28 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from stages import backbones
-from stages.backbones import Predict, Recipe
+from stages.backbones import Recipe
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import Dataset
 from stages.running import parameters, progress, scratch
 from stages.running.command import command
-from stages.running.progress import Bar
 from stages.stacking import tables
-
-CHUNK = 4096
-"""Images handed to a model at once: bounds memory where the images are larger than it."""
-
-
-def predict_rows(predict: Predict, dataset: Dataset, rows: Rows, bar: Bar) -> LogProbabilities:
-    """Log-probabilities for `rows`, chunk by chunk."""
-    parts = []
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        parts.append(predict(dataset.take(chunk)))
-        bar.update(len(chunk))
-    if not parts:
-        return np.empty((0, len(dataset.classes)), np.float32)
-    return np.concatenate(parts)
 
 
 def export(dataset: Dataset, recipe: Recipe, models: Path, name: str) -> tuple[Rows, Rows, LogProbabilities]:
@@ -40,7 +24,8 @@ def export(dataset: Dataset, recipe: Recipe, models: Path, name: str) -> tuple[R
     folds = [np.full(len(part), fold, np.int64) for fold, part in enumerate(rows)]
     with progress.bar(sum(map(len, rows)), "images", f"{name}, predicting") as bar:
         predictions = [
-            predict_rows(recipe.load(models / f"fold-{fold}"), dataset, part, bar) for fold, part in enumerate(rows)
+            backbones.predictions(recipe.load(models / f"fold-{fold}"), dataset, part, bar.update)
+            for fold, part in enumerate(rows)
         ]
     return np.concatenate(rows), np.concatenate(folds), np.concatenate(predictions)
 

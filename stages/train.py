@@ -83,7 +83,7 @@ def one_by_one(
     for fold, seed in enumerate(seeds):
         n, folder = len(dataset.training_rows(fold)), place / f"fold-{fold}"
         label = f"{name}, fold {fold + 1} of {len(seeds)}"
-        with progress.bar(epochs(params) * n, "images", label) as bar:
+        with progress.bar(backbones.epochs(params) * n, "images", label) as bar:
             recorder = history.Recorder(fold, n, bar, curve, before)
             done = scratch.finished(folder, partial(train_fold, dataset, fold, recipe, params, seed, recorder))
         if done:
@@ -98,16 +98,12 @@ def together(
     folder = place / f"fold-0-to-{len(seeds) - 1}"
     n = sum(len(dataset.training_rows(fold)) for fold in range(dataset.folds))
     label = f"{name}, {len(seeds)} folds"
-    with progress.bar(epochs(params) * n, "images", label) as bar:
+    with progress.bar(backbones.epochs(params) * n, "images", label) as bar:
         done = scratch.finished(folder, partial(train_folds, dataset, recipe, params, seeds, bar, curve))
     if done:
         print(f"{label}: taken up from an interrupted run")
     for fold in range(len(seeds)):
         yield folder / f"fold-{fold}"
-
-
-def epochs(params: BaseModel) -> float:
-    return float(getattr(params, "epochs"))  # noqa: B009  (a field that the contract asks of every recipe's Params)
 
 
 def train(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import export
+from stages import backbones, export
 from stages.stacking import tables
 from tests.toys import TOY, toy_dataset
 
@@ -44,6 +44,6 @@ def test_the_table_written_is_one_that_stack_accepts(tmp_path: Path) -> None:
 def test_prediction_goes_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, folder = toy_dataset(tmp_path / "data"), models(tmp_path)
     whole = export.export(dataset, TOY, folder, "toy")
-    monkeypatch.setattr(export, "CHUNK", 5)
+    monkeypatch.setattr(backbones, "CHUNK", 5)
     for left, right in zip(whole, export.export(dataset, TOY, folder, "toy"), strict=True):
         np.testing.assert_array_equal(left, right)

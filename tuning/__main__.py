@@ -82,7 +82,7 @@ def main() -> None:
     space.check(own, recipe.Params)
     dataset = Dataset.load()
     task = Task(dataset, recipe, own, space, *rows(dataset, given.fold, given.validate_on, seed), given.objective, seed)
-    ending = pruner(given.prune, longest(space, params.epochs))  # type: ignore[attr-defined]
+    ending = pruner(given.prune, longest(space, backbones.epochs(params)))
     study = open_study(given.storage or folder / "study.log", name, made_of(given, block, space, seed), ending)
     first = space.present(own, params)
     if first is None:

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 from pydantic import BaseModel
 
+from stages import backbones
 from stages.backbones import Recipe, Report
 from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows
@@ -28,8 +29,6 @@ Part = Literal["inner", "fold"]
 """What trials are scored on: a part of the fold's training rows, or the rows held out of it."""
 INNER = 5
 """An inner part is one in five of the training rows."""
-CHUNK = 4096
-"""Images predicted at once: bounds memory."""
 
 
 def rows(dataset: Dataset, fold: int, part: Part, seed: int) -> tuple[Rows, Rows]:
@@ -107,7 +106,7 @@ class Task:
         block = self.space.applied(self.block, values)
         params = parameters.check(block, self.recipe.Params, place=f"backbones.{self.space.backbone}")
         n = len(self.learning)
-        epochs = float(getattr(params, "epochs"))  # noqa: B009  (a field that the contract asks of every recipe's Params)
+        epochs = backbones.epochs(params)
         with progress.bar(epochs * n, "images", f"trial {trial.number}") as bar:
             log_p = self.predictions(params, Watch(trial, bar, images=n, epochs=epochs))
         return scored(log_p, self.dataset.labels[self.scoring], self.objective)
@@ -117,9 +116,7 @@ class Task:
         images, labels = self.dataset.select(self.learning), self.dataset.labels[self.learning]
         with tempfile.TemporaryDirectory(prefix="foldstack-tuning-") as name:
             self.recipe.fit(images, labels, params, seed=self.seed, folder=Path(name), report=report)
-            predict = self.recipe.load(Path(name))
-            starts = range(0, len(self.scoring), CHUNK)
-            return np.concatenate([predict(self.dataset.take(self.scoring[n : n + CHUNK])) for n in starts])
+            return backbones.predictions(self.recipe.load(Path(name)), self.dataset, self.scoring)
 
 
 def scored(log_p: LogProbabilities, labels: Labels, objective: str) -> dict[str, float]:

@@ -22,13 +22,15 @@ safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be a
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 from pydantic import BaseModel
 
-from stages.images.arrays import Images, Labels, LogProbabilities, Numbers, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, Numbers, Rows, TrainingImages
+from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.running.parameters import check, closest
 
@@ -80,6 +82,8 @@ class FoldsRecipe(Recipe, Protocol):
 
 
 HERE = Path(__file__).parent
+CHUNK = 4096
+"""Images handed to a model at once: bounds memory where the images are larger than it."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 EXTRAS = {"flax": "jax"}
 """The optional extra of pyproject.toml that a framework's recipes need."""
@@ -133,3 +137,20 @@ def find(framework: str, recipe: str) -> Recipe:
             raise
         how = f"run `make setup`, or `uv pip install -r pyproject.toml --extra {extra}`"
         raise UserError(f"{name} needs the extra {extra}: there is no module {error.name}; {how}") from None
+
+
+def epochs(params: BaseModel) -> float:
+    """The epochs of a recipe's parameters, a field that the contract asks of them."""
+    return float(getattr(params, "epochs"))  # noqa: B009  (BaseModel itself has none)
+
+
+def predictions(
+    predict: Predict, dataset: Dataset, rows: Rows, done: Callable[[int], None] = lambda n: None
+) -> LogProbabilities:
+    """What a model says of these rows, chunk by chunk; `done` is told how many images each of them had."""
+    parts = []
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        parts.append(predict(dataset.take(chunk)))
+        done(len(chunk))
+    return np.concatenate(parts) if parts else np.empty((0, len(dataset.classes)), np.float32)

@@ -3,8 +3,13 @@
 The idea is that of fast.ai's DAWNBench entries of 2018 and of "progressive resizing" since.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int64
+
+from stages.running.errors import UserError
+from stages.training.layers import Flatten, Layer
 
 LEAST = 8
 """Pixels; smaller images keep their size."""
@@ -22,3 +27,10 @@ def sizes(size: tuple[int, int], steps: int, *, start: float, share: float) -> S
     scale = np.ones(steps) if share == 0 else np.minimum(1, start + (1 - start) * progress / share)
     lengths = (4 * np.round(scale[:, None] * size / 4)).astype(np.int64)
     return np.where(scale[:, None] < 1, np.clip(lengths, np.minimum(LEAST, size), size), size)
+
+
+def require_any_size(described: Sequence[Layer]) -> None:
+    """Raises UserError for layers that take images of one size alone."""
+    if any(isinstance(layer, Flatten) for layer in described):
+        expected = "global_average_pool or global_max_pool"
+        raise UserError(f"early_share: flatten needs images of one size; expected {expected}")

@@ -14,7 +14,7 @@ from stages.backbones.flax._pace import Best, Rates
 from stages.backbones.flax._parameters import Settings
 from stages.images.arrays import Labels, TrainingImages
 from stages.running.errors import UserError
-from stages.training import growing, layers, losses, validation
+from stages.training import growing, losses, validation
 
 REPORTS = 20
 """Reports on the way to each whole epoch, at most: reading a loss waits for the device."""
@@ -96,8 +96,7 @@ def summary(said: list[tuple[jax.Array, jax.Array]], rate: float) -> dict[str, f
 def sizes(settings: Settings, steps: int) -> list[tuple[int, int]]:
     """Height and width of the images at each step. Raises UserError for layers that cannot take images that grow."""
     params = settings.params
-    if params.early_share and any(isinstance(layer, layers.Flatten) for layer in params.layers):
-        expected = "global_average_pool or global_max_pool"
-        raise UserError(f"early_share: flatten needs images of one size; expected {expected}")
+    if params.early_share:
+        growing.require_any_size(params.layers)
     found = growing.sizes(settings.size, steps, start=params.early_side, share=params.early_share)
     return [(int(height), int(width)) for height, width in found]

@@ -13,7 +13,6 @@ from stages.backbones.keras._parameters import Common, Optimization
 from stages.backbones.keras._training import Training
 from stages.backbones.keras._whitening import whiten
 from stages.images.arrays import Labels, TrainingImages
-from stages.running.errors import UserError
 from stages.running.parameters import Block
 from stages.training import growing, normalization
 from stages.training.layers import AnyLayer
@@ -86,6 +85,8 @@ def build(settings: Settings, seed: int = 0) -> keras.Model:
 
 def train(model: keras.Model, training: Training, settings: Settings) -> None:
     params = settings.params
+    if params.early_share:
+        growing.require_any_size(params.layers)
     trainer = of_any_size(model) if params.early_share else keras.Model(model.inputs, model.outputs[0])
     grown = sizes(settings, training.steps * params.epochs)
     training.run(trainer, params, epochs=params.epochs, patience=params.patience, sizes=grown)
@@ -98,8 +99,5 @@ def sizes(settings: Settings, steps: int) -> growing.Sizes | None:
 
 
 def of_any_size(model: keras.Model) -> keras.Model:
-    """The same layers and weights for images of any height and width. Raises UserError for layers of fixed size."""
-    if any(isinstance(layer, keras.layers.Flatten) for layer in model.layers):
-        expected = "global_average_pool or global_max_pool"
-        raise UserError(f"early_share: flatten needs images of one size; expected {expected}")
+    """The same layers and weights for images of any height and width."""
     return keras.models.clone_model(model, keras.Input((None, None, 3)), clone_function=lambda layer: layer)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.backbones.pytorch import _devices as devices
@@ -131,8 +131,6 @@ def pooled(network: Any, inputs: Tensor, pool: Pool) -> Tensor:
 
 def saved(network: nn.Module, file: Path) -> str:
     """Write the weights of a network; returns the SHA-256 of the file."""
-    # Copies, since safetensors refuses tied and channels_last tensors.
-    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
-    save_file(state, file)
+    networks.save(network, file)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

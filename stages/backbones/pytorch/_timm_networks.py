@@ -7,11 +7,13 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from timm.layers import PatchEmbed  # pyright: ignore[reportPrivateImportUsage]
 from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
 from stages.backbones.pytorch._timm_updates import closest
+from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError
 
 SCRATCH, PUBLISHED = "none", "imagenet"
@@ -35,6 +37,15 @@ def check_architecture(name: str) -> str:
 def published(architecture: str) -> PretrainedCfg:
     """What timm says about an architecture's published weights: where they lie, input size, normalisation, classes."""
     return get_pretrained_cfg(architecture) or PretrainedCfg()
+
+
+def input_size(architecture: str, weights: str, image_size: int | None, images: TrainingImages) -> Size:
+    """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
+    if image_size is not None:
+        return image_size, image_size
+    if weights != SCRATCH:
+        return published(architecture).input_size[1:]
+    return images.shape[1], images.shape[2]
 
 
 def network(
@@ -149,6 +160,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights: {path} holds something else than named tensors; expected a state dictionary")
     return state
+
+
+def save(model: nn.Module, file: Path) -> None:
+    """The weights as safetensors."""
+    # Copies, since safetensors refuses tied and channels_last tensors.
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    save_file(state, file)
 
 
 def first_line(error: Exception) -> str:

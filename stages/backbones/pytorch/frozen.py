@@ -147,7 +147,7 @@ def load(folder: Path) -> Predict:
 def described(params: Params, images: TrainingImages, seed: int, file: Path) -> features_of.Extractor:
     """The features of the network that the parameters name; its weights are left in `file`."""
     published, where = networks.published(params.architecture), devices.device()
-    size = input_size(images, params)
+    size = networks.input_size(params.architecture, params.weights, params.image_size, images)
     devices.seeded(seed, where)
     network = features_of.headless(params.architecture, params.weights, size, where)
     backbone = features_of.Backbone(
@@ -162,15 +162,6 @@ def described(params: Params, images: TrainingImages, seed: int, file: Path) -> 
         width=features_of.width(network, size, params.features),
     )
     return features_of.Extractor(backbone, lambda: network)
-
-
-def input_size(images: TrainingImages, params: Params) -> tuple[int, int]:
-    """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
-    if params.image_size is not None:
-        return params.image_size, params.image_size
-    if params.weights != networks.SCRATCH:
-        return networks.published(params.architecture).input_size[1:]
-    return images.shape[1], images.shape[2]
 
 
 def training_rows(
