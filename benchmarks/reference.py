@@ -106,7 +106,12 @@ def digest(block: Mapping[str, Any]) -> str:
 
 
 def commit() -> str:
-    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    """That of the code, marked where its files have changed since; those of the job always have."""
+    answers = [
+        subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+        for words in (["describe", "--always"], ["status", "--porcelain", "stages", "benchmarks"])
+    ]
+    return answers[0] + ("-dirty" if answers[1] else "")
 
 
 def device() -> str:

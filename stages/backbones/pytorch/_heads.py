@@ -128,6 +128,8 @@ class Chunk:
     logits: Float32[Tensor, "f k c"]
     along: Float32[Tensor, "f k c"]
     """How the logits change along the direction."""
+    rise: Float32[Tensor, "f 1 c"]
+    """That of the label's logit."""
 
     def products(self, weights: Float32[Tensor, "f k d"]) -> Float32[Tensor, "f k c"]:
         return (weights.flatten(0, 1) @ self.features.T).view_as(self.logits)
@@ -142,7 +144,7 @@ def chunks(rows: Rows, held_out: Sequence[int], sizes: Sequence[float]) -> list[
         targets = functional.one_hot(labels, rows.classes).T.float().contiguous()
         mask = torch.stack([(fold != k) / n for k, n in zip(held_out, sizes, strict=True)])[:, None].float()
         logits = features.new_zeros(len(held_out), *targets.shape)
-        found.append(Chunk(features, targets, mask, logits, torch.zeros_like(logits)))
+        found.append(Chunk(features, targets, mask, logits, torch.zeros_like(logits), torch.zeros_like(mask)))
     return found
 
 
@@ -195,6 +197,7 @@ class Solver:
         direction = self.direction.float()
         for chunk in self.chunks:
             chunk.along.copy_(chunk.products(direction))
+            chunk.rise.copy_((chunk.along * chunk.targets).sum(1, keepdim=True))
         length = torch.zeros_like(self.weights[:, :1, :1])
         for _ in range(LINE_SEARCH):
             first, second = self.derivatives(length)
@@ -207,10 +210,11 @@ class Solver:
         first = inner(penalized, self.weights + length * self.direction)
         second = inner(penalized, self.direction)
         for chunk in self.chunks:
-            share = torch.addcmul(chunk.logits, length.float(), chunk.along).softmax(1)
-            mean = (share * chunk.along).sum(1, keepdim=True)
-            first += inner(share - chunk.targets, chunk.along * chunk.mask)
-            second += inner(share, (chunk.along - mean).square_().mul_(chunk.mask))
+            weighted = torch.addcmul(chunk.logits, length.float(), chunk.along).softmax(1).mul_(chunk.along)
+            mean = weighted.sum(1, keepdim=True)
+            square = weighted.mul_(chunk.along).sum(1, keepdim=True)
+            first += inner(mean - chunk.rise, chunk.mask)
+            second += inner(square - mean.square_(), chunk.mask)
         return first, second
 
 
