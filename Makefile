@@ -1,5 +1,6 @@
 # What people and CI call. Needs git, make, a C library, python3 (3.11 to 3.13) with venv, and a package index.
 PYTHON ?= python3
+JOBS ?= 1
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -20,7 +21,12 @@ $(BIN)/.locked: requirements.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
-repro: setup ## Run the job in params.yaml: dvc repro
+# Stages that run at once wait for DVC's lock, which one holds only before and after its command.
+repro: setup ## Run the job in params.yaml: dvc repro; JOBS=4 trains up to four backbones at once
+ifneq ($(JOBS),1)
+	dvc repro split
+	dvc stage list --name-only | grep '^train@' | xargs -P $(JOBS) -I '{}' dvc --wait-for-lock repro --single-item '{}'
+endif
 	dvc repro
 
 # One thread a process: two workers fill two cores, and threads that share a core mostly wait for each other.

@@ -2,14 +2,16 @@
 
 `python -m stages.train <backbone>` writes `models/<backbone>/fold-<k>/` and, while it runs,
 `metrics/history/<backbone>.csv`. Folds that an interrupted run finished are taken up again, not trained again. A recipe
-with `fit_folds` trains all folds in one pass.
+with `fit_folds` trains all folds in one pass. Where folds are trained says `stages/running/executors`.
 """
 
 import argparse
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from pydantic import BaseModel
 from stages import backbones
 from stages.backbones import FoldsRecipe, Recipe
 from stages.images.dataset import TEST, Dataset
-from stages.running import history, parameters, progress, scratch
+from stages.running import executors, history, parameters, progress, scratch
 from stages.running.command import command
-from stages.running.progress import Bar
+from stages.running.executors import Executor, Task
+from stages.running.history import Observer
 
 
 def fold_seed(seed: int, backbone: str, fold: int) -> int:
@@ -29,106 +32,100 @@ def fold_seed(seed: int, backbone: str, fold: int) -> int:
     return int(sequence.generate_state(1)[0] >> 1)
 
 
-def train_fold(
-    dataset: Dataset, fold: int, recipe: Recipe, params: BaseModel, seed: int, recorder: history.Recorder, folder: Path
-) -> None:
+@dataclass(frozen=True)
+class Backbone:
+    """What its folds have in common; travels to the processes that train them."""
+
+    name: str
+    resolve: Callable[[], tuple[Recipe, BaseModel]]
+    """Imports the recipe, and checks its parameters."""
+    seed: Callable[[int], int]
+    """Of a fold."""
+
+
+def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observer, folder: Path) -> None:
     """Fit on the training rows of `fold`: its model goes to `folder/model`, its curve to `folder/history.csv`."""
+    recipe, params = backbone.resolve()
     rows = dataset.training_rows(fold)
+    recorder = history.Recorder(fold, len(rows), observer)
     (folder / "model").mkdir()
-    recipe.fit(dataset.select(rows), dataset.labels[rows], params, seed=seed, folder=folder / "model", report=recorder)
+    images, labels, seed = dataset.select(rows), dataset.labels[rows], backbone.seed(fold)
+    recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder)
     history.write(folder / "history.csv", recorder.rows)
 
 
-def train_folds(
-    dataset: Dataset, recipe: FoldsRecipe, params: BaseModel, seeds: list[int], bar: Bar, curve: Path, folder: Path
-) -> None:
+def train_folds(backbone: Backbone, dataset: Dataset, observer: Observer, folder: Path) -> None:
     """Fit all folds in one pass: what `train_fold` leaves goes to `folder/fold-<k>`."""
+    recipe, params = backbone.resolve()
+    assert isinstance(recipe, FoldsRecipe)
     rows = np.flatnonzero(dataset.fold != TEST)
-    curves: list[history.Row] = []
     folders = [folder / f"fold-{fold}" for fold in range(dataset.folds)]
-    recorders = [
-        history.Recorder(fold, len(dataset.training_rows(fold)), bar, curve, before=[]) for fold in range(dataset.folds)
-    ]
-    for each, recorder in zip(folders, recorders, strict=True):
+    sizes = [len(dataset.training_rows(fold)) for fold in range(dataset.folds)]
+    recorders = [history.Recorder(fold, n, observer) for fold, n in enumerate(sizes)]
+    for each in folders:
         (each / "model").mkdir(parents=True)
-        recorder.rows = curves  # one file for all of them
     recipe.fit_folds(
         dataset.select(rows),
         dataset.labels[rows],
         dataset.fold[rows],
         params,
-        seeds=seeds,
+        seeds=[backbone.seed(fold) for fold in range(dataset.folds)],
         folders=[each / "model" for each in folders],
         reports=recorders,
     )
-    for fold, each in enumerate(folders):
-        history.write(each / "history.csv", [row for row in curves if row["fold"] == fold])
+    for each, recorder in zip(folders, recorders, strict=True):
+        history.write(each / "history.csv", recorder.rows)
 
 
-def one_by_one(
-    dataset: Dataset,
-    recipe: Recipe,
-    params: BaseModel,
-    seeds: list[int],
-    *,
-    name: str,
-    place: Path,
-    curve: Path,
-    before: list[history.Row],
-) -> Iterator[Path]:
-    """The finished folder of each fold in turn; those of an interrupted run are taken up.
+@dataclass(frozen=True)
+class Plan:
+    """One task of an executor: what it does, and the folders that it leaves, by fold."""
 
-    `before`: the curves of all folds given so far, which the caller adds to.
-    """
-    for fold, seed in enumerate(seeds):
-        n, folder = len(dataset.training_rows(fold)), place / f"fold-{fold}"
-        label = f"{name}, fold {fold + 1} of {len(seeds)}"
-        with progress.bar(backbones.epochs(params) * n, "images", label) as bar:
-            recorder = history.Recorder(fold, n, bar, curve, before)
-            done = scratch.finished(folder, partial(train_fold, dataset, fold, recipe, params, seed, recorder))
-        if done:
-            print(f"{label}: taken up from an interrupted run")
-        yield folder
+    task: Task[Dataset]
+    folders: dict[int, Path]
+    label: str
 
 
-def together(
-    dataset: Dataset, recipe: FoldsRecipe, params: BaseModel, seeds: list[int], *, name: str, place: Path, curve: Path
-) -> Iterator[Path]:
-    """The finished folders of all folds, which are finished or begun anew as one."""
-    folder = place / f"fold-0-to-{len(seeds) - 1}"
-    n = sum(len(dataset.training_rows(fold)) for fold in range(dataset.folds))
-    label = f"{name}, {len(seeds)} folds"
-    with progress.bar(backbones.epochs(params) * n, "images", label) as bar:
-        done = scratch.finished(folder, partial(train_folds, dataset, recipe, params, seeds, bar, curve))
-    if done:
-        print(f"{label}: taken up from an interrupted run")
-    for fold in range(len(seeds)):
-        yield folder / f"fold-{fold}"
+def plans(backbone: Backbone, recipe: Recipe, k: int, place: Path) -> dict[str, Plan]:
+    """A task per fold, by the name of its folder; or a single one where the recipe trains all folds together."""
+    if isinstance(recipe, FoldsRecipe):
+        name = f"fold-0-to-{k - 1}"
+        folders = {fold: place / name / f"fold-{fold}" for fold in range(k)}
+        return {name: Plan(partial(train_folds, backbone), folders, f"{backbone.name}, {k} folds")}
+    found = {}
+    for fold in range(k):
+        label, name = f"{backbone.name}, fold {fold + 1} of {k}", f"fold-{fold}"
+        found[name] = Plan(partial(train_fold, backbone, fold), {fold: place / name}, label)
+    return found
 
 
 def train(
-    dataset: Dataset,
-    recipe: Recipe,
-    params: BaseModel,
-    seed_of: Callable[[int], int],
-    *,
-    name: str,
-    place: Path,
-    models: Path,
-    curve: Path,
+    load: Callable[[], Dataset], backbone: Backbone, executor: Executor, *, place: Path, models: Path, curve: Path
 ) -> None:
     """Every fold: finished under `place`, then given to `models/fold-<k>`; `curve` grows all the while."""
-    seeds = [seed_of(fold) for fold in range(dataset.folds)]
-    rows: list[history.Row] = []
-    if isinstance(recipe, FoldsRecipe):
-        finished = together(dataset, recipe, params, seeds, name=name, place=place, curve=curve)
-    else:
-        finished = one_by_one(dataset, recipe, params, seeds, name=name, place=place, curve=curve, before=rows)
-    for fold, folder in enumerate(finished):
-        rows += history.read(folder / "history.csv")
-        history.write(curve, rows)
-        model = models / f"fold-{fold}"
-        shutil.copytree(folder / "model", model, copy_function=scratch.link, dirs_exist_ok=True)
+    dataset = load()
+    recipe, params = backbone.resolve()
+    planned = plans(backbone, recipe, dataset.folds, place)
+    left = {name: plan for name, plan in planned.items() if not (place / name).exists()}
+    rows: dict[int, list[history.Row]] = {}
+    for name, plan in planned.items():
+        if name not in left:
+            print(f"{plan.label}: taken up from an interrupted run")
+            rows |= give(plan, models)
+    n = sum(len(dataset.training_rows(fold)) for plan in left.values() for fold in plan.folders)
+    with progress.bar(backbones.epochs(params) * n, "images", backbone.name) as bar:
+        display = history.Display(bar, curve, chain(*rows.values()))
+        tasks = {name: plan.task for name, plan in left.items()}
+        for name in executor(load, tasks, place, display) if tasks else ():
+            rows |= give(planned[name], models)
+    history.write(curve, list(chain(*(rows[fold] for fold in sorted(rows)))))
+
+
+def give(plan: Plan, models: Path) -> dict[int, list[history.Row]]:
+    """Put finished folds where DVC expects them; returns their curves."""
+    for fold, folder in plan.folders.items():
+        shutil.copytree(folder / "model", models / f"fold-{fold}", copy_function=scratch.link, dirs_exist_ok=True)
+    return {fold: history.read(folder / "history.csv") for fold, folder in plan.folders.items()}
 
 
 @command
@@ -139,13 +136,11 @@ def main() -> None:
     content = parameters.read()
     seed = parameters.seed(content)
     block = backbones.block(content, name)
-    recipe, params = backbones.resolve(block, place=f"backbones.{name}")
+    resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(
-        Dataset.load(),
-        recipe,
-        params,
-        partial(fold_seed, seed, name),
-        name=name,
+        Dataset.load,
+        Backbone(name, resolve, partial(fold_seed, seed, name)),
+        executors.chosen(),
         place=scratch.of_backbone(name, block, seed),
         models=Path("models") / name,
         curve=Path("metrics/history") / f"{name}.csv",

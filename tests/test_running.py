@@ -65,7 +65,8 @@ def test_time_left_reads_as_a_clock(seconds: float, text: str) -> None:
 def test_history_has_a_row_per_whole_epoch_and_keeps_earlier_folds(tmp_path: Path) -> None:
     path = tmp_path / "history" / "wide.csv"
     with progress.bar(20, "images", "wide") as bar:
-        recorder = history.Recorder(1, 10, bar, path, before=[{"fold": 0, "epoch": 1, "train_loss": 2.0}])
+        display = history.Display(bar, path, before=[{"fold": 0, "epoch": 1, "train_loss": 2.0}])
+        recorder = history.Recorder(1, 10, display)
         recorder(0.5, {})
         assert not path.exists()
         recorder(1.0, {"train_loss": 0.25})

@@ -1,6 +1,7 @@
 """Each fold is trained on the other folds' rows only, with its own seed, and taken up again after a kill."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,19 @@ import numpy as np
 import pytest
 
 from stages.images.arrays import Images, Labels, Numbers
+from stages.images.dataset import Dataset
 from stages.running import history, scratch
-from stages.train import fold_seed, train
+from stages.running.executors import inline
+from stages.train import Backbone, fold_seed, train
 from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
 
 
 def run(tmp_path: Path, recipe: object = TOY) -> Path:
-    dataset = toy_dataset(tmp_path / "data")
+    toy_dataset(tmp_path / "data")
     train(
-        dataset,
-        recipe,  # type: ignore[arg-type]
-        ToyParams(),
-        lambda fold: 100 + fold,
-        name="toy",
+        partial(Dataset.load, tmp_path / "data"),
+        Backbone("toy", lambda: (recipe, ToyParams()), lambda fold: 100 + fold),  # type: ignore[arg-type, return-value]
+        inline.run,
         place=tmp_path / "scratch",
         models=tmp_path / "models",
         curve=tmp_path / "history.csv",

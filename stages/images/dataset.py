@@ -138,7 +138,7 @@ def read_images(path: Path) -> Images:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(f"{path} holds {images.dtype} {images.shape}; expected uint8 [n, h, w, 3]; {REMEDY}")
-    return images
+    return np.asarray(images)  # a plain view of the map, which Ray shares between processes where it copies a map
 
 
 def read_index(path: Path) -> pd.DataFrame:

@@ -5,8 +5,10 @@ One row per fold and epoch: fold, epoch, seconds (since the fold began), images_
 
 import csv
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from stages.running.progress import Bar
 
@@ -14,30 +16,58 @@ Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
 
 
-class Recorder:
-    """The `report` that one fold's `fit` calls: moves the bar at every call, writes a row at every whole epoch."""
+@runtime_checkable
+class Observer(Protocol):
+    """What hears of folds while they train, often in another process than theirs."""
 
-    def __init__(self, fold: int, images: int, bar: Bar, path: Path, before: list[Row]) -> None:
-        """`images`: how many one epoch shows. `path`: replaced at every epoch by the rows `before` and this fold's."""
-        self.fold, self.images, self.bar, self.path, self.before = fold, images, bar, path, before
-        self.epoch, self.started = 0.0, time.monotonic()
+    def progress(self, fold: int, images: float, note: str) -> None:
+        """So many images were shown to this fold since it began; `note` says how it stands."""
+
+    def add(self, row: Row) -> None:
+        """A fold has ended an epoch."""
+
+
+class Display:
+    """The observer where `dvc repro` runs: moves one bar for all folds and rewrites the CSV at every epoch."""
+
+    def __init__(self, bar: Bar, path: Path, before: Iterable[Row]) -> None:
+        """`before`: the rows of folds that had been trained already."""
+        self.bar, self.path = bar, path
+        self.rows = {(row["fold"], row["epoch"]): row for row in before}
+        self.seen: defaultdict[int, float] = defaultdict(float)
+
+    def progress(self, fold: int, images: float, note: str) -> None:
+        self.bar.update(images - self.seen[fold], note)
+        self.seen[fold] = images
+
+    def add(self, row: Row) -> None:
+        # A fold that is tried again after its worker died says its rows again.
+        self.rows[row["fold"], row["epoch"]] = row
+        write(self.path, [self.rows[key] for key in sorted(self.rows)])
+
+
+class Recorder:
+    """The `report` that one fold's `fit` calls: tells the observer at every call, keeps a row of every whole epoch."""
+
+    def __init__(self, fold: int, images: int, observer: Observer) -> None:
+        """`images`: how many one epoch shows."""
+        self.fold, self.images, self.observer = fold, images, observer
+        self.started = time.monotonic()
         self.rows: list[Row] = []
 
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
-        whole = float(epoch).is_integer() and bool(values)
         loss = values.get("train_loss")
-        note = f"epoch {epoch:.1f}" + (f", loss {loss:.4f}" if loss is not None else "")
-        self.bar.update((epoch - self.epoch) * self.images, note)
-        self.epoch = epoch
-        if whole:
+        note = f"fold {self.fold + 1}, epoch {epoch:.1f}" + (f", loss {loss:.4f}" if loss is not None else "")
+        if float(epoch).is_integer() and values:
             self.add(int(epoch), values)
+        self.observer.progress(self.fold, epoch * self.images, note)
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         seconds = time.monotonic() - self.started
         row: Row = {"fold": self.fold, "epoch": epoch, "seconds": round(seconds, 2)}
         row["images_per_second"] = round(epoch * self.images / max(seconds, 1e-9), 1)
         self.rows.append(row | {name: float(f"{value:.6g}") for name, value in values.items()})
-        write(self.path, self.before + self.rows)
+        self.observer.add(self.rows[-1])
 
 
 def write(path: Path, rows: list[Row]) -> None:
