@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -85,7 +85,7 @@ def submitted(
     load: Callable[[], Data], tasks: Mapping[str, Task[Data]], place: Path, observer: Observer
 ) -> Iterator[str]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    events = ray.remote(Events).options(num_cpus=0, scheduling_strategy=here).remote()
+    events = cast(Any, ray.remote(Events)).options(num_cpus=0, scheduling_strategy=here).remote()
     data = ray.put(load())
     work: Any = ray.remote(max_calls=1, max_retries=executors.ATTEMPTS - 1, **share())(do)
     left = {work.remote(data, task, events): name for name, task in tasks.items()}
