@@ -1,5 +1,6 @@
 """Wherever folds are trained they become the same, and a worker that dies costs its fold's time alone."""
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,12 @@ from stages.running.history import Observer
 from stages.train import Backbone, train
 from tests.toys import TOY, ToyParams, toy_dataset
 
+pytestmark = [
+    # Ray leaves it to the garbage collector to close the pipes of processes that it has killed,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # and begins processes in a way that JAX warns of, where another test has imported that.
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+]
 PARALLEL = {"process": process.run, "ray": on_ray.run}
 
 
@@ -87,6 +94,8 @@ def cluster() -> Iterator[Cluster]:
     yield found
     ray.shutdown()
     found.shutdown()
+    del found
+    gc.collect()  # while the warnings of what it closes are ignored
 
 
 @pytest.fixture(params=PARALLEL)
