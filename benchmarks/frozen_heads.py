@@ -6,8 +6,7 @@
 Trains the heads on synthetic features, the three ways in turn in every round, and prints the median seconds of each,
 the median and the range over the rounds of their ratios, and the largest difference between the heads trained together
 and alone. With --whole it is `fit_folds` on random images of 32 x 32 pixels, whose features by that architecture are
-computed once before: reading the images and finding their features count, too. Seconds are of processor time on a CPU,
-which other programs disturb less than the clock; on a GPU the clock's. Threads: OMP_NUM_THREADS.
+computed once before: reading the images and finding their features count, too. Threads: OMP_NUM_THREADS.
 """
 
 import argparse
@@ -66,11 +65,10 @@ def apart(rows: heads.Rows, folds: int, steps: int) -> np.ndarray:
     return np.concatenate([heads.train(part, [-1], decays, steps, lambda *_: None)[0] for part in parts])
 
 
-def seconds(run: Callable[[], object], where: torch.device) -> float:
-    clock = time.perf_counter if where.type == "cuda" else time.process_time
-    started = clock()
+def seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
     run()
-    return clock() - started
+    return time.perf_counter() - started
 
 
 def whole(architecture: str, n: int, classes: int, steps: int) -> dict[str, Callable[[], None]]:
@@ -99,21 +97,21 @@ def main() -> None:
     if given.whole:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["FOLDSTACK_SCRATCH"] = folder
-            measure(whole(given.whole, given.rows, given.classes, given.steps), given.rounds, where)
+            measure(whole(given.whole, given.rows, given.classes, given.steps), given.rounds)
         return
     rows = synthetic(given.rows, given.width, given.classes, where)
     ways = {f"K = {folds}": partial(together, rows, folds, given.steps) for folds in (FEW, MANY)}
     single = partial(apart, rows, MANY, given.steps)
-    measure({**ways, f"{MANY} on their own": single}, given.rounds, where)
+    measure({**ways, f"{MANY} on their own": single}, given.rounds)
     difference = np.abs(together(rows, MANY, given.steps) - single()).max()
     print(f"largest difference of a weight, together and alone: {difference:.1e}")
 
 
-def measure(ways: Mapping[str, Callable[[], object]], rounds: int, where: torch.device) -> None:
+def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> None:
     """Every way once to warm up, then in turn; ratios are of each way to the one before."""
     for run in ways.values():
         run()
-    times = [[seconds(run, where) for run in ways.values()] for _ in range(rounds)]
+    times = [[seconds(run) for run in ways.values()] for _ in range(rounds)]
     columns = dict(zip(ways, zip(*times, strict=True), strict=True))
     for name, values in columns.items():
         print(f"{name}: {statistics.median(values):.2f} s")

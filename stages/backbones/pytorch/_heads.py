@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,12 +31,16 @@ LINE_SEARCH = 2
 TINY = 1e-300
 """Keeps 0 / 0, where a head is at its optimum, from becoming NaN."""
 
+SMALLEST = torch.finfo(torch.float32).tiny
+"""The least probability of a row's label in the cross-entropy that is told."""
+
 
 @dataclass(frozen=True)
 class Chunk:
     """Some rows, and what the solver keeps of them."""
 
     features: Float32[Tensor, "c d"]
+    labels: Int64[Tensor, "f 1 c"]
     targets: Float32[Tensor, "k c"]
     """The labels, one-hot."""
     mask: Float32[Tensor, "f 1 c"]
@@ -46,9 +50,19 @@ class Chunk:
     """How the logits change along the direction."""
     rise: Float32[Tensor, "f 1 c"]
     """That of the label's logit."""
+    p: Float32[Tensor, "f k c"]
+    """The probabilities by `logits`."""
 
-    def products(self, weights: Float32[Tensor, "f k d"]) -> Float32[Tensor, "f k c"]:
-        return (weights.flatten(0, 1) @ self.features.T).view_as(self.logits)
+    def face(self, direction: Float32[Tensor, "f k d"]) -> None:
+        torch.mm(direction.flatten(0, 1), self.features.T, out=self.along.flatten(0, 1))
+        torch.gather(self.along, 1, self.labels, out=self.rise)
+
+    def go(self, length: Float32[Tensor, "f 1 1"]) -> Float32[Tensor, " f"]:
+        """That far along the direction. Returns these rows' part of each head's cross-entropy there."""
+        self.logits.addcmul_(length, self.along)
+        torch.softmax(self.logits, 1, out=self.p)
+        true = self.p.gather(1, self.labels)
+        return -(self.mask * true.clamp_min_(SMALLEST).log_()).sum((1, 2))
 
 
 def chunks(rows: Rows, held_out: Sequence[int], sizes: Sequence[float]) -> list[Chunk]:
@@ -60,7 +74,10 @@ def chunks(rows: Rows, held_out: Sequence[int], sizes: Sequence[float]) -> list[
         targets = functional.one_hot(labels, rows.classes).T.float().contiguous()
         mask = torch.stack([(fold != k) / n for k, n in zip(held_out, sizes, strict=True)])[:, None].float()
         logits = features.new_zeros(len(held_out), *targets.shape)
-        found.append(Chunk(features, targets, mask, logits, torch.zeros_like(logits), torch.zeros_like(mask)))
+        along, p = torch.zeros_like(logits), torch.full_like(logits, 1 / rows.classes)
+        found.append(
+            Chunk(features, labels.expand(len(mask), 1, -1), targets, mask, logits, along, torch.zeros_like(mask), p)
+        )
     return found
 
 
@@ -83,14 +100,18 @@ class Solver:
     def preconditioned(self, gradient: Tensor) -> Tensor:
         return torch.cholesky_solve(gradient.mT, self.factors).mT
 
-    def step(self) -> Float[Tensor, " f"]:
-        """To the lowest point along the direction, and a new direction. Returns each head's cross-entropy there."""
+    def step(self, *, last: bool = False) -> Float[Tensor, " f"]:
+        """To the lowest point along the direction, and a new direction but after the last step.
+
+        Returns each head's cross-entropy there.
+        """
         length = self.search()
         self.weights += length * self.direction
-        for chunk in self.chunks:
-            chunk.logits.addcmul_(length.float(), chunk.along)
+        loss = torch.stack([chunk.go(length.float()) for chunk in self.chunks]).sum(0)
+        if last:
+            return loss
         before, descent = self.gradient, self.descent
-        self.gradient, loss = self.slope()
+        self.gradient = self.slope()
         self.descent = self.preconditioned(self.gradient)
         kept = inner(self.descent, self.gradient - before) / inner(descent, before).clamp_min(TINY)
         self.direction = kept.clamp_min(0) * self.direction - self.descent
@@ -98,22 +119,19 @@ class Solver:
         self.direction = torch.where(uphill, -self.descent, self.direction)
         return loss
 
-    def slope(self) -> tuple[Tensor, Tensor]:
-        """Gradient [f, k, d] and mean cross-entropy [f] at the current weights."""
-        gradient, loss = self.penalty * self.weights, self.weights.new_zeros(len(self.weights))
+    def slope(self) -> Tensor:
+        """The gradient at the current weights, [f, k, d]."""
+        gradient = self.penalty * self.weights
         for chunk in self.chunks:
-            logs = chunk.logits.log_softmax(1)
-            loss -= (chunk.mask * (chunk.targets * logs).sum(1, keepdim=True)).sum((1, 2))
-            residual = logs.exp_().sub_(chunk.targets).mul_(chunk.mask)
+            residual = (chunk.p - chunk.targets).mul_(chunk.mask)
             gradient += (residual.flatten(0, 1) @ chunk.features).view_as(gradient)
-        return gradient, loss
+        return gradient
 
     def search(self) -> Tensor:
         """How far to go along the direction, [f, 1, 1], by Newton's method from zero; leaves its logits in `along`."""
         direction = self.direction.float()
         for chunk in self.chunks:
-            chunk.along.copy_(chunk.products(direction))
-            chunk.rise.copy_((chunk.along * chunk.targets).sum(1, keepdim=True))
+            chunk.face(direction)
         length = torch.zeros_like(self.weights[:, :1, :1])
         for _ in range(LINE_SEARCH):
             first, second = self.derivatives(length)
@@ -122,11 +140,13 @@ class Solver:
 
     def derivatives(self, length: Tensor) -> tuple[Tensor, Tensor]:
         """First and second derivative of each head's objective at that length, [f, 1, 1] each."""
+        here = not length.any()
         penalized = self.penalty * self.direction
         first = inner(penalized, self.weights + length * self.direction)
         second = inner(penalized, self.direction)
         for chunk in self.chunks:
-            weighted = torch.addcmul(chunk.logits, length.float(), chunk.along).softmax(1).mul_(chunk.along)
+            p = chunk.p if here else torch.addcmul(chunk.logits, length.float(), chunk.along).softmax(1)
+            weighted = p * chunk.along
             mean = weighted.sum(1, keepdim=True)
             square = weighted.mul_(chunk.along).sum(1, keepdim=True)
             first += inner(mean - chunk.rise, chunk.mask)
@@ -162,6 +182,6 @@ def train(
         decays.append(chosen_decay(rest, held, candidates))
     solver = Solver(rows, held_out, learned, decays)
     for step in range(1, steps + 1):
-        for head, loss in enumerate(solver.step().tolist()):
+        for head, loss in enumerate(solver.step(last=step == steps).tolist()):
             report(head, step, loss)
     return solver.weights.float().cpu().numpy(), decays

@@ -53,7 +53,9 @@ class Moments:
 
     def curvature(self, weight_decay: float) -> Float[Tensor, "d d"]:
         """The Hessian of the loss at zero, for one class, up to what all classes share."""
-        return self.second / (self.n * self.targets.shape[1]) + torch.diag(weight_decay * self.penalty)
+        curvature = self.second / (self.n * self.targets.shape[1])
+        curvature.diagonal().add_(weight_decay * self.penalty)
+        return curvature
 
 
 def moments(rows: Rows) -> dict[tuple[int, bool], Moments]:
@@ -78,13 +80,22 @@ def moments_of(rows: Rows, chosen: Int64[Tensor, " m"]) -> Moments:
 
 
 def chosen_decay(learned: Moments, held: Moments, candidates: Sequence[float]) -> float:
-    """The candidate whose ridge regression on `learned` has the least squared error on `held`; with a tie the largest.
+    """The candidate whose ridge regression on `learned` has the least squared error on `held`.
 
-    Ridge regression is the solver's first direction, and its error follows from the moments alone.
+    From the largest down, until the error rises. Ridge regression is the solver's first direction, and its error
+    follows from the moments alone.
     """
-    if len(candidates) == 1 or not held.n or not learned.n:
-        return max(candidates)
-    return min(sorted(candidates, reverse=True), key=lambda candidate: squared_error(learned, held, candidate))
+    best, *smaller = sorted(candidates, reverse=True)
+    if not smaller or not held.n or not learned.n:
+        return best
+    least = squared_error(learned, held, best)
+    for candidate in smaller:
+        error = squared_error(learned, held, candidate)
+        if error > least:
+            break
+        if error < least:
+            best, least = candidate, error
+    return best
 
 
 def squared_error(learned: Moments, held: Moments, weight_decay: float) -> float:
