@@ -142,6 +142,15 @@ def test_a_mistake_of_the_user_is_said_as_it_is_and_not_tried_again(
         list(parallel(numbers, {"wrong": wrong}, tmp_path, Heard()))
 
 
+def absent() -> np.ndarray:
+    raise UserError("data/images.npy is not there")
+
+
+def test_data_that_cannot_be_opened_is_said_as_it_is(parallel: executors.Executor, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^data/images.npy is not there$"):
+        list(parallel(absent, {"sum": partial(summed, 1)}, tmp_path, Heard()))
+
+
 def test_folds_of_a_dataset_are_trained_the_same_everywhere(parallel: executors.Executor, tmp_path: Path) -> None:
     toy_dataset(tmp_path / "data")
     for name, executor in {"inline": inline.run, "beside": parallel}.items():

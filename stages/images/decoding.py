@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from itertools import islice
 
+import loky
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -119,8 +120,7 @@ def share(pool: ProcessPoolExecutor, tasks: Iterator[Task], busy: int) -> Iterat
 
 def worker_count() -> int:
     """The cores this process may use, or what the environment says."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get(WORKERS, str(available))
+    wanted = os.environ.get(WORKERS, str(loky.cpu_count()))
     if not wanted.isdecimal() or int(wanted) < 1:
         raise UserError(f"environment: {WORKERS} is {wanted!r}; expected a whole number from 1")
     return int(wanted)

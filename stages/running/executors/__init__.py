@@ -14,10 +14,10 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from stages.running.errors import UserError
-from stages.running.history import Observer
+from stages.running.history import Observer, Row
 
 Data = TypeVar("Data")
 Task = Callable[[Data, Observer, Path], None]
@@ -38,6 +38,19 @@ class Executor(Protocol):
         Raises what a task raises, and UserError for a task whose workers died `ATTEMPTS` times.
         """
         ...
+
+
+class Told:
+    """The observer in a worker: hands on what it hears, as the name of a method and its arguments."""
+
+    def __init__(self, tell: Callable[[tuple[str, tuple[Any, ...]]], object]) -> None:
+        self.tell = tell
+
+    def progress(self, fold: int, images: float, note: str) -> None:
+        self.tell(("progress", (fold, images, note)))
+
+    def add(self, row: Row) -> None:
+        self.tell(("add", (row,)))
 
 
 def chosen() -> Executor:

@@ -5,6 +5,7 @@ task to the next. It ends when the process that began it does.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -14,37 +15,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import loky
 
 from stages.running import executors, scratch
-from stages.running.executors import Data, Task
-from stages.running.history import Observer, Row
+from stages.running.executors import Data, Task, Told
+from stages.running.history import Observer
 
 Queue = Any
 """A proxy of one that the manager's process keeps: its lock does not die with a worker that holds it."""
 
 
-class Told:
-    """The observer in a worker: passes on what it hears."""
-
-    def __init__(self, events: Queue) -> None:
-        self.events = events
-
-    def progress(self, fold: int, images: float, note: str) -> None:
-        self.events.put(("progress", (fold, images, note)))
-
-    def add(self, row: Row) -> None:
-        self.events.put(("add", (row,)))
-
-
 class Worker:
     """What a process keeps between two tasks."""
 
-    data: Any
+    load: Any
+    """Opens the data, once."""
     observer: Told
 
 
@@ -52,7 +40,8 @@ def begin(load: Callable[[], object], events: Queue, devices: Queue, parent: int
     """Runs first in each process, before any framework is imported."""
     os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     threading.Thread(target=end_with, args=[parent], daemon=True).start()
-    Worker.data, Worker.observer = load(), Told(events)
+    # What cannot be opened is an error of the task: one that is raised here would look like a worker that died.
+    Worker.load, Worker.observer = functools.cache(load), Told(events.put)
 
 
 def end_with(parent: int) -> None:
@@ -62,7 +51,7 @@ def end_with(parent: int) -> None:
 
 
 def do(task: Task[Any], folder: Path) -> None:
-    scratch.finished(folder, partial(task, Worker.data, Worker.observer))
+    scratch.finished(folder, functools.partial(task, Worker.load(), Worker.observer))
 
 
 def run(load: Callable[[], Data], tasks: Mapping[str, Task[Data]], place: Path, observer: Observer) -> Iterator[str]:

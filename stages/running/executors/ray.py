@@ -17,8 +17,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stages.running import executors, scratch
-from stages.running.executors import Data, Task
-from stages.running.history import Observer, Row
+from stages.running.executors import Data, Task, Told
+from stages.running.history import Observer
 
 Files = dict[str, bytes]
 """A folder's files by their path inside it."""
@@ -34,30 +34,17 @@ class Events:
     def __init__(self) -> None:
         self.kept: list[tuple[str, tuple[Any, ...]]] = []
 
-    def tell(self, method: str, *arguments: object) -> None:
-        self.kept.append((method, arguments))
+    def tell(self, event: tuple[str, tuple[Any, ...]]) -> None:
+        self.kept.append(event)
 
     def taken(self) -> list[tuple[str, tuple[Any, ...]]]:
         kept, self.kept = self.kept, []
         return kept
 
 
-class Told:
-    """The observer in a task: passes on what it hears."""
-
-    def __init__(self, events: Any) -> None:
-        self.events = events
-
-    def progress(self, fold: int, images: float, note: str) -> None:
-        self.events.tell.remote("progress", fold, images, note)
-
-    def add(self, row: Row) -> None:
-        self.events.tell.remote("add", row)
-
-
 def do(data: Any, task: Task[Any], events: Any) -> Files:
     with tempfile.TemporaryDirectory() as folder:
-        task(data, Told(events), Path(folder))
+        task(data, Told(events.tell.remote), Path(folder))
         paths = [path for path in Path(folder).rglob("*") if path.is_file()]
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
