@@ -34,7 +34,7 @@ TOYS: dict[str, dict[str, Any]] = {
     "pytorch/speedrun": {"epochs": 6, "batch_size": 32, "widths": [8, 16, 16]},
     "pytorch/speedrun, residual": {
         "body": "resnet",
-        "widths": [8, 16],
+        "widths": [16, 16],
         "depth": 1,
         "activation": "relu",
         "optimizer": "sgd",

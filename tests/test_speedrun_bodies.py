@@ -15,7 +15,7 @@ from stages.backbones.pytorch._speedrun_updates import Updates
 from stages.running.errors import UserError
 from tests.contract import toy_set
 
-RESNET = {"body": "resnet", "widths": [8, 16], "depth": 1}
+RESNET = {"body": "resnet", "widths": [16, 16], "depth": 1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 LENGTH = {"steps": 4, "per_epoch": 2}
 EVERYTHING = {
@@ -59,7 +59,7 @@ def trained(folder, seed=0, **changes):
 
 def small_resnet():
     torch.manual_seed(0)
-    return ResNet(3, 4, 2, [8, 8], 1, "relu", 1.0)
+    return ResNet(3, 4, 2, [16, 16], 1, "relu", 1.0)
 
 
 def stepped(network, updates, steps=1):
@@ -213,7 +213,8 @@ def test_sgd_decays_filters_and_head_and_neither_biases_nor_normalisation():
         ({**SGD, "filter_lr": 0.1}, "filter_lr has no effect with optimizer sgd"),
         ({**RESNET, "first_bias_epochs": 1}, "first_bias_epochs has no effect with body resnet"),
         ({"first_width": 16}, "first_width has no effect with whiten true"),
-        ({"body": "resnet", "widths": [12]}, "expected multiples of 8"),
+        ({"body": "resnet", "widths": [20]}, "expected multiples of 8 from 16 on"),
+        ({"body": "resnet", "widths": [8, 16]}, "expected multiples of 8 from 16 on"),
         ({"schedule": "plateau"}, "expected constant, cosine, one_cycle or step"),
     ],
 )

@@ -17,7 +17,9 @@ from stages.running.errors import UserError
 from stages.training import growing, losses, validation
 
 REPORTS = 20
-"""Reports on the way to each whole epoch, at most: reading a loss waits for the device."""
+"""Reports on the way to each whole epoch, at most."""
+AHEAD = 16
+"""Steps that the device may lie behind: it never waits for Python, and batches do not pile up in memory."""
 
 
 @dataclass
@@ -69,8 +71,10 @@ class Training:
             state, total, accuracy = self.step(state, self.task, *batch, number, rate, size=size)
             said.append((total, accuracy))
             number += 1
+            known = said[:-AHEAD]
+            jax.block_until_ready(known[-1:])
             if done % -(-self.steps // REPORTS) == 0 and done < self.steps:
-                self.report(epoch + done / self.steps, summary(said, rate))
+                self.report(epoch + done / self.steps, summary(known, rate))
         values = summary(said, rate)
         if not np.isfinite(values["train_loss"]):
             raise UserError(f"epoch {epoch + 1}: the loss is {values['train_loss']}; lower learning_rate")
@@ -89,6 +93,9 @@ class Training:
 
 
 def summary(said: list[tuple[jax.Array, jax.Array]], rate: float) -> dict[str, float]:
+    """Means of the steps that are done, and the present rate."""
+    if not said:
+        return {"learning_rate": rate}
     total, accuracy = np.mean(np.array(said, np.float64), axis=0)
     return {"train_loss": float(total), "train_accuracy": float(accuracy), "learning_rate": rate}
 

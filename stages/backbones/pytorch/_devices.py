@@ -4,6 +4,7 @@ The device comes from the environment and changes no parameter; the number forma
 """
 
 import ctypes
+import functools
 import math
 import os
 import platform
@@ -73,10 +74,11 @@ def keep_memory() -> None:
 def seeded(seed: int, where: torch.device) -> torch.Generator:
     """Seed the global generators (layer initialisation, dropout) and return one for batches and augmentation.
 
-    On a CPU equal seeds then give equal bits for an equal number of threads; a GPU may differ in the last ones.
+    On a CPU equal seeds then give equal bits for an equal number of threads; a GPU may differ in the last ones, as
+    cuDNN tries there which of its deterministic algorithms is fastest.
     """
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = True
     return torch.Generator(where).manual_seed(seed)
 
@@ -105,21 +107,47 @@ class Pixels:
 def on_device(images: TrainingImages, labels: Labels, where: torch.device) -> tuple[Pixels, Tensor]:
     """The images for training on that device, copied there if they take at most half of its free memory; int64 [n]."""
     source, rows = (images.source, images.rows) if isinstance(images, ImageRows) else (images, np.arange(len(images)))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        whole = torch.from_numpy(source)
-    places = torch.from_numpy(rows)
-    if where.type == "cuda" and math.prod(images.shape) <= torch.cuda.mem_get_info(where)[0] // 2:
-        whole, places = on_gpu(whole, places, where), torch.arange(len(rows))
+    whole, places = None, torch.from_numpy(rows)
+    if where.type == "cuda":
+        whole = kept(source, where)
+        if whole is None and math.prod(images.shape) <= room(where):
+            whole, places = copied(source, rows, where), torch.arange(len(rows))
+    whole = as_tensor(source) if whole is None else whole
     return Pixels(whole.permute(0, 3, 1, 2), places.to(where)), torch.from_numpy(labels).to(where)
 
 
-def on_gpu(whole: Tensor, rows: Tensor, where: torch.device) -> Tensor:
-    """Those rows copied to the GPU, a chunk at a time."""
-    copied = torch.empty((len(rows), *whole.shape[1:]), dtype=whole.dtype, device=where)
+def kept(source: np.ndarray, where: torch.device) -> Tensor | None:
+    """All images on the device, copied once: other folds train on rows of the same array. None where room lacks."""
+    key = id(source), where
+    if key not in _kept:
+        _kept.clear()
+        if source.nbytes > room(where):
+            return None
+        _kept[key] = source, copied(source, np.arange(len(source)), where)
+    return _kept[key][1]
+
+
+_kept: dict[tuple[int, torch.device], tuple[np.ndarray, Tensor]] = {}
+"""The array that was copied last, which keeps its number, and its copy."""
+
+
+def room(where: torch.device) -> int:
+    """Bytes that images may take there."""
+    return torch.cuda.mem_get_info(where)[0] // 2
+
+
+def copied(source: np.ndarray, rows: np.ndarray, where: torch.device) -> Tensor:
+    """Those rows on the device, copied a chunk at a time."""
+    result = torch.empty((len(rows), *source.shape[1:]), dtype=torch.uint8, device=where)
     for start in range(0, len(rows), CHUNK):
-        copied[start : start + CHUNK] = whole[rows[start : start + CHUNK]].to(where)
-    return copied
+        result[start : start + CHUNK] = as_tensor(source[rows[start : start + CHUNK]]).to(where)
+    return result
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(images)
 
 
 def batch_on_device(images: Images, where: torch.device) -> Tensor:
@@ -129,9 +157,19 @@ def batch_on_device(images: Images, where: torch.device) -> Tensor:
 
 def normalized(pixels: Tensor, mean: list[float], deviation: list[float], kind: torch.dtype) -> Tensor:
     """Pixels 0 to 255, [n, 3, h, w], to zero mean and unit deviation per channel in `kind`; the memory format stays."""
-    scale = torch.tensor([1 / (255 * value) for value in deviation], device=pixels.device).view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, deviation, strict=True)], device=pixels.device).view(1, 3, 1, 1)
+    scale, shift = scale_and_shift(tuple(mean), tuple(deviation), pixels.device)
     return (pixels.float() * scale - shift).to(kind)
+
+
+@functools.lru_cache
+def scale_and_shift(
+    mean: tuple[float, ...], deviation: tuple[float, ...], where: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What `normalized` multiplies by and subtracts, [1, 3, 1, 1] each; kept, as copying to a GPU waits for it."""
+    with torch.inference_mode(mode=False):
+        scale = torch.tensor([1 / (255 * value) for value in deviation], device=where).view(1, 3, 1, 1)
+        shift = torch.tensor([m / s for m, s in zip(mean, deviation, strict=True)], device=where).view(1, 3, 1, 1)
+    return scale, shift
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

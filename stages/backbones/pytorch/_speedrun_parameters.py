@@ -58,14 +58,19 @@ class Params(Loss):
     )
     first_bias_epochs: float = Field(3, ge=0, description="epochs in which the first layer's biases are trained")
     precision: Precision = Field("auto", description="bfloat16 where the hardware multiplies it, else float32")
+    compiled: bool | None = Field(None, description="compile the network once for all folds; null: on a GPU")
     views: Views = Field("flip", description="averaged when predicting: 1, 2 or 6")
+    sure: float = Field(
+        0, ge=0, le=1, description="images whose likeliest class is less probable get all 6 views; 0: none does"
+    )
 
     @model_validator(mode="after")
     def fits_together(self) -> "Params":
         if isinstance(self.schedule, Plateau):
             raise UserError("schedule plateau; expected constant, cosine, one_cycle or step, or null")
-        if self.body == "resnet" and any(width % 8 for width in self.widths):
-            raise UserError(f"widths {self.widths}; expected multiples of 8 with body resnet")
+        # Below 16, oneDNN writes past its memory where a stage begins: github.com/uxlfoundation/oneDNN/issues/6035.
+        if self.body == "resnet" and any(width % 8 or width < 16 for width in self.widths):
+            raise UserError(f"widths {self.widths}; expected multiples of 8 from 16 on with body resnet")
         for choice, name in (("optimizer", self.optimizer), ("body", self.body), ("whiten", self.whiten)):
             for unused in UNUSED[choice, name]:
                 if getattr(self, unused) != type(self).model_fields[unused].default:
@@ -99,6 +104,11 @@ class Settings(Block):
     deviation: list[float]
     height: int
     width: int
+
+    @property
+    def architecture(self) -> str:
+        """Equal for networks that differ in nothing but their weights."""
+        return f"{(self.classes, self.first, self.height, self.width)} {self.params.model_dump_json()}"
 
     @property
     def logit_scale(self) -> float:

@@ -10,8 +10,10 @@ from torchvision.transforms import v2 as torchvision
 
 from stages.backbones import Report
 from stages.backbones.pytorch import _augmentation as augmentation
+from stages.backbones.pytorch import _compiled as compiled
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._changes import changer
+from stages.backbones.pytorch._compiled import Forward
 from stages.backbones.pytorch._losses import Objective, objective
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_updates import Updates
@@ -33,6 +35,9 @@ class Training:
         generator: torch.Generator,
     ) -> None:
         self.network, self.settings, self.params = network, settings, settings.params
+        self.forward: Forward = network
+        if compiled.wanted(self.params.compiled, targets.device):
+            self.network, self.forward = compiled.reused(network, settings.architecture)
         self.pixels, self.targets, self.generator = pixels, targets, generator
         self.kind = devices.dtype(self.params.precision, targets.device)
         self.per_epoch = devices.batch_count(len(targets), self.params.batch_size)
@@ -44,7 +49,7 @@ class Training:
         self.change = changer(self.params.augmentation, self.whole) if self.params.augmentation else None
         self.mix = mixer(self.params, settings.classes)
         self.loss = summed_loss(self.params, targets)
-        self.updates = Updates(network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
+        self.updates = Updates(self.network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
 
     def run(self, report: Report) -> nn.Module:
         """Every epoch; the last may be a part of one. Returns the network to keep."""
@@ -84,7 +89,7 @@ class Training:
         if self.mix is not None:
             inputs, mixed = self.mix(inputs, targets)
         with torch.autocast(self.targets.device.type, torch.bfloat16, enabled=self.kind == torch.bfloat16):
-            logits = self.network(inputs)
+            logits = self.forward(inputs)
         loss = self.loss(logits, mixed)
         self.updates.apply(loss, len(rows))
         return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])

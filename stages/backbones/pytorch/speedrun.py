@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.backbones import Predict, Report
@@ -106,14 +106,24 @@ def built(settings: Settings, where: torch.device) -> Network | ResNet:
 
 @torch.inference_mode()
 def log_probabilities(network: nn.Module, images: Images, settings: Settings, where: torch.device) -> LogProbabilities:
-    """Log-probabilities of one batch: logits averaged over the views, normalised in float32."""
-    kind = devices.dtype(settings.params.precision, where)
-    pixels, rows = devices.batch_on_device(images, where), torch.arange(len(images), device=where)
-    logits = torch.zeros(len(images), settings.classes, device=where)
-    for weight, down, right, mirrored in augmentation.VIEWS[settings.params.views]:
+    """Log-probabilities of one batch, in float32; those of images that the network is not sure of by all views."""
+    pixels, params = devices.batch_on_device(images, where), settings.params
+    found = averaged(network, pixels, torch.arange(len(images), device=where), params.views, settings)
+    if params.sure:
+        unsure = torch.nonzero(found.amax(1).exp() < params.sure).flatten()
+        if len(unsure):
+            found[unsure] = averaged(network, pixels, unsure, "flip_translate", settings)
+    return found.cpu().numpy()
+
+
+def averaged(network: nn.Module, pixels: Tensor, rows: Tensor, views: augmentation.Views, settings: Settings) -> Tensor:
+    """Log-probabilities [b, classes] of these rows of the pixels: logits averaged over the views, then normalised."""
+    kind = devices.dtype(settings.params.precision, pixels.device)
+    logits = torch.zeros(len(rows), settings.classes, device=pixels.device)
+    for weight, down, right, mirrored in augmentation.VIEWS[views]:
         moved = [torch.full_like(rows, value) for value in (down, right, mirrored)]
         batch = augmentation.views(pixels, rows, moved[0], moved[1], moved[2].bool())
         batch = devices.normalized(batch, settings.mean, settings.deviation, kind)
-        with torch.autocast(where.type, torch.bfloat16, enabled=kind == torch.bfloat16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=kind == torch.bfloat16):
             logits += weight * network(batch)
-    return functional.log_softmax(logits, dim=1).cpu().numpy()
+    return functional.log_softmax(logits, dim=1)

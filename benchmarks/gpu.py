@@ -1,0 +1,168 @@
+"""A whole job on a GPU, stage by stage without DVC, then the training throughput: what `make bench-gpu` runs.
+
+    make bench-gpu                                     # profiles/cifar10-gpu.yaml
+    make bench-gpu ARGS="--set data.path=/data/cifar-10-batches-bin"
+    make bench-gpu ARGS=--rehearse                     # digits, tiny networks, one epoch: minutes on a CPU
+
+Stops after --minutes, nine unless said otherwise, and goes on where it stopped when it is called again: stages that are
+done and folds that are trained are not run again. All that it needs for that lies in --folder, which may be carried to
+another machine. At the end it prints the scores, with the seconds of each stage, interruptions and start-ups included.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from stages import backbones
+from stages.running import parameters
+from stages.running.command import command
+from stages.running.errors import UserError
+from tuning.paths import replaced
+
+ROOT = Path(__file__).parents[1]
+REHEARSAL = {"data.source": "digits", "data.image_size": 16}
+"""What makes a job small, beside one epoch of narrow networks."""
+
+
+class Run:
+    """The steps of one job in their own folder: what is done, and the seconds that each has taken so far."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.end = folder, time.monotonic() + 60 * minutes
+        self.record = folder / "steps.json"
+        known = json.loads(self.record.read_text(encoding="utf-8")) if self.record.exists() else {}
+        self.seconds: dict[str, float] = known.get("seconds", {})
+        self.done: list[str] = known.get("done", [])
+
+    def step(self, name: str, words: Sequence[str]) -> bool:
+        """Run `python -m <words>` unless that is done; false if the time is up. Raises UserError if it fails."""
+        if name in self.done:
+            return True
+        left = self.end - time.monotonic()
+        if left <= 0:
+            return False
+        print(f"{name} ...", flush=True)
+        start, process = (
+            time.monotonic(),
+            subprocess.Popen([sys.executable, "-m", *words], cwd=self.folder, env=self.environment),
+        )
+        try:
+            failed = process.wait(left)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            failed = None
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 2)
+        if failed == 0:
+            self.done.append(name)
+        known = {"seconds": self.seconds, "done": self.done}
+        self.record.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        if failed:
+            raise UserError(f"{name} failed with exit code {failed}; once that is mended, call this again to go on")
+        return failed == 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "FOLDSTACK_SCRATCH": str(self.folder / "scratch")}
+
+
+def steps(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Name and command of each step of a job with these backbones."""
+    yield "split", ["stages.split"]
+    for name in names:
+        yield f"train {name}", ["stages.train", name]
+        yield f"export {name}", ["stages.export", name]
+    for stage in ("stack", "evaluate", "report"):
+        yield stage, [f"stages.{stage}"]
+
+
+def job(content: Mapping[str, Any], changes: Sequence[str], *, rehearse: bool) -> dict[str, Any]:
+    """The parameters as they are to be run; `changes` are NAME=VALUE with dotted names and values in YAML."""
+    found = dict(content)
+    if rehearse:
+        for path, value in REHEARSAL.items():
+            found = replaced(found, path, value, place="--rehearse")
+        for name, block in backbones.blocks(found).items():
+            found["backbones"][name] = narrowed(block) | {"epochs": 1}
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--set: got {change!r}; expected NAME=VALUE, such as data.path=/data/cifar10")
+        found = replaced(found, path, yaml.safe_load(value), place=f"--set {path}")
+    return found
+
+
+def narrowed(value: Any, key: str = "") -> Any:
+    """The same parameters with an eighth of the channels, but not below 16."""
+    if isinstance(value, dict):
+        return {name: narrowed(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [narrowed(inner, key) for inner in value]
+    return max(16, value // 8) if key in ("widths", "conv") else value
+
+
+def begin(folder: Path, content: Mapping[str, Any]) -> None:
+    """Put the parameters there. Raises UserError if another job was begun in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "params.yaml"
+    if path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) != content:
+        raise UserError(f"{folder} holds a job with other parameters; expected the same, or another --folder")
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+    code = folder / "stages"  # stages look for their code where they run; a link that was carried here leads nowhere
+    code.unlink(missing_ok=True)
+    code.symlink_to(ROOT / "stages")
+
+
+def table(folder: Path, seconds: Mapping[str, float]) -> pd.DataFrame:
+    """A row for each backbone and one for the stack: scores on the test set, seconds, share of the device's peak."""
+    scores = pd.read_csv(folder / "metrics/backbones.csv").set_index("backbone")
+    rows = {}
+    for name, score in scores.iterrows():
+        row: dict[str, Any] = {
+            "macro-F1": f"{100 * score['macro_f1']:.2f} %",
+            "interval": f"{100 * score['macro_f1_low']:.2f} to {100 * score['macro_f1_high']:.2f} %",
+            "log-loss": f"{score['log_loss']:.4f}",
+        }
+        if name != "stack":
+            history = pd.read_csv(folder / f"metrics/history/{name}.csv")
+            share = history["peak_share"].median() if "peak_share" in history else float("nan")
+            row |= {
+                "training, s": seconds[f"train {name}"],
+                "predicting, s": seconds[f"export {name}"],
+                "share of peak": f"{100 * share:.1f} %",
+            }
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--params", type=Path, default=ROOT / "profiles/cifar10-gpu.yaml")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to change, as YAML")
+    parser.add_argument("--rehearse", action="store_true", help="one epoch of tiny networks on digits")
+    parser.add_argument("--folder", type=Path, default=None, help="where everything lies (scratch/bench-gpu)")
+    parser.add_argument("--minutes", type=float, default=9, help="stop after this time; the next call goes on (9)")
+    given = parser.parse_args()
+    content = job(parameters.read(given.params), given.set, rehearse=given.rehearse)
+    folder = (given.folder or Path("bench-gpu-rehearsal" if given.rehearse else "bench-gpu")).resolve()
+    begin(folder, content)
+    run = Run(folder, given.minutes)
+    if not all(run.step(*step) for step in steps(list(backbones.blocks(content)))):
+        print(f"stopped after {given.minutes:g} minutes; call this again to go on")
+        return
+    print(f"\n{sum(run.seconds.values()):.0f} s in all stages\n")
+    print(table(folder, run.seconds).to_markdown())
+
+
+if __name__ == "__main__":
+    main()
