@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check format lock clean
+.PHONY: help setup repro test check bench format lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: setup ## Check format, lint and types
 	ruff format --check .
 	ruff check .
 	pyright
+
+bench: setup ## Measure all benchmarks anew into docs/benchmarks.md; BENCHMARKS='split folds' measures some
+	python -m benchmarks $(BENCHMARKS)
 
 format: setup ## Format, and mend what the linter can
 	ruff format .

@@ -1,1 +1,1 @@
-"""Measurements run by hand, `python -m benchmarks.<name>` from the root. No stage and no test imports them."""
+"""Measurements: `python -m benchmarks` for docs/benchmarks.md, `python -m benchmarks.<name>` for one by hand."""

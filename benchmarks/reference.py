@@ -13,7 +13,6 @@ import argparse
 import datetime
 import hashlib
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
+from benchmarks.machine import commit, device
 from stages import backbones
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import TEST, Dataset
@@ -103,26 +103,6 @@ def measure(dataset: Dataset, name: str, block: Mapping[str, Any], seed: int) ->
 def digest(block: Mapping[str, Any]) -> str:
     """What changes when a parameter does."""
     return hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def commit() -> str:
-    """That of the code, marked where its files have changed since; those of the job always have."""
-    answers = [
-        subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-        for words in (["describe", "--always"], ["status", "--porcelain", "stages", "benchmarks"])
-    ]
-    return answers[0] + ("-dirty" if answers[1] else "")
-
-
-def device() -> str:
-    """The GPU's name, else the processor's."""
-    try:
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-        models = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
-        return f"{len(models)} cores of {models[0]}" if models else platform.processor()
 
 
 def known(table: Path) -> pd.DataFrame:

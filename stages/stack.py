@@ -73,6 +73,12 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
     return [path.stem for path in strangers]
 
 
+def stacked(index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]) -> Stack:
+    """The members' out-of-fold log-probabilities. Every backbone's table is checked, and none is kept in memory."""
+    predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
+    return side_by_side(predictions, members)[0]
+
+
 def compose(
     stack: Stack,
     labels: Labels,
@@ -120,8 +126,7 @@ def main() -> None:
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    stack, _ = side_by_side(predictions, members)
+    stack = stacked(index, classes, backbones, members)
     labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
     train = folds >= 0
     ensemble, candidates, choice = compose(

@@ -18,7 +18,7 @@ def temperature(log_p: LogScores, labels: Labels) -> float:
 
     Dividing by it is a pool of one backbone, and as convex.
     """
-    stack = log_p[:, None, :].astype(np.float64)
+    stack = log_p[:, None, :].astype(np.float64, copy=False)
     weights = pools.minimise(stack, labels, centre=pools.same(stack), precision=pools.PRECISION, shared=True)
     return float(np.clip(1 / max(weights[0, 0], 1 / RANGE[1]), *RANGE))
 

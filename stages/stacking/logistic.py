@@ -54,7 +54,8 @@ def logistic(stack: Stack, labels: Labels, seed: int) -> Logistic:
     n, _, k = stack.shape
     features = stack.reshape(n, -1)
     centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    scaled = (features - centre) / scale
+    scaled = features - centre
+    scaled /= scale  # in place: of a million rows a copy takes 0.4 GB
     fitted = regress(scaled, labels, strength(scaled, labels, k, seed), k)
     coefficients = fitted.coefficients / scale[:, None]
     return Logistic(coefficients, fitted.intercepts - centre @ coefficients)

@@ -14,12 +14,9 @@ from scipy.optimize import Bounds, minimize
 
 from stages.images.arrays import Labels, Stack
 from stages.stacking import scores
-from stages.stacking.log_space import LogScores, log_losses, normalise
+from stages.stacking.log_space import BLOCK, LogScores, log_losses, normalise
 
 Weights = Float64[np.ndarray, "m k"]
-
-BLOCK = 8_192
-"""Rows worked on at a time, so that what passes between two operations stays in the processor's cache."""
 
 GREEDY_STEPS = 25
 """Members that greedy selection draws at most: weights are then multiples of about 0.04."""

@@ -1,0 +1,155 @@
+"""Where the time of `dvc repro` goes: the share that is not training, by stage.
+
+    python -m benchmarks.orchestration --params profiles/cifar10-cpu.yaml --set data.path=/path/to/cifar-10
+
+One real `dvc repro` from nothing, of what is committed, in a temporary clone with a scratch folder of its own. The
+seconds of each stage's command are read off its process every 100 ms. Training is the sum of the last `seconds` of
+every fold in metrics/history; folds that pytorch/frozen trains in one pass count once. Imports are what a process takes
+that imports the same modules and ends, measured afterwards; work is what is left of the command: splitting, predicting,
+stacking, evaluating, loading, saving. The rest is DVC: its start, and hashing and caching.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import yaml
+
+from benchmarks import processes
+from stages.running import history, parameters
+from stages.running.command import command
+from stages.running.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+IMPORT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+ROUNDS, INTERVAL = 3, 0.1
+"""Of the imports; seconds between two looks at the processes."""
+
+
+def clone(folder: Path, content: Mapping[str, Any]) -> None:
+    """What is committed, with other parameters, and nothing run."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+
+
+def changed(content: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The parameters after `data.path=value` and the like, values as YAML."""
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        place, *path = reversed(name.split("."))
+        block = content
+        for part in reversed(path):
+            block = block.setdefault(part, {})
+        if not found:
+            raise UserError(f"--set: got {setting!r}; expected NAME=VALUE")
+        block[place] = yaml.safe_load(value)
+    return content
+
+
+def repro(folder: Path, environment: Mapping[str, str]) -> tuple[float, dict[str, float]]:
+    """Seconds of `dvc repro` and of each stage's command in it."""
+    start, seen = time.perf_counter(), {}
+    with subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, stdout=sys.stderr) as process:
+        parent = psutil.Process(process.pid)
+        while process.poll() is None:
+            for child in processes.tree(parent):
+                name = stage(child)
+                if name:
+                    seen.setdefault(name, []).append(time.perf_counter())
+            time.sleep(INTERVAL)
+    if process.returncode:
+        raise UserError("dvc repro failed")
+    return time.perf_counter() - start, {name: max(times) - min(times) for name, times in seen.items()}
+
+
+def stage(process: psutil.Process) -> str | None:
+    """The name of the stage whose command this is."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return None
+    found = re.search(r"^\S*python\S* -m stages\.(\w+)(?: (\S+))?$", " ".join(words))
+    return "@".join(part for part in found.groups() if part) if found else None
+
+
+def training(folder: Path, name: str, seconds: float) -> float:
+    """Of one stage's command: what its folds took, once where they were trained together."""
+    step, _, backbone = name.partition("@")
+    if step != "train":
+        return 0.0
+    last = {row["fold"]: row["seconds"] for row in history.read(folder / f"metrics/history/{backbone}.csv")}
+    return sum(last.values()) if sum(last.values()) <= seconds else max(last.values())
+
+
+def imports(folder: Path, name: str, content: Mapping[str, Any], environment: Mapping[str, str]) -> float:
+    """Seconds of a process that imports what a stage does."""
+    step, _, backbone = name.partition("@")
+    modules = [f"stages.{step}"]
+    if backbone:
+        modules.append("stages.backbones.{framework}.{recipe}".format(**content["backbones"][backbone]))
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", IMPORT, *modules], cwd=folder, env=environment, check=True)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def measure(folder: Path, content: Mapping[str, Any], environment: Mapping[str, str]) -> pd.DataFrame:
+    """Seconds by stage, in the order in which they ran, then DVC's own and the sum."""
+    total, commands = repro(folder, environment)
+    rows = []
+    for name, seconds in commands.items():
+        trained, imported = training(folder, name, seconds), imports(folder, name, content, environment)
+        parts = {"training": trained, "imports": imported, "work": seconds - trained - imported}
+        rows.append({"stage": name, "command": seconds, **parts, "DVC": 0.0})
+    rows.append({"stage": "DVC", "command": 0.0, "DVC": total - sum(commands.values())})
+    table = pd.DataFrame(rows).fillna(0.0).set_index("stage")
+    table.loc["all"] = table.sum()
+    return table
+
+
+def show(table: pd.DataFrame) -> None:
+    """The table, and the shares in a sentence."""
+    print(table.round(1).to_markdown())
+    total = table.loc["all", ["command", "DVC"]].sum()
+    shares = {name: table.loc["all", name] / total for name in ("training", "work", "imports", "DVC")}
+    words = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    print(f"\nOf {total:.1f} s (n = 1): {words}; {1 - shares['training']:.1%} is not training.")
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="such as data.path=/path, as YAML")
+    given = parser.parse_args()
+    content = changed(parameters.read(given.params), given.set)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "clone"
+        clone(folder, content)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": path, "FOLDSTACK_SCRATCH": str(Path(place) / "scratch"), "FOLDSTACK_EXECUTOR": "inline"}
+        table = measure(folder, content, os.environ | own | {"DVC_NO_ANALYTICS": "1"})
+    print(f"{given.params}" + (f" with {json.dumps(given.set)}" if given.set else "") + ", seconds:\n")
+    show(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What of the benchmarks is logic; none is timed here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as runner
+from benchmarks import processes, results
+from benchmarks.orchestration import changed
+from stages.running.errors import UserError
+
+PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
+HOLD = "import subprocess, sys, time; held = bytearray(b'x') * {size}; {then}; time.sleep(1)"
+
+
+def test_a_result_replaces_that_of_its_machine_and_leaves_all_others(tmp_path: Path) -> None:
+    page, names = tmp_path / "page.md", list(runner.PACKAGES)
+    results.write(page, names, "split", "small", "first")
+    assert page.read_text().count("Not measured yet.") == len(names) - 1
+    results.write(page, names, "split", "large", "on another machine")
+    results.write(page, names, "folds", "small", "| a |\n| --- |\n| 1 |\n\nand a sentence")
+    results.write(page, names, "split", "small", "second")
+    found = results.read(page)
+    assert found["split"] == {"small": "second", "large": "on another machine"}
+    assert found["folds"] == {"small": "| a |\n| --- |\n| 1 |\n\nand a sentence"}
+    assert found["throughput"] == {}
+
+
+def test_the_page_in_the_repository_is_as_the_code_writes_it() -> None:
+    assert PAGE.read_text() == results.page(runner.PACKAGES, results.read(PAGE))
+
+
+@pytest.mark.parametrize("name", runner.PACKAGES)
+def test_every_benchmark_is_described_by_its_docstring(name: str) -> None:
+    assert f"python -m benchmarks.{name}" in results.docstring(name)
+
+
+def test_an_unknown_benchmark_is_refused_with_the_closest_name() -> None:
+    with pytest.raises(UserError, match="there is no benchmark 'splitt'; did you mean 'split'"):
+        runner.chosen(["folds", "splitt"])
+
+
+def test_named_benchmarks_run_in_their_own_order() -> None:
+    assert runner.chosen(["folds", "stacking"]) == ["stacking", "folds"]
+    assert runner.chosen([]) == list(runner.PACKAGES)
+
+
+def test_peak_memory_adds_a_process_and_its_child() -> None:
+    child = HOLD.format(size=100_000_000, then="0")
+    parent = HOLD.format(size=200_000_000, then=f"subprocess.run([sys.executable, '-c', {child!r}])")
+    assert 0.3 < processes.peak_memory([sys.executable, "-c", parent]) < 0.4
+
+
+def test_a_command_that_fails_has_no_peak_memory() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        processes.peak_memory([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_settings_change_parameters_at_any_depth() -> None:
+    content = {"data": {"path": "data/raw", "image_size": 32}}
+    settings = ["data.path=/images", "split.folds=5"]
+    assert changed(content, settings) == {"data": {"path": "/images", "image_size": 32}, "split": {"folds": 5}}
+    with pytest.raises(UserError, match="expected NAME=VALUE"):
+        changed({}, ["seed"])
