@@ -1,5 +1,6 @@
 """The floating-point operations of a network's training steps in PyTorch, and the peak of its device."""
 
+import copy
 import functools
 from collections.abc import Hashable
 from typing import Any
@@ -41,15 +42,15 @@ class Steps(Operations):
 def operations(network: nn.Module, size: Size) -> float | None:
     """Floating-point operations of one image, forward and backward, for what requires a gradient now.
 
-    Nothing is computed: weights and image have a shape and no values. None for a network that does not work so.
+    A copy without values does it: nothing is computed, and the network is left alone. None for one that needs values.
     """
     images = 2  # one would be too few for batch normalisation
-    tensors = {name: shape_of(each) for name, each in [*network.named_parameters(), *network.named_buffers()]}
+    shapes = {id(each): shape_of(each) for each in [*network.parameters(), *network.buffers()]}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: both})
     try:
+        bare = copy.deepcopy(network, shapes)
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), counter:
-            inputs = torch.empty(images, 3, *size, device="meta")
-            torch.func.functional_call(network, tensors, inputs).sum().backward()
+            bare(torch.empty(images, 3, *size, device="meta")).sum().backward()
     except RuntimeError:
         return None
     return counter.get_total_flops() / images

@@ -46,7 +46,7 @@ class Training:
         self.mix = mixer(self.params, settings.classes)
         self.loss = summed_loss(self.params, targets)
         self.updates = Updates(network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
-        self.operations = Steps(network, self.kind, targets.device)
+        self.operations = Steps(self.network, self.kind, targets.device)
 
     def run(self, report: Report) -> nn.Module:
         """Every epoch; the last may be a part of one. Returns the network to keep."""
