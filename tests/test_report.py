@@ -194,7 +194,7 @@ def test_every_picture_has_a_text_and_every_table_its_headers(page: str) -> None
     found = Elements(page).found
     assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
     counts = Counter(tag for tag, _ in found)
-    assert counts["caption"] == counts["table"] == counts["thead"] == 5
+    assert counts["caption"] == counts["table"] == counts["thead"] == 6
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in found if tag == "th")
 
 
@@ -202,7 +202,7 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
     found = Elements(page).found
     places = {attributes.get("id") for _, attributes in found}
     links = [attributes["href"] or "" for tag, attributes in found if tag == "a"]
-    assert len(links) == 8
+    assert len(links) == 9
     assert {link.removeprefix("#") for link in links} <= places
 
 
@@ -241,6 +241,23 @@ def test_a_mistake_shows_the_image_of_its_row(work: Path) -> None:
     wrong = [place for place, row in enumerate(results.confusion) if row["actual"] != row["predicted"]]
     shown = {photo.uri for photo in pages.mistakes(results, dataset)}
     assert shown == {pages.uri(gallery.png(dataset.take(dataset.test_rows[[place]]))) for place in wrong}
+
+
+def test_the_speed_of_a_backbone_is_the_median_of_its_epochs(work: Path) -> None:
+    path = work / "metrics" / "history" / "large.csv"
+    told = {"images_per_second": 1234.5, "gflops_per_image": 3.3291, "peak_tflops": 989.4, "peak_measured": 0}
+    history = pd.read_csv(path).assign(**told, peak_share=[0.001] * 3 + [0.4152] * 9)
+    history.to_csv(path, index=False)
+    rows = tables.speed(load(work)[0]).rows
+    assert rows[1] == ("large", "1,234", "3.33", "41.52", "989 TFLOP/s, datasheet")
+    history.assign(peak_tflops=0.0877, peak_measured=1).to_csv(path, index=False)
+    results, dataset = load(work)
+    assert tables.speed(results).rows[1][4] == "0.0877 TFLOP/s, matrix product’s measured rate"
+    assert "0.0877 TFLOP/s" in texts(pages.html(results, dataset, ""))
+
+
+def test_a_history_that_tells_no_speed_has_dashes(work: Path) -> None:
+    assert tables.speed(load(work)[0]).rows[0] == ("small", *"––––")
 
 
 def test_thumbnails_keep_their_shape(tmp_path: Path) -> None:

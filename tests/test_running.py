@@ -82,6 +82,34 @@ def test_history_has_a_row_per_whole_epoch_and_keeps_earlier_folds(tmp_path: Pat
     assert bar.done == 20
 
 
+class Listening:
+    """An observer that keeps the rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[history.Row] = []
+
+    def progress(self, fold: int, images: float, note: str) -> None:
+        pass
+
+    def add(self, row: history.Row) -> None:
+        self.rows.append(row)
+
+
+def test_each_epoch_tells_its_own_rate_and_its_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 112.0, 116.0])
+    monkeypatch.setattr(history.time, "monotonic", lambda: next(clock))
+    observer = Listening()
+    recorder = history.Recorder(0, 50, observer)
+    device = {"gflops_per_image": 3.0, "peak_tflops": 0.5, "peak_measured": 1}
+    recorder(1, {"train_loss": 1.0, **device})
+    recorder(2, {"train_loss": 0.5, **device, "images": 40})
+    recorder(4, {"train_loss": 0.4})
+    assert [row["seconds"] for row in observer.rows] == [10, 12, 16]
+    assert [row["images_per_second"] for row in observer.rows] == [5, 20, 25]
+    shares = [row.get("peak_share") for row in observer.rows]
+    assert shares == [pytest.approx(3e9 * 5 / 0.5e12), pytest.approx(3e9 * 20 / 0.5e12), None]
+
+
 def test_a_finished_fold_is_kept_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
     calls = []
 

@@ -42,7 +42,8 @@ class Report(Protocol):
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
         """Take the values reached after `epoch` epochs; a fraction moves the bar, a whole number enters the history.
 
-        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`.
+        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`. `images`, `gflops_per_image`,
+        `peak_tflops` and `peak_measured` may be left out; stages/running/history.py says what they mean.
         """
 
 

@@ -24,6 +24,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], tables.Table]]] = {
     "classes": ("Classes, weakest first", tables.classes),
     "confusions": ("Most frequent confusions", tables.confusions),
     "reliability": ("Calibration", tables.reliability),
+    "speed": ("Speed of the training", tables.speed),
 }
 """Titles and makers of the tables, in the order in which they are shown."""
 

@@ -30,6 +30,8 @@ OBJECTS = {
 """The same for the JSON files."""
 WORDS = ("backbone", "combiner", "class", "actual", "predicted", "reason")
 """Columns that hold words, even where they look like numbers or like nothing."""
+SPEED = ("images_per_second", "gflops_per_image", "peak_share", "peak_tflops", "peak_measured")
+"""Columns of a history that need not be there; stages/running/history.py says what they mean."""
 
 Row = dict[str, Any]
 
@@ -81,6 +83,10 @@ class Results:
     def row(self, name: str) -> Row:
         """The scores of one backbone or of the stack."""
         return next(row for row in self.backbones if row["backbone"] == name)
+
+    def speed(self, name: str) -> Row:
+        """Medians over all epochs of all folds of a backbone: the first epoch, which also compiles, hardly counts."""
+        return {"backbone": name, **self.histories[name].reindex(columns=list(SPEED)).median().to_dict()}
 
     def ranked(self) -> list[Row]:
         """The stack first, then the backbones from the best on the test set to the weakest."""

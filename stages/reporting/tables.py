@@ -37,6 +37,13 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def significant(value: float) -> str:
+    """With three digits, or more before the decimal point."""
+    if not math.isfinite(value) or value <= 0:
+        return "–"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
 def whole(value: float) -> str:
     return f"{int(value):,}"
 
@@ -115,6 +122,26 @@ def reliability(results: Results) -> Table:
         "Images": cell("count", whole),
     }
     return build([row for row in results.reliability if row["count"]], columns)
+
+
+def speed(results: Results) -> Table:
+    """In the order of params.yaml; a history that does not tell a number has none here."""
+    columns: dict[str, Cell] = {
+        "Backbone": cell("backbone"),
+        "Images/s": cell("images_per_second", significant),
+        "GFLOP/image": cell("gflops_per_image", significant),
+        "Of the peak, %": cell("peak_share", percent),
+        "Peak": peak,
+    }
+    return build(map(results.speed, results.names), columns, texts={"Peak"})
+
+
+def peak(row: Row) -> str:
+    """A device's, and what it was taken from."""
+    if math.isnan(row["peak_tflops"]):
+        return "–"
+    source = "matrix product’s measured rate" if row["peak_measured"] else "datasheet"
+    return f"{significant(row['peak_tflops'])} TFLOP/s, {source}"
 
 
 def cell(name: str, show: Callable[..., str] = str) -> Cell:

@@ -1,6 +1,15 @@
 """A backbone's learning curves, written while it trains: one CSV that `dvc plots` and editors read live.
 
-One row per fold and epoch: fold, epoch, seconds (since the fold began), images_per_second, then the recipe's values.
+One row per fold and epoch: fold, epoch, seconds (since the fold began), images_per_second (of the epochs since the last
+row), then the recipe's values. Of those some tell how well the device is used, where the recipe can say it:
+
+    images            shown in an epoch, where those are not all rows
+    gflops_per_image  10**9 floating-point operations of an image, forward and backward; multiply and add count as two
+    peak_tflops       10**12 operations a second: the most that the device does in the number format in use
+    peak_measured     1 where a matrix product gave the peak, 0 where it is the datasheet's
+    peak_share        model FLOPs utilization, 0 to 1: gflops_per_image * images_per_second / 1000 / peak_tflops
+
+Validation and what else an epoch spends its time on lower the share. stages/training/operations.py says what counts.
 """
 
 import csv
@@ -52,7 +61,8 @@ class Recorder:
     def __init__(self, fold: int, images: int, observer: Observer) -> None:
         """`images`: how many one epoch shows."""
         self.fold, self.images, self.observer = fold, images, observer
-        self.started = time.monotonic()
+        self.started = self.before = time.monotonic()
+        self.epochs = 0
         self.rows: list[Row] = []
 
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
@@ -63,11 +73,21 @@ class Recorder:
         self.observer.progress(self.fold, epoch * self.images, note)
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
-        seconds = time.monotonic() - self.started
-        row: Row = {"fold": self.fold, "epoch": epoch, "seconds": round(seconds, 2)}
-        row["images_per_second"] = round(epoch * self.images / max(seconds, 1e-9), 1)
-        self.rows.append(row | {name: float(f"{value:.6g}") for name, value in values.items()})
+        now = time.monotonic()
+        rate = (epoch - self.epochs) * values.get("images", self.images) / max(now - self.before, 1e-9)
+        self.epochs, self.before = epoch, now
+        row: Row = {"fold": self.fold, "epoch": epoch, "seconds": round(now - self.started, 2)}
+        row["images_per_second"] = round(rate, 1)
+        told = {**values, **peak_share(values, rate)}
+        self.rows.append(row | {name: float(f"{value:.6g}") for name, value in told.items()})
         self.observer.add(self.rows[-1])
+
+
+def peak_share(values: Mapping[str, float], images_per_second: float) -> dict[str, float]:
+    """The share of the device's peak, where the recipe tells operations and peak."""
+    if "gflops_per_image" not in values or not values.get("peak_tflops"):
+        return {}
+    return {"peak_share": values["gflops_per_image"] * images_per_second / 1000 / values["peak_tflops"]}
 
 
 def write(path: Path, rows: list[Row]) -> None:

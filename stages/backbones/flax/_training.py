@@ -10,6 +10,7 @@ from stages.backbones import Report
 from stages.backbones.flax import _steps
 from stages.backbones.flax._batches import batches, predicted
 from stages.backbones.flax._losses import loss
+from stages.backbones.flax._operations import Steps
 from stages.backbones.flax._pace import Best, Rates
 from stages.backbones.flax._parameters import Settings
 from stages.images.arrays import Labels, TrainingImages
@@ -43,6 +44,7 @@ class Training:
         factors = jnp.asarray(losses.weights(self.labels[self.rows], params.class_weights))
         changing, dropping = jax.random.split(jax.random.key(self.seed))
         self.key, self.task = changing, _steps.Task(self.fixed, factors, dropping)
+        self.operations = Steps(self.settings)
         plan = self.settings.model_dump_json()
         self.prepare, self.step = _steps.preparing(plan), _steps.training(plan)
 
@@ -70,6 +72,7 @@ class Training:
             batch = self.prepare(self.key, self.images[members], self.labels[members], number)
             state, total, accuracy = self.step(state, self.task, *batch, number, rate, size=size)
             said.append((total, accuracy))
+            self.operations.add(len(members), size)
             number += 1
             known = said[:-AHEAD]
             jax.block_until_ready(known[-1:])
@@ -78,7 +81,7 @@ class Training:
         values = summary(said, rate)
         if not np.isfinite(values["train_loss"]):
             raise UserError(f"epoch {epoch + 1}: the loss is {values['train_loss']}; lower learning_rate")
-        return state, values
+        return state, values | self.operations.values()
 
     def validated(self, trained: _steps.Trained) -> dict[str, float]:
         """Loss and accuracy on the validation part, if there is one."""

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 from stages.backbones import Report
+from stages.backbones.keras._operations import Steps
+from stages.training.growing import Sizes
 
 NAMES = {
     "loss": "train_loss",
@@ -19,22 +21,25 @@ REPORTS = 20
 class Reporting(keras.callbacks.Callback):
     """Calls `report` at whole epochs and at most 20 times on the way to each: reading a loss waits for the device."""
 
-    def __init__(self, report: Report, *, steps: int) -> None:
+    def __init__(self, report: Report, operations: Steps, *, steps: int, images: int, sizes: Sizes | None) -> None:
+        """Of an epoch's `steps` each shows so many images, of the height and width in `sizes` where those grow."""
         super().__init__()
-        self.report, self.steps = report, steps
+        self.report, self.operations, self.steps, self.images, self.sizes = report, operations, steps, images, sizes
         self.every = -(-steps // REPORTS)
-        self.epoch = 0
+        self.epoch = self.step = 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         done = batch + 1
+        self.operations.add(self.images, None if self.sizes is None else tuple(self.sizes[self.step].tolist()))
+        self.step += 1
         if done % self.every == 0 and done < self.steps:
             self.report(self.epoch + done / self.steps, self.values(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.report(float(epoch + 1), self.values(logs))
+        self.report(float(epoch + 1), self.values(logs) | self.operations.values())
 
     def values(self, logs: Mapping[str, Any] | None) -> dict[str, float]:
         model: Any = self.model

@@ -10,6 +10,7 @@ import tensorflow as tf
 from stages.backbones import Report
 from stages.backbones.keras import _batches, _optimizers
 from stages.backbones.keras._augmentation import augmentation
+from stages.backbones.keras._operations import Steps
 from stages.backbones.keras._parameters import Common, Optimization
 from stages.backbones.keras._reporting import Reporting
 from stages.backbones.keras._schedules import Table, lowered
@@ -77,11 +78,14 @@ class Training:
             initial_epoch=first,
             steps_per_epoch=self.steps,
             validation_data=self.held() if validates else None,
-            callbacks=[Reporting(self.report, steps=self.steps), *callbacks(how, validates, patience)],
+            callbacks=[self.reporting(trainer, sizes), *callbacks(how, validates, patience)],
             shuffle=False,
             verbose=0,
         )
         return min(history.history["val_loss"]) if validates else None
+
+    def reporting(self, trainer: Any, sizes: Sizes | None) -> Reporting:
+        return Reporting(self.report, Steps(trainer), steps=self.steps, images=self.batch_size, sizes=sizes)
 
     def batches(self, epochs: int, first: int, sizes: Sizes | None) -> tf.data.Dataset:
         params, (rows, _) = self.params, self.parts

@@ -15,6 +15,7 @@ from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._changes import changer
 from stages.backbones.pytorch._compiled import Forward
 from stages.backbones.pytorch._losses import Objective, objective
+from stages.backbones.pytorch._operations import Steps
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_updates import Updates
 from stages.running.errors import UserError
@@ -50,6 +51,7 @@ class Training:
         self.mix = mixer(self.params, settings.classes)
         self.loss = summed_loss(self.params, targets)
         self.updates = Updates(self.network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
+        self.operations = Steps(self.network, self.kind, targets.device)
 
     def run(self, report: Report) -> nn.Module:
         """Every epoch; the last may be a part of one. Returns the network to keep."""
@@ -68,6 +70,7 @@ class Training:
             totals += self.step(batch, mirrored[batch])
             seen += len(batch)
             done = self.updates.done
+            self.operations.step(len(batch), self.sizes[done - 1])
             if done % often == 0 and done % self.per_epoch and done < self.steps:
                 report(done / self.per_epoch, {"learning_rate": self.updates.rate})
         report(self.updates.done / self.per_epoch, self.values(totals / seen))
@@ -79,7 +82,7 @@ class Training:
             advice = f"lower {'filter_lr' if self.params.optimizer == 'muon' else 'learning_rate'}"
             raise UserError(f"pytorch/speedrun: train_loss is {loss} after {self.updates.done} steps; {advice}")
         known = {} if self.params.mixes else {"train_accuracy": accuracy}
-        return {"train_loss": loss, **known, "learning_rate": self.updates.rate}
+        return {"train_loss": loss, **known, "learning_rate": self.updates.rate, **self.operations.values()}
 
     def step(self, rows: Tensor, mirrored: Tensor) -> Tensor:
         """One update from these rows; returns their summed loss and the number classified rightly, on the device."""

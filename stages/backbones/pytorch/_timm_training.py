@@ -13,6 +13,7 @@ from stages.backbones.pytorch import _timm_phases as phases
 from stages.backbones.pytorch import _timm_pixels as pixels_of
 from stages.backbones.pytorch import _timm_updates as updates
 from stages.backbones.pytorch._losses import objective
+from stages.backbones.pytorch._operations import Steps
 from stages.backbones.pytorch._timm_parameters import CompletePhase, Settings, complete
 from stages.backbones.pytorch._timm_prediction import log_probabilities
 from stages.images.arrays import Labels, TrainingImages
@@ -46,6 +47,7 @@ class Training:
         self.loss = objective(params, torch.from_numpy(losses.weights(labels, params.class_weights)).to(where))
         self.phases = [(phase, phases.names(model, phase.trainable)) for phase in complete(params)]
         self.average, self.best, self.done = updates.Average(model, params.ema_decay), Best(), 0
+        self.operations = Steps(model, self.kind, where)
 
     def run(self, report: Report) -> nn.Module:
         """Every phase; returns the model to keep."""
@@ -77,6 +79,7 @@ class Training:
         for number, batch in enumerate(devices.batches(len(self.rows), self.params.batch_size, self.generator), 1):
             rows = self.rows[batch]
             totals += self.step(rows, mirrored[rows])
+            self.operations.step(len(rows), self.settings.size)
             if number % often == 0 and number < self.per_epoch:
                 report(self.done + number / self.per_epoch, self.values(totals))
         self.done += 1
@@ -84,7 +87,7 @@ class Training:
         if not math.isfinite(values["train_loss"]):
             advice = "lower learning_rate, or set clip_grad or precision: float32"
             raise UserError(f"pytorch/timm: train_loss is {values['train_loss']} after epoch {self.done}; {advice}")
-        values |= self.validated() if len(self.kept) else {}
+        values |= self.operations.values() | (self.validated() if len(self.kept) else {})
         report(self.done, values)
         self.updates.end_epoch(values.get("validation_loss", values["train_loss"]))
 

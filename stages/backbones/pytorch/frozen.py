@@ -4,6 +4,9 @@ Every image and its mirror go through the network once, whatever K is; the featu
 the content of the image, where `load` finds them again when it predicts. The heads are those of `_heads`. Nothing is
 learnt from rows that are held out, neither the standardisation nor the choice of weight_decay. The linear evaluation of
 frozen features is that of DINOv2, Oquab et al., 2023, arXiv:2304.07193.
+
+It reports no floating-point operations: the features belong to no epoch and may have been there, and the heads share
+their steps.
 """
 
 from collections.abc import Callable, Sequence
