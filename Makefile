@@ -6,10 +6,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check bench format lock clean
+.PHONY: help setup repro test check bench bench-gpu format lock clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(BIN)/.locked ## Make .venv from requirements.lock
 
@@ -40,6 +40,9 @@ check: setup ## Check format, lint and types
 
 bench: setup ## Measure all benchmarks anew into docs/benchmarks.md; BENCHMARKS='split folds' measures some
 	python -m benchmarks $(BENCHMARKS)
+
+bench-gpu: setup ## Measure profiles/cifar10-gpu.yaml, nine minutes at a time; ARGS=--rehearse tries it on a CPU
+	python -m benchmarks.gpu $(ARGS)
 
 format: setup ## Format, and mend what the linter can
 	ruff format .

@@ -11,14 +11,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks import machine, results
 from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import closest
 
-PAGE = Path("docs/benchmarks.md")
 PACKAGES = {
     "throughput": ("torch", "torchvision", "timm", "tensorflow", "keras", "airbench"),
     "stacking": ("numpy", "scipy", "scikit-learn", "xgboost"),
@@ -45,7 +43,7 @@ def measured(name: str, options: Sequence[str]) -> str:
     words = [sys.executable, "-m", f"benchmarks.{name}", *options]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise UserError(f"{shown} ended with status {done.returncode}; {PAGE} keeps what it had")
+        raise UserError(f"{shown} ended with status {done.returncode}; {results.PAGE} keeps what it had")
     return f"{before}\n\n{done.stdout.strip()}"
 
 
@@ -60,7 +58,7 @@ def main() -> None:
     for name in names:
         content = measured(name, options)
         print(content, end="\n\n", flush=True)
-        results.write(PAGE, PACKAGES, name, machine.description(), content)
+        results.write(results.PAGE, results.SECTIONS, name, machine.description(), content)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A whole job on a GPU, stage by stage without DVC, then the training throughput: what `make bench-gpu` runs.
+"""A whole job on a GPU, stage by stage without DVC, then the training throughput there.
 
     make bench-gpu                                     # profiles/cifar10-gpu.yaml
     make bench-gpu ARGS="--set data.path=/data/cifar-10-batches-bin"
@@ -6,10 +6,12 @@
 
 Stops after --minutes, nine unless said otherwise, and goes on where it stopped when it is called again: stages that are
 done and folds that are trained are not run again. All that it needs for that lies in --folder, which may be carried to
-another machine. At the end it prints the scores, with the seconds of each stage, interruptions and start-ups included.
+another machine. At the end the scores go to docs/benchmarks.md, with the seconds of each stage, interruptions and
+start-ups included; those of a rehearsal are only printed.
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -22,6 +24,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from benchmarks import machine, results
 from stages import backbones
 from stages.running import parameters
 from stages.running.command import command
@@ -29,6 +32,8 @@ from stages.running.errors import UserError
 from tuning.paths import replaced
 
 ROOT = Path(__file__).parents[1]
+THROUGHPUT = "throughput"
+"""The last step, which is no stage."""
 REHEARSAL = {"data.source": "digits", "data.image_size": 16}
 """What makes a job small, beside one epoch of narrow networks."""
 
@@ -51,16 +56,14 @@ class Run:
         if left <= 0:
             return False
         print(f"{name} ...", flush=True)
-        start, process = (
-            time.monotonic(),
-            subprocess.Popen([sys.executable, "-m", *words], cwd=self.folder, env=self.environment),
-        )
-        try:
-            failed = process.wait(left)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            failed = None
+        start = time.monotonic()
+        with (self.folder / f"{name}.txt").open("w", encoding="utf-8") as said:
+            try:
+                failed = subprocess.run(
+                    [sys.executable, "-m", *words], stdout=said, cwd=self.folder, env=self.environment, timeout=left
+                ).returncode
+            except subprocess.TimeoutExpired:
+                failed = None
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 2)
         if failed == 0:
             self.done.append(name)
@@ -75,7 +78,7 @@ class Run:
         return {**os.environ, "FOLDSTACK_SCRATCH": str(self.folder / "scratch")}
 
 
-def steps(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def steps(names: Sequence[str], *, rehearse: bool) -> Iterator[tuple[str, list[str]]]:
     """Name and command of each step of a job with these backbones."""
     yield "split", ["stages.split"]
     for name in names:
@@ -83,6 +86,7 @@ def steps(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield f"export {name}", ["stages.export", name]
     for stage in ("stack", "evaluate", "report"):
         yield stage, [f"stages.{stage}"]
+    yield THROUGHPUT, ["benchmarks.throughput", "pytorch", *(["--rounds", "1", "--steps", "2"] if rehearse else [])]
 
 
 def job(content: Mapping[str, Any], changes: Sequence[str], *, rehearse: bool) -> dict[str, Any]:
@@ -117,9 +121,19 @@ def begin(folder: Path, content: Mapping[str, Any]) -> None:
     if path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) != content:
         raise UserError(f"{folder} holds a job with other parameters; expected the same, or another --folder")
     path.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
-    code = folder / "stages"  # stages look for their code where they run; a link that was carried here leads nowhere
-    code.unlink(missing_ok=True)
-    code.symlink_to(ROOT / "stages")
+    for name in ("stages", "benchmarks"):  # they look for their code where they run
+        code = folder / name
+        code.unlink(missing_ok=True)  # a link that was carried here leads nowhere
+        code.symlink_to(ROOT / name)
+
+
+def summary(run: Run, content: Mapping[str, Any]) -> str:
+    """When and with what it was run, the seconds of all stages, and the table."""
+    stages = sum(seconds for name, seconds in run.seconds.items() if name != THROUGHPUT)
+    versions = machine.versions(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))
+    when = f"{datetime.date.today()}, commit {machine.commit()}; {versions}"
+    what = f"{content['data']['source']}, {content['split']['folds']} folds, seed {content['seed']}, n = 1"
+    return f"{when}. {what}: {stages:.0f} s in all stages.\n\n{table(run.folder, run.seconds).to_markdown()}"
 
 
 def table(folder: Path, seconds: Mapping[str, float]) -> pd.DataFrame:
@@ -157,11 +171,14 @@ def main() -> None:
     folder = (given.folder or Path("bench-gpu-rehearsal" if given.rehearse else "bench-gpu")).resolve()
     begin(folder, content)
     run = Run(folder, given.minutes)
-    if not all(run.step(*step) for step in steps(list(backbones.blocks(content)))):
+    if not all(run.step(*step) for step in steps(list(backbones.blocks(content)), rehearse=given.rehearse)):
         print(f"stopped after {given.minutes:g} minutes; call this again to go on")
         return
-    print(f"\n{sum(run.seconds.values()):.0f} s in all stages\n")
-    print(table(folder, run.seconds).to_markdown())
+    said = (folder / f"{THROUGHPUT}.txt").read_text(encoding="utf-8")
+    whole = f"{summary(run, content)}\n\n{said.strip()}"
+    print(f"\n{whole}")
+    if not given.rehearse:
+        results.write(ROOT / results.PAGE, results.SECTIONS, "gpu", machine.description(), whole)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+PAGE = Path("docs/benchmarks.md")
+SECTIONS = ("throughput", "stacking", "split", "folds", "orchestration", "gpu")
 INTRODUCTION = """# Benchmarks
 
 What foldstack costs, side by side with what else does the same work. `make bench` measures all of it, and
