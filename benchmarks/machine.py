@@ -7,12 +7,10 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 
 def description() -> str:
     """One line, which also names the machine's part of a section in docs/benchmarks.md."""
-    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total / 2**30
+    cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = gpus()
     graphics = f"{len(names)} x {names[0]}" if names else "no GPU"
     return f"{cores} cores of {processor()}, {memory:.0f} GiB of memory, {graphics}"

@@ -29,12 +29,16 @@ def test_a_result_replaces_that_of_its_machine_and_leaves_all_others(tmp_path: P
 
 
 def test_the_page_in_the_repository_is_as_the_code_writes_it() -> None:
-    assert PAGE.read_text() == results.page(runner.PACKAGES, results.read(PAGE))
+    assert PAGE.read_text() == results.page(results.SECTIONS, results.read(PAGE))
 
 
 @pytest.mark.parametrize("name", runner.PACKAGES)
 def test_every_benchmark_is_described_by_its_docstring(name: str) -> None:
     assert f"python -m benchmarks.{name}" in results.docstring(name)
+
+
+def test_every_benchmark_has_its_section() -> None:
+    assert set(runner.PACKAGES) <= set(results.SECTIONS)
 
 
 def test_an_unknown_benchmark_is_refused_with_the_closest_name() -> None:
