@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks import processes
+from benchmarks import processes, settings
 from stages import backbones
 from stages.images.dataset import TEST, Dataset
 from stages.running import parameters
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folds", description=__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
     parser.add_argument("--backbone", default="wide")
-    parser.add_argument("--set", nargs="*", default=["epochs=2"], metavar="NAME=VALUE", help="of the block, as YAML")
+    settings.add(parser, "the block", default=["epochs=2"])
     for name, default in {"images": 10_240, "side": 32, "folds": 5, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
@@ -133,8 +133,7 @@ def main() -> None:
     if given.run:
         print(json.dumps(whole()))
         return
-    changed = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in given.set)}
-    block = backbones.block(parameters.read(given.profile), given.backbone) | changed
+    block = settings.changed(backbones.block(parameters.read(given.profile), given.backbone), given.set)
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), block, given.images, given.side, given.folds)
         words = f"`{given.backbone}` of {given.profile} with {' '.join(given.set) or 'no changes'}"

@@ -24,17 +24,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from benchmarks import machine, results
+from benchmarks import machine, results, settings
 from stages import backbones
 from stages.running import parameters
 from stages.running.command import command
 from stages.running.errors import UserError
-from tuning.paths import replaced
 
 ROOT = Path(__file__).parents[1]
-THROUGHPUT = "throughput"
-"""The last step, which is no stage."""
-REHEARSAL = {"data.source": "digits", "data.image_size": 16}
+SPEEDS = ("pytorch", "airbench")
+"""Of benchmarks.throughput: the last steps, which are no stages."""
+LONG, SHORT = ("--batch", "512", "--steps", "50", "--rounds", "2"), ("--steps", "2", "--rounds", "1")
+REHEARSAL = ("data.source=digits", "data.image_size=16")
 """What makes a job small, beside one epoch of narrow networks."""
 
 
@@ -86,23 +86,17 @@ def steps(names: Sequence[str], *, rehearse: bool) -> Iterator[tuple[str, list[s
         yield f"export {name}", ["stages.export", name]
     for stage in ("stack", "evaluate", "report"):
         yield stage, [f"stages.{stage}"]
-    yield THROUGHPUT, ["benchmarks.throughput", "pytorch", *(["--rounds", "1", "--steps", "2"] if rehearse else [])]
+    for name in SPEEDS:
+        yield name, ["benchmarks.throughput", name, *(SHORT if rehearse else LONG)]
 
 
 def job(content: Mapping[str, Any], changes: Sequence[str], *, rehearse: bool) -> dict[str, Any]:
-    """The parameters as they are to be run; `changes` are NAME=VALUE with dotted names and values in YAML."""
+    """The parameters as they are to be run."""
     found = dict(content)
     if rehearse:
-        for path, value in REHEARSAL.items():
-            found = replaced(found, path, value, place="--rehearse")
-        for name, block in backbones.blocks(found).items():
-            found["backbones"][name] = narrowed(block) | {"epochs": 1}
-    for change in changes:
-        path, equals, value = change.partition("=")
-        if not equals:
-            raise UserError(f"--set: got {change!r}; expected NAME=VALUE, such as data.path=/data/cifar10")
-        found = replaced(found, path, yaml.safe_load(value), place=f"--set {path}")
-    return found
+        found = settings.changed(found, REHEARSAL)
+        found["backbones"] = {name: narrowed(block) | {"epochs": 1} for name, block in backbones.blocks(found).items()}
+    return settings.changed(found, changes)
 
 
 def narrowed(value: Any, key: str = "") -> Any:
@@ -129,7 +123,7 @@ def begin(folder: Path, content: Mapping[str, Any]) -> None:
 
 def summary(run: Run, content: Mapping[str, Any]) -> str:
     """When and with what it was run, the seconds of all stages, and the table."""
-    stages = sum(seconds for name, seconds in run.seconds.items() if name != THROUGHPUT)
+    stages = sum(seconds for name, seconds in run.seconds.items() if name not in SPEEDS)
     versions = machine.versions(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))
     when = f"{datetime.date.today()}, commit {machine.commit()}; {versions}"
     what = f"{content['data']['source']}, {content['split']['folds']} folds, seed {content['seed']}, n = 1"
@@ -162,7 +156,7 @@ def table(folder: Path, seconds: Mapping[str, float]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--params", type=Path, default=ROOT / "profiles/cifar10-gpu.yaml")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters to change, as YAML")
+    settings.add(parser, "the job")
     parser.add_argument("--rehearse", action="store_true", help="one epoch of tiny networks on digits")
     parser.add_argument("--folder", type=Path, default=None, help="where everything lies (scratch/bench-gpu)")
     parser.add_argument("--minutes", type=float, default=9, help="stop after this time; the next call goes on (9)")
@@ -174,8 +168,8 @@ def main() -> None:
     if not all(run.step(*step) for step in steps(list(backbones.blocks(content)), rehearse=given.rehearse)):
         print(f"stopped after {given.minutes:g} minutes; call this again to go on")
         return
-    said = (folder / f"{THROUGHPUT}.txt").read_text(encoding="utf-8")
-    whole = f"{summary(run, content)}\n\n{said.strip()}"
+    speeds = [(folder / f"{name}.txt").read_text(encoding="utf-8").strip() for name in SPEEDS]
+    whole = "\n\n".join([summary(run, content), *speeds])
     print(f"\n{whole}")
     if not given.rehearse:
         results.write(ROOT / results.PAGE, results.SECTIONS, "gpu", machine.description(), whole)

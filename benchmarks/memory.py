@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from benchmarks import settings
 from stages import backbones
 from stages.images.arrays import ImageRows
 from stages.images.dataset import ImageFile
@@ -67,11 +67,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--side", type=int, default=160, help="pixels")
     parser.add_argument("--rows", type=int, default=2_000, help="how many images are trained on, spread evenly")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters of the block, as YAML")
+    settings.add(parser, "the block")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "foldstack-memory")
     options = parser.parse_args()
-    changed = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
-    block = backbones.block(parameters.read(options.profile), options.backbone) | changed
+    block = settings.changed(backbones.block(parameters.read(options.profile), options.backbone), options.set)
     source = image_file(options.folder, options.images, options.side)
     rows = np.linspace(0, len(source) - 1, options.rows).astype(np.int64)
     labels = np.arange(len(rows)) % 10

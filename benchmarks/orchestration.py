@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from benchmarks import processes
+from benchmarks import processes, settings
 from stages.running import history, parameters
 from stages.running.command import command
 from stages.running.errors import UserError
@@ -46,20 +46,6 @@ def clone(folder: Path, content: Mapping[str, Any]) -> None:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
-
-
-def changed(content: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The parameters after `data.path=value` and the like, values as YAML."""
-    for setting in settings:
-        name, found, value = setting.partition("=")
-        place, *path = reversed(name.split("."))
-        block = content
-        for part in reversed(path):
-            block = block.setdefault(part, {})
-        if not found:
-            raise UserError(f"--set: got {setting!r}; expected NAME=VALUE")
-        block[place] = yaml.safe_load(value)
-    return content
 
 
 def repro(folder: Path, environment: Mapping[str, str]) -> tuple[float, dict[str, float]]:
@@ -138,9 +124,9 @@ def show(table: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="such as data.path=/path, as YAML")
+    settings.add(parser, "the job")
     given = parser.parse_args()
-    content = changed(parameters.read(given.params), given.set)
+    content = settings.changed(parameters.read(given.params), given.set)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "clone"
         clone(folder, content)

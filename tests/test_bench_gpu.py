@@ -80,4 +80,15 @@ def test_the_rehearsal_has_every_backbone_with_narrow_layers_for_one_epoch() -> 
 
 def test_every_stage_is_a_step() -> None:
     names = [name for name, _ in gpu.steps(["a", "b"], rehearse=False)]
-    assert names == ["split", "train a", "export a", "train b", "export b", "stack", "evaluate", "report", "throughput"]
+    assert names == [
+        "split",
+        "train a",
+        "export a",
+        "train b",
+        "export b",
+        "stack",
+        "evaluate",
+        "report",
+        "pytorch",
+        "airbench",
+    ]
