@@ -51,6 +51,35 @@ def trained(folder: Path, seed: int = 0, classes: int = 2, **changes: Any) -> Pr
     return RECIPE.load(folder)
 
 
+def forgotten() -> None:
+    """Leave NaN in the memory that is taken next."""
+    import torch
+
+    junk = [torch.full((size,), float("nan"), dtype=torch.bfloat16) for size in (2**12, 2**15, 2**18) * 20]
+    del junk
+
+
+def test_filters_that_only_padding_reaches_keep_their_values_in_bfloat16(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        forgotten()
+        trained(tmp_path / name, precision="bfloat16", weight_decay=0)
+    one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "other"))
+    assert all(np.isfinite(value).all() for value in one.values())
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_bfloat16_stays_where_no_strided_convolution_sees_a_single_pixel() -> None:
+    import timm
+    import torch
+
+    from stages.backbones.pytorch import _faults
+
+    network = timm.create_model("test_resnet", pretrained=False)
+    kinds = [_faults.dtype("bfloat16", torch.device("cpu"), network, (side, side)) for side in (16, 64)]
+    assert kinds == [torch.float32, torch.bfloat16]
+    assert _faults.dtype("bfloat16", torch.device("cuda"), network, (16, 16)) == torch.bfloat16
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Several threads only wait for each other on arrays this small."""

@@ -45,15 +45,20 @@ def operations(network: nn.Module, size: Size) -> float | None:
     A copy without values does it: nothing is computed, and the network is left alone. None for one that needs values.
     """
     images = 2  # one would be too few for batch normalisation
-    shapes = {id(each): shape_of(each) for each in [*network.parameters(), *network.buffers()]}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: both})
     try:
-        bare = copy.deepcopy(network, shapes)
+        bare = without_values(network)
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), counter:
             bare(torch.empty(images, 3, *size, device="meta")).sum().backward()
     except RuntimeError:
         return None
     return counter.get_total_flops() / images
+
+
+def without_values(network: nn.Module) -> nn.Module:
+    """A copy on the device `meta`."""
+    shapes = {id(each): shape_of(each) for each in [*network.parameters(), *network.buffers()]}
+    return copy.deepcopy(network, shapes)
 
 
 def shape_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from stages.backbones import Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _compiled as compiled
 from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch import _faults as faults
 from stages.backbones.pytorch._changes import changer
 from stages.backbones.pytorch._compiled import Forward
 from stages.backbones.pytorch._losses import Objective, objective
@@ -40,12 +41,12 @@ class Training:
         if compiled.wanted(self.params.compiled, targets.device):
             self.network, self.forward = compiled.reused(network, settings.architecture)
         self.pixels, self.targets, self.generator = pixels, targets, generator
-        self.kind = devices.dtype(self.params.precision, targets.device)
         self.per_epoch = devices.batch_count(len(targets), self.params.batch_size)
         self.steps = max(1, round(self.params.epochs * self.per_epoch))
         self.whole = (settings.height, settings.width)
         sizes = growing.sizes(self.whole, self.steps, start=self.params.early_side, share=self.params.early_share)
         self.sizes: list[tuple[int, int]] = [(height, width) for height, width in sizes.tolist()]
+        self.kind = faults.dtype(self.params.precision, targets.device, network, self.sizes[0])
         self.mirrored_first = augmentation.coins(len(targets), generator)
         self.change = changer(self.params.augmentation, self.whole) if self.params.augmentation else None
         self.mix = mixer(self.params, settings.classes)

@@ -9,6 +9,7 @@ from torch.nn import functional
 from stages.backbones import Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch import _faults as faults
 from stages.backbones.pytorch import _timm_phases as phases
 from stages.backbones.pytorch import _timm_pixels as pixels_of
 from stages.backbones.pytorch import _timm_updates as updates
@@ -40,7 +41,7 @@ class Training:
         self.model, self.settings, self.params, self.generator = model, settings, params, generator
         self.rows, self.kept = torch.from_numpy(training).to(where), torch.from_numpy(kept).to(where)
         self.pixels, self.targets = devices.on_device(images, labels, where)
-        self.kind = devices.dtype(params.precision, where)
+        self.kind = faults.dtype(params.precision, where, model, settings.size)
         self.per_epoch = devices.batch_count(len(training), params.batch_size)
         self.mirrored_first = augmentation.coins(len(labels), generator)
         self.augmentation = pixels_of.Augmentation(settings, self.pixels, self.targets, generator)
