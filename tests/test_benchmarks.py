@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks import processes, results
-from benchmarks.orchestration import changed
+from benchmarks.settings import changed
 from stages.running.errors import UserError
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
@@ -64,7 +64,7 @@ def test_a_command_that_fails_has_no_peak_memory() -> None:
 
 def test_settings_change_parameters_at_any_depth() -> None:
     content = {"data": {"path": "data/raw", "image_size": 32}}
-    settings = ["data.path=/images", "split.folds=5"]
-    assert changed(content, settings) == {"data": {"path": "/images", "image_size": 32}, "split": {"folds": 5}}
+    given = ["data.path=/images", "split.folds=5"]
+    assert changed(content, given) == {"data": {"path": "/images", "image_size": 32}, "split": {"folds": 5}}
     with pytest.raises(UserError, match="expected NAME=VALUE"):
         changed({}, ["seed"])
