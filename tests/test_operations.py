@@ -214,7 +214,7 @@ GROWING: dict[str, Any] = {"early_side": 0.5, "early_share": 1.0}
 PHASES = {"phases": [{"trainable": "head", "epochs": 1}, {"trainable": "all"}]}
 RECIPES: list[tuple[str, str, dict[str, Any]]] = [
     ("pytorch", "speedrun", {"widths": [8, 8], **GROWING}),
-    ("pytorch", "speedrun", {"body": "resnet", "widths": [8, 8], "depth": 1, "activation": "relu", **GROWING}),
+    ("pytorch", "speedrun", {"body": "resnet", "widths": [16, 16], "depth": 1, "activation": "relu", **GROWING}),
     ("pytorch", "timm", {"architecture": "test_resnet", "validation_fraction": 0.3, **PHASES}),
     ("keras", "cnn", {"layers": LAYERS, "validation_fraction": 0.3, **GROWING}),
     ("keras", "transfer", {"architecture": "VGG16", "weights": "none", "image_size": 32, **PHASES}),
