@@ -6,7 +6,6 @@ python -m benchmarks split --files 10000        # what follows a single name is 
 """
 
 import argparse
-import datetime
 import shlex
 import subprocess
 import sys
@@ -39,12 +38,11 @@ def measured(name: str, options: Sequence[str]) -> str:
     """What one benchmark prints, under a line that says of what and how."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     shown = shlex.join(["python", "-m", f"benchmarks.{name}", *options])
-    before = f"{datetime.date.today()}, commit {machine.commit()}; {machine.versions(PACKAGES[name])}. `{shown}`"
     words = [sys.executable, "-m", f"benchmarks.{name}", *options]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"{shown} ended with status {done.returncode}; {results.PAGE} keeps what it had")
-    return f"{before}\n\n{done.stdout.strip()}"
+    return f"{machine.when(PACKAGES[name])}. `{shown}`\n\n{done.stdout.strip()}"
 
 
 @command

@@ -11,7 +11,6 @@ start-ups included; those of a rehearsal are only printed.
 """
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -26,6 +25,7 @@ import yaml
 
 from benchmarks import machine, results, settings
 from stages import backbones
+from stages.reporting.results import STACK, Results
 from stages.running import parameters
 from stages.running.command import command
 from stages.running.errors import UserError
@@ -36,6 +36,8 @@ SPEEDS = ("pytorch", "airbench")
 LONG, SHORT = ("--batch", "512", "--steps", "50", "--rounds", "2"), ("--steps", "2", "--rounds", "1")
 REHEARSAL = ("data.source=digits", "data.image_size=16")
 """What makes a job small, beside one epoch of narrow networks."""
+MOST = {"widths": 64, "conv": 64, "cutout": 4}
+"""Channels of a layer and pixels of a blanked square, where a CPU trains on small images what is meant for a GPU."""
 
 
 class Run:
@@ -100,12 +102,12 @@ def job(content: Mapping[str, Any], changes: Sequence[str], *, rehearse: bool) -
 
 
 def narrowed(value: Any, key: str = "") -> Any:
-    """The same parameters with an eighth of the channels, but not below 16."""
+    """The same parameters with MOST at most."""
     if isinstance(value, dict):
         return {name: narrowed(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
         return [narrowed(inner, key) for inner in value]
-    return max(16, value // 8) if key in ("widths", "conv") else value
+    return min(value, MOST[key]) if key in MOST else value
 
 
 def begin(folder: Path, content: Mapping[str, Any]) -> None:
@@ -124,29 +126,27 @@ def begin(folder: Path, content: Mapping[str, Any]) -> None:
 def summary(run: Run, content: Mapping[str, Any]) -> str:
     """When and with what it was run, the seconds of all stages, and the table."""
     stages = sum(seconds for name, seconds in run.seconds.items() if name not in SPEEDS)
-    versions = machine.versions(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))
-    when = f"{datetime.date.today()}, commit {machine.commit()}; {versions}"
+    when = machine.when(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))
     what = f"{content['data']['source']}, {content['split']['folds']} folds, seed {content['seed']}, n = 1"
     return f"{when}. {what}: {stages:.0f} s in all stages.\n\n{table(run.folder, run.seconds).to_markdown()}"
 
 
 def table(folder: Path, seconds: Mapping[str, float]) -> pd.DataFrame:
     """A row for each backbone and one for the stack: scores on the test set, seconds, share of the device's peak."""
-    scores = pd.read_csv(folder / "metrics/backbones.csv").set_index("backbone")
+    found = Results.load(folder / "metrics", confidence=0.95)
     rows = {}
-    for name, score in scores.iterrows():
+    for score in found.backbones:
+        name = score["backbone"]
         row: dict[str, Any] = {
             "macro-F1": f"{100 * score['macro_f1']:.2f} %",
             "interval": f"{100 * score['macro_f1_low']:.2f} to {100 * score['macro_f1_high']:.2f} %",
             "log-loss": f"{score['log_loss']:.4f}",
         }
-        if name != "stack":
-            history = pd.read_csv(folder / f"metrics/history/{name}.csv")
-            share = history["peak_share"].median() if "peak_share" in history else float("nan")
+        if name != STACK:
             row |= {
                 "training, s": seconds[f"train {name}"],
                 "predicting, s": seconds[f"export {name}"],
-                "share of peak": f"{100 * share:.1f} %",
+                "share of peak": f"{100 * found.speed(name)['peak_share']:.1f} %",
             }
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=ROOT / "profiles/cifar10-gpu.yaml")
     settings.add(parser, "the job")
     parser.add_argument("--rehearse", action="store_true", help="one epoch of tiny networks on digits")
-    parser.add_argument("--folder", type=Path, default=None, help="where everything lies (scratch/bench-gpu)")
+    parser.add_argument("--folder", type=Path, default=None, help="where everything lies (bench-gpu)")
     parser.add_argument("--minutes", type=float, default=9, help="stop after this time; the next call goes on (9)")
     given = parser.parse_args()
     content = job(parameters.read(given.params), given.set, rehearse=given.rehearse)

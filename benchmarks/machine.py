@@ -1,5 +1,6 @@
 """What a figure was measured on: processor, memory, GPU, versions and commit."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -52,6 +53,11 @@ def versions(packages: Iterable[str]) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ", ".join(found)
+
+
+def when(packages: Iterable[str]) -> str:
+    """Today's date, and what was measured: the commit and the versions."""
+    return f"{datetime.date.today()}, commit {commit()}; {versions(packages)}"
 
 
 def commit() -> str:

@@ -10,24 +10,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu import narrowed
 from stages import backbones
 from stages.running import parameters
 from tests import contract
 
 REFERENCE = contract.ROOT / "profiles/reference.yaml"
 FILES = [contract.ROOT / "params.yaml", *sorted((contract.ROOT / "profiles").glob("*.yaml"))]
-MOST = {"widths": 64, "conv": 64, "cutout": 4}
-"""Channels of a layer and pixels of a blanked square, in blocks that are meant for a GPU and for larger images."""
-
-
-def narrowed(value: Any, key: str = "") -> Any:
-    """The same with MOST at most."""
-    if isinstance(value, dict):
-        return {name: narrowed(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [narrowed(inner, key) for inner in value]
-    return min(value, MOST[key]) if key in MOST else value
-
 
 BLOCKS = {
     f"{path.stem}.{name}": narrowed(block) if path.stem == "cifar10-gpu" else block

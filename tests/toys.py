@@ -13,6 +13,9 @@ from stages.images.arrays import Images, Labels, LogProbabilities
 from stages.images.dataset import Dataset
 from stages.running.parameters import Block
 
+OPERATIONS = {"images", "gflops_per_image", "peak_tflops", "peak_measured"}
+"""What a report at the end of an epoch tells beside the loss, where operations can be counted."""
+
 
 def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, classes: int = 2) -> Dataset:
     """`n` training and `n_test` test images of 2 x 2 pixels; an image's brightness is 10 times its label plus noise."""

@@ -10,6 +10,47 @@ Nesterov momentum everywhere. On a GPU, where the package `airbench` is installe
 those of `pytorch/speedrun` as it comes.
 """
 
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
 EPOCHS, TIMED = 3, 1
 """How many are trained, and which one is timed: one in the middle, so that batches made ahead for it and for the next
 cancel."""
+
+CLASSES, SIDE = 10, 32
+
+
+class Clock:
+    """The seconds from the end of the epoch before the timed one to its own."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        """`wait`: returns when the device has done what it was given."""
+        self.wait = wait
+        self.ends: list[float] = []
+
+    def epoch(self) -> None:
+        """One has ended."""
+        self.wait()
+        self.ends.append(time.perf_counter())
+
+    def report(self, epoch: float, values: object) -> None:
+        """For the `fit` of a recipe."""
+        if float(epoch).is_integer():
+            self.epoch()
+
+    @property
+    def seconds(self) -> float:
+        return self.ends[TIMED] - self.ends[TIMED - 1]
+
+
+def run(sides: Mapping[str, Callable[..., None]], wait: Callable[[], object]) -> None:
+    """Train the side that the command line names, then its steps and batch; print the seconds of the timed epoch."""
+    side, steps, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    rng, clock = np.random.default_rng(0), Clock(wait)
+    images = rng.integers(0, 256, (steps * batch, SIDE, SIDE, 3), np.uint8)
+    sides[side](images, rng.integers(CLASSES, size=len(images)), batch, clock=clock)
+    print(json.dumps(clock.seconds))

@@ -4,9 +4,7 @@ airbench trains on CUDA alone, and opens the folder `cifar10` when it is importe
 """
 
 import importlib
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch  # noqa: TID253
 
-from benchmarks.throughput import EPOCHS
-from benchmarks.throughput.pytorch import Clock, fitted, random_images
+from benchmarks.throughput import EPOCHS, Clock, run
+from benchmarks.throughput.pytorch import fitted, wait
 
 
 def foldstack(images: np.ndarray, labels: np.ndarray, batch: int, clock: Clock) -> None:
@@ -49,12 +47,5 @@ def train(batch: int, clock: Clock) -> None:
 SIDES: dict[str, Callable[..., None]] = {"foldstack": foldstack, "airbench94": airbench94}
 
 
-def main() -> None:
-    side, steps, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    clock = Clock()
-    SIDES[side](*random_images(steps * batch), batch, clock=clock)
-    print(json.dumps(clock.seconds))
-
-
 if __name__ == "__main__":
-    main()
+    run(SIDES, wait)

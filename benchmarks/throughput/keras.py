@@ -1,9 +1,6 @@
 """The sides in Keras: prints the seconds of the second epoch."""
 
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,13 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.throughput import EPOCHS, TIMED
+from benchmarks.throughput import CLASSES, EPOCHS, SIDE, Clock, run
 from stages.backbones.keras import cnn  # before keras: it sets up TensorFlow
 
 import keras  # isort: skip  # noqa: TID253
 import tensorflow as tf  # isort: skip  # noqa: TID253
 
-CLASSES, SIDE, SHIFT = 10, 32, 4
+SHIFT = 4
 RATE, MOMENTUM = 0.01, 0.9
 WIDTHS = (64, 128, 256)
 LAYERS = [
@@ -36,18 +33,12 @@ BLOCK: dict[str, Any] = {
     "momentum": MOMENTUM,
     "augmentation": ["flip", {"crop": SHIFT}],
 }
-Ends = list[float]
 
 
-def foldstack(images: np.ndarray, labels: np.ndarray, batch: int, ends: Ends, precision: str) -> None:
+def foldstack(images: np.ndarray, labels: np.ndarray, batch: int, clock: Clock, precision: str) -> None:
     params = cnn.Params.model_validate(BLOCK | {"batch_size": batch, "precision": precision})
-
-    def report(epoch: float, values: object) -> None:
-        if float(epoch).is_integer():
-            ends.append(time.perf_counter())
-
     with tempfile.TemporaryDirectory() as folder:
-        cnn.fit(images, labels, params, seed=0, folder=Path(folder), report=report)
+        cnn.fit(images, labels, params, seed=0, folder=Path(folder), report=clock.report)
 
 
 def network() -> keras.Model:
@@ -61,7 +52,7 @@ def network() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32")(x))
 
 
-def plain(images: np.ndarray, labels: np.ndarray, batch: int, ends: Ends, precision: str) -> None:
+def plain(images: np.ndarray, labels: np.ndarray, batch: int, clock: Clock, precision: str) -> None:
     change = keras.Sequential(
         [
             keras.layers.Rescaling(1 / 255),
@@ -76,7 +67,7 @@ def plain(images: np.ndarray, labels: np.ndarray, batch: int, ends: Ends, precis
     model = cast(Any, network())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(RATE, MOMENTUM, nesterov=True), loss, metrics=["accuracy"])
-    ended = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+    ended = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.epoch())
     model.fit(data, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[ended])
 
 
@@ -88,14 +79,5 @@ SIDES: dict[str, Callable[..., None]] = {
 }
 
 
-def main() -> None:
-    side, steps, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    rng, ends = np.random.default_rng(0), Ends()
-    images = rng.integers(0, 256, (steps * batch, SIDE, SIDE, 3), np.uint8)
-    labels = rng.integers(CLASSES, size=steps * batch)
-    SIDES[side](images, labels, batch, ends=ends)
-    print(json.dumps(ends[TIMED] - ends[TIMED - 1]))
-
-
 if __name__ == "__main__":
-    main()
+    run(SIDES, wait=lambda: None)  # Keras has read the epoch's loss when it says that it ended

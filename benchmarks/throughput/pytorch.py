@@ -1,9 +1,6 @@
 """The sides in PyTorch: prints the seconds of the second epoch."""
 
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,11 +15,11 @@ from torch import Tensor, nn  # noqa: TID253
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253
 from torchvision import transforms  # noqa: TID253
 
-from benchmarks.throughput import EPOCHS, TIMED
+from benchmarks.throughput import CLASSES, EPOCHS, SIDE, Clock, run
 from stages.backbones.pytorch import speedrun
 from stages.backbones.pytorch._resnet import ResNet
 
-CLASSES, SIDE, WORKERS = 10, 32, 2
+WORKERS = 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 MEAN, DEVIATION = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 BLOCK = {
@@ -44,20 +41,9 @@ BLOCK = {
 }
 
 
-class Clock:
-    """The seconds from the end of the epoch before the timed one to its own."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def epoch(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        return self.ends[TIMED] - self.ends[TIMED - 1]
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 class Images(Dataset):
@@ -89,14 +75,9 @@ def foldstack(images: np.ndarray, labels: np.ndarray, batch: int, precision: str
 
 def fitted(images: np.ndarray, labels: np.ndarray, block: Mapping[str, Any], clock: Clock) -> None:
     """Our training with these parameters."""
-
-    def report(epoch: float, values: object) -> None:
-        if float(epoch).is_integer():
-            clock.epoch()
-
     with tempfile.TemporaryDirectory() as folder:
         params = speedrun.Params.model_validate(block)
-        speedrun.fit(images, labels, params, seed=0, folder=Path(folder), report=report)
+        speedrun.fit(images, labels, params, seed=0, folder=Path(folder), report=clock.report)
 
 
 def train(
@@ -173,18 +154,5 @@ SIDES: dict[str, Callable[..., None]] = {
 }
 
 
-def random_images(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, h, w, 3] and labels int64 [n]."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (n, SIDE, SIDE, 3), np.uint8), rng.integers(CLASSES, size=n)
-
-
-def main() -> None:
-    side, steps, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    clock = Clock()
-    SIDES[side](*random_images(steps * batch), batch, clock=clock)
-    print(json.dumps(clock.seconds))
-
-
 if __name__ == "__main__":
-    main()
+    run(SIDES, wait)

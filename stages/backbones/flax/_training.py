@@ -74,10 +74,10 @@ class Training:
             said.append((total, accuracy))
             self.operations.add(len(members), size)
             number += 1
-            known = said[:-AHEAD]
-            jax.block_until_ready(known[-1:])
+            if done > AHEAD:
+                jax.block_until_ready(said[-AHEAD - 1])
             if done % -(-self.steps // REPORTS) == 0 and done < self.steps:
-                self.report(epoch + done / self.steps, summary(known, rate))
+                self.report(epoch + done / self.steps, summary(said[:-AHEAD], rate))
         values = summary(said, rate)
         if not np.isfinite(values["train_loss"]):
             raise UserError(f"epoch {epoch + 1}: the loss is {values['train_loss']}; lower learning_rate")

@@ -133,14 +133,13 @@ class Solver:
         for chunk in self.chunks:
             chunk.face(direction)
         length = torch.zeros_like(self.weights[:, :1, :1])
-        for _ in range(LINE_SEARCH):
-            first, second = self.derivatives(length)
+        for step in range(LINE_SEARCH):
+            first, second = self.derivatives(length, here=step == 0)
             length = length - first / second.clamp_min(TINY)
         return length
 
-    def derivatives(self, length: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second derivative of each head's objective at that length, [f, 1, 1] each."""
-        here = not length.any()
+    def derivatives(self, length: Tensor, *, here: bool) -> tuple[Tensor, Tensor]:
+        """First and second derivative of each head's objective at that length, [f, 1, 1] each; `here`: it is zero."""
         penalized = self.penalty * self.direction
         first = inner(penalized, self.weights + length * self.direction)
         second = inner(penalized, self.direction)

@@ -25,12 +25,12 @@ class Steps(Operations):
     def __init__(self, network: nn.Module, kind: torch.dtype, where: torch.device) -> None:
         """`kind`: the format of the products."""
         super().__init__(self.known_or_counted, peak_of(kind, where))
-        self.network = network
-        self.structure = str(network), tuple(each.shape for each in network.parameters())
+        self.network, self.parameters = network, list(network.parameters())
+        self.structure = str(network), tuple(each.shape for each in self.parameters)
 
     def step(self, images: int, size: Size) -> None:
         """A step was made with so many images of that size; what is trained now was trained in it."""
-        self.add(images, (size, tuple(each.requires_grad for each in self.network.parameters())))
+        self.add(images, (size, tuple(each.requires_grad for each in self.parameters)))
 
     def known_or_counted(self, step: Any) -> float | None:
         key = self.structure, step
