@@ -2,21 +2,22 @@
 
     python -m benchmarks.folds --profile profiles/cifar10-cpu.yaml --backbone wide --set epochs=2 --rounds 3
 
-In turn, each in a process of its own, on random images: `stages.train` with K folds and the executor of the
-environment, and `train_fold` of the same stage on all training rows, after a training on two batches that fills
-caches. Each fold learns from (K - 1) / K of the rows, so K folds should take K - 1 times as long as all rows. The start
-is what the second process takes beside that training: imports, opening the data, the training on two batches.
+In turn, each in a process of its own, on random images: `stages.train` with K folds and each of the executors, and
+`train_fold` of the same stage on all training rows, after a training on two batches that fills caches. Each fold learns
+from (K - 1) / K of the rows, so K folds should take K - 1 times as long as all rows. The start is what the last process
+takes beside that training: imports, opening the data, the training on two batches. The executor `process` trains folds
+side by side, by default one per core.
 """
 
 import argparse
 import dataclasses
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import processes, settings
+from benchmarks.results import middle
 from stages import backbones
 from stages.images.dataset import TEST, Dataset
 from stages.running import parameters
@@ -36,6 +38,7 @@ from stages.train import Backbone, train_fold
 ROOT = Path(__file__).parent.parent
 CLASSES, WARM = 10, 2
 NAME = "measured"
+EXECUTORS = ("inline", "process")
 
 
 class Silent:
@@ -88,12 +91,12 @@ def only(dataset: Dataset, rows: np.ndarray) -> Dataset:
     return dataclasses.replace(dataset, index=dataset.index.assign(fold=fold))
 
 
-def folds_seconds(folder: Path) -> float:
+def folds_seconds(folder: Path, executor: str) -> float:
     """Seconds of the stage, from nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         words = processes.command("stages.train", [NAME])
-        own = os.environ | {"FOLDSTACK_SCRATCH": scratch}
+        own = os.environ | {"FOLDSTACK_SCRATCH": scratch, "FOLDSTACK_EXECUTOR": executor}
         subprocess.run(words, cwd=folder, env=own, stdout=sys.stderr, check=True)
         return time.perf_counter() - start
 
@@ -107,17 +110,21 @@ def whole_seconds(folder: Path) -> tuple[float, float]:
     return seconds, time.perf_counter() - start - seconds
 
 
-def measure(folder: Path, k: int, rounds: int) -> None:
-    """Prints the table."""
-    print("| round | K folds, s | all rows, s | start, s | ratio |\n| --- | --- | --- | --- | --- |")
-    ratios = []
+def measure(folder: Path, executors: Sequence[str], k: int, rounds: int) -> None:
+    """Prints the table, and each executor's ratio."""
+    rows, ratios = [], {name: [] for name in executors}
     for number in range(1, rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-        folds, (full, start) = folds_seconds(folder), whole_seconds(folder)
-        ratios.append((folds - start) / ((k - 1) * full))
-        print(f"| {number} | {folds:.1f} | {full:.1f} | {start:.1f} | {ratios[-1]:.3f} |", flush=True)
-    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"\n(K folds - start) / ((K - 1) x all rows): {middle:.3f} ({low:.3f} to {high:.3f}), n = {rounds}.")
+        folds = {name: folds_seconds(folder, name) for name in executors}
+        full, start = whole_seconds(folder)
+        for name, seconds in folds.items():
+            ratios[name].append((seconds - start) / ((k - 1) * full))
+        named = {f"K folds, {name}, s": seconds for name, seconds in folds.items()}
+        rows.append({"round": number, **named, "all rows, s": full, "start, s": start})
+    print(pd.DataFrame(rows).round(1).to_markdown(index=False))
+    print(f"\n(K folds - start) / ((K - 1) x all rows), n = {rounds}:")
+    for name, found in ratios.items():
+        print(f"{name} {middle(found, digits=3)}.")
 
 
 @command
@@ -125,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folds", description=__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
     parser.add_argument("--backbone", default="wide")
+    parser.add_argument("--executors", nargs="+", choices=EXECUTORS, default=EXECUTORS)
     settings.add(parser, "the block", default=["epochs=2"])
     for name, default in {"images": 10_240, "side": 32, "folds": 5, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -138,7 +146,7 @@ def main() -> None:
         prepare(Path(folder), block, given.images, given.side, given.folds)
         words = f"`{given.backbone}` of {given.profile} with {' '.join(given.set) or 'no changes'}"
         print(f"{words}, {given.images:,} images of {given.side} x {given.side} pixels, K = {given.folds}.\n")
-        measure(Path(folder), given.folds, given.rounds)
+        measure(Path(folder), given.executors, given.folds, given.rounds)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch  # noqa: TID253  (a benchmark of one framework)
 
+from benchmarks.results import middle
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import _heads as heads
 from stages.backbones.pytorch.frozen import Params, fit_folds
@@ -117,7 +118,7 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> None:
         print(f"{name}: {statistics.median(values):.2f} s")
     for (before, fewer), (name, more) in itertools.pairwise(columns.items()):
         ratios = [b / a for a, b in zip(fewer, more, strict=True)]
-        print(f"{name} against {before}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"{name} against {before}: {middle(ratios)}")
 
 
 if __name__ == "__main__":

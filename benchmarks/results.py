@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def docstring(name: str) -> str:
     path = FOLDER / f"{name}.py"
     text = (path if path.exists() else FOLDER / name / "__init__.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(text)) or ""
+
+
+def middle(values: Iterable[float], digits: int = 2) -> str:
+    """The median of several rounds, and their range."""
+    values = list(values)
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def read(path: Path) -> dict[str, Measured]:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import processes
+from benchmarks.results import middle
 
 CLASSES, BATCH, WORKERS = 10, 256, 2
 
@@ -92,10 +93,10 @@ def compare(images: Path, given: argparse.Namespace) -> None:
     for side in SIDES:
         module, *rest = arguments(side, images, given.side)
         peak = processes.peak_memory(processes.command(module, rest))
-        middle = statistics.median(found[side] for found in rounds)
-        print(f"| {side} | {given.files / middle:,.0f} | {middle:.1f} | {peak:.2f} |")
+        seconds = statistics.median(found[side] for found in rounds)
+        print(f"| {side} | {given.files / seconds:,.0f} | {seconds:.1f} | {peak:.2f} |")
     ratios = [found["torchvision"] / found["foldstack"] for found in rounds]
-    print(f"\nfoldstack is faster by {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
+    print(f"\nfoldstack is faster by {middle(ratios)}.")
 
 
 def arguments(side: str, images: Path, size: int) -> tuple[str, ...]:

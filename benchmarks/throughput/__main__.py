@@ -2,13 +2,12 @@
 
 import argparse
 import importlib.util
-import statistics
 import sys
-from collections.abc import Iterable
 
 import pandas as pd
 
 from benchmarks import machine, processes
+from benchmarks.results import middle
 
 SIDES = {
     "pytorch": {
@@ -55,14 +54,8 @@ def table(framework: str, rounds: int, steps: int, batch: int) -> pd.DataFrame:
     columns = {"images/s": found.median().round(1)}
     for ours in ("foldstack", "foldstack, float32"):
         if ours in sides:
-            columns[f"{ours} is faster by"] = pd.Series({side: ratio(found[ours] / found[side]) for side in sides})
+            columns[f"{ours} is faster by"] = pd.Series({side: middle(found[ours] / found[side]) for side in sides})
     return pd.DataFrame({**columns, "what": sides}).rename_axis("side")
-
-
-def ratio(values: Iterable[float]) -> str:
-    """The median over the rounds, and their range."""
-    values = list(values)
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:
