@@ -29,7 +29,7 @@ BATCH_BYTES = 1 << 20
 AHEAD = 64
 """Batches in memory at most."""
 PATIENCE = 1.0
-"""Seconds that this process decodes alone; workers are started for what then is left, as it takes them a second."""
+"""Seconds of work that this process does alone: workers take a second to start."""
 WORKERS = "FOLDSTACK_WORKERS"
 
 Task = tuple[int, Sequence[str], int]
@@ -85,9 +85,11 @@ def decode_all(
     n = max(1, BATCH_BYTES // (size * size * 3))
     tasks = ((start, paths[start : start + n], size) for start in range(0, len(paths), n))
     workers, begin = workers or worker_count(), time.monotonic()
-    for task in tasks:
-        yield decode_batch(*task)
-        if workers > 1 and time.monotonic() - begin >= patience:
+    for start, batch, _ in tasks:
+        yield decode_batch(start, batch, size)
+        done = start + len(batch)
+        left = (time.monotonic() - begin) / done * (len(paths) - done)
+        if workers > 1 and left >= patience:
             break
     else:
         return
