@@ -5,7 +5,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 from pydantic import Field
-from sklearn.utils.class_weight import compute_class_weight
 
 from stages.images.arrays import Labels
 from stages.running.parameters import Block
@@ -27,6 +26,8 @@ def weights(labels: Labels, balance: Balance) -> Float32[np.ndarray, " k"]:
     """The factor of each class's loss; over the rows they average to one. A class without rows has factor one."""
     factors = np.ones(int(labels.max()) + 1, np.float32)
     if balance == "balanced":
+        from sklearn.utils.class_weight import compute_class_weight  # takes a second, and few want it
+
         present = np.unique(labels)
         factors[present] = compute_class_weight("balanced", classes=present, y=labels)
     return factors

@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2 as torchvision
 
 from stages.backbones import Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _compiled as compiled
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import _faults as faults
-from stages.backbones.pytorch._changes import changer
 from stages.backbones.pytorch._compiled import Forward
 from stages.backbones.pytorch._losses import Objective, objective
 from stages.backbones.pytorch._operations import Steps
@@ -22,6 +20,7 @@ from stages.backbones.pytorch._speedrun_updates import Updates
 from stages.running.errors import UserError
 from stages.training import growing, losses
 
+Change = Callable[[Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -48,7 +47,7 @@ class Training:
         self.sizes: list[tuple[int, int]] = [(height, width) for height, width in sizes.tolist()]
         self.kind = faults.dtype(self.params.precision, targets.device, network, self.sizes[0])
         self.mirrored_first = augmentation.coins(len(targets), generator)
-        self.change = changer(self.params.augmentation, self.whole) if self.params.augmentation else None
+        self.change = changer(self.params, self.whole)
         self.mix = mixer(self.params, settings.classes)
         self.loss = summed_loss(self.params, targets)
         self.updates = Updates(self.network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
@@ -112,11 +111,24 @@ class Training:
         return batch if size == self.whole else augmentation.resized(batch, size).to(self.kind)
 
 
+def changer(params: Params, size: tuple[int, int]) -> Change | None:
+    """The further changes of images of that height and width, if there are any."""
+    if not params.augmentation:
+        return None
+    from stages.backbones.pytorch import _changes as changes  # its libraries take seconds to import
+
+    return changes.changer(params.augmentation, size)
+
+
 def mixer(params: Params, classes: int) -> Mix | None:
     """A function that mixes each image of a batch, and its class, with its neighbour: one way, drawn for the batch."""
+    if not params.mixes:
+        return None
+    from torchvision.transforms import v2 as torchvision  # takes seconds to import
+
     ways = ((torchvision.MixUp, params.mixup), (torchvision.CutMix, params.cutmix))
     mixes = [way(alpha=alpha, num_classes=classes) for way, alpha in ways if alpha > 0]
-    return torchvision.RandomChoice(mixes) if mixes else None
+    return torchvision.RandomChoice(mixes)
 
 
 def summed_loss(params: Params, targets: Tensor) -> Objective:

@@ -12,6 +12,7 @@ For members of an ensemble that err differently the body may be a residual netwo
     flip: random, translate: 4
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from stages.backbones import Predict, Report
 from stages.backbones.pytorch import _augmentation as augmentation
 from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch._network import Network
-from stages.backbones.pytorch._resnet import ResNet
 from stages.backbones.pytorch._speedrun_parameters import Params, Settings
 from stages.backbones.pytorch._speedrun_training import Training
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
@@ -52,7 +52,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     )
     network = built(settings, where)
     if filters is not None:
-        network.first.weight.requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
+        network.get_parameter("first.weight").requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
     training = Training(network, settings, *devices.on_device(images, labels, where), generator)
     save(training.run(report), settings, folder)
 
@@ -95,13 +95,20 @@ def checked_size(images: TrainingImages, params: Params) -> tuple[int, int]:
     return height, width
 
 
-def built(settings: Settings, where: torch.device) -> Network | ResNet:
+def built(settings: Settings, where: torch.device) -> nn.Module:
     """The network, untrained."""
     params = settings.params
-    body = {"speedrun": Network, "resnet": ResNet}[params.body]
+    body = residual() if params.body == "resnet" else Network
     shape = (settings.classes, settings.first, params.patch, params.widths, params.depth)
     network = body(*shape, params.activation, settings.logit_scale).to(where)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def residual() -> Callable[..., nn.Module]:
+    """The residual body."""
+    from stages.backbones.pytorch._resnet import ResNet  # timm takes seconds to import
+
+    return ResNet
 
 
 @torch.inference_mode()
