@@ -1,12 +1,13 @@
 """Where the time of `dvc repro` goes: the share that is not training, by stage.
 
-    python -m benchmarks.orchestration --params profiles/cifar10-cpu.yaml --set data.path=/path/to/cifar-10
+    python -m benchmarks.orchestration --params params.yaml profiles/cifar10-cpu.yaml --set data.path=/path/to/cifar-10
 
-One real `dvc repro` from nothing, of what is committed, in a temporary clone with a scratch folder of its own. The
-seconds of each stage's command are read off its process every 100 ms. Training is the sum of the last `seconds` of
-every fold in metrics/history; folds that pytorch/frozen trains in one pass count once. Imports are what a process takes
-that imports the same modules and ends, measured afterwards; work is what is left of the command: splitting, predicting,
-stacking, evaluating, loading, saving. The rest is DVC: its start, and hashing and caching.
+For each job one real `dvc repro` from nothing, of what is committed, in a temporary clone with a scratch folder of its
+own. The seconds of each stage's command are read off its process every 100 ms. Training is the sum of the last
+`seconds` of every fold in metrics/history; folds that pytorch/frozen trains in one pass count once. Imports are what a
+process takes that imports the same modules and ends, measured afterwards; predicting is what is left of the exports,
+and work what is left of the others: splitting, stacking, evaluating, loading, saving. The rest is DVC: its start,
+hashing and caching.
 """
 
 import argparse
@@ -32,11 +33,13 @@ from stages.running.command import command
 from stages.running.errors import UserError
 
 ROOT = Path(__file__).parent.parent
+CPU = Path("profiles/cifar10-cpu.yaml")
 IMPORT = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 """
+PARTS = ("training", "predicting", "work", "imports", "DVC")
 ROUNDS, INTERVAL = 3, 0.1
 """Of the imports; seconds between two looks at the processes."""
 
@@ -103,8 +106,9 @@ def measure(folder: Path, content: Mapping[str, Any], environment: Mapping[str, 
     rows = []
     for name, seconds in commands.items():
         trained, imported = training(folder, name, seconds), imports(folder, name, content, environment)
-        parts = {"training": trained, "imports": imported, "work": seconds - trained - imported}
-        rows.append({"stage": name, "command": seconds, **parts, "DVC": 0.0})
+        left = "predicting" if name.startswith("export@") else "work"
+        rows.append({"stage": name, "command": seconds, **dict.fromkeys(PARTS, 0.0)})
+        rows[-1] |= {"training": trained, left: seconds - trained - imported, "imports": imported}
     rows.append({"stage": "DVC", "command": 0.0, "DVC": total - sum(commands.values())})
     table = pd.DataFrame(rows).fillna(0.0).set_index("stage")
     table.loc["all"] = table.sum()
@@ -115,26 +119,33 @@ def show(table: pd.DataFrame) -> None:
     """The table, and the shares in a sentence."""
     print(table.round(1).to_markdown())
     total = table.loc["all", ["command", "DVC"]].sum()
-    shares = {name: table.loc["all", name] / total for name in ("training", "work", "imports", "DVC")}
+    shares = {name: table.loc["all", name] / total for name in PARTS}
     words = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    print(f"\nOf {total:.1f} s (n = 1): {words}; {1 - shares['training']:.1%} is not training.")
+    left = 1 - shares["training"]
+    print(f"\nOf {total:.1f} s (n = 1): {words}.")
+    print(f"{left:.1%} is not training, {left - shares['predicting']:.1%} neither training nor predicting.\n")
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
-    settings.add(parser, "the job")
+    parser.add_argument("--params", type=Path, nargs="+", default=[Path("params.yaml"), CPU], metavar="FILE")
+    settings.add(parser, "the jobs")
     given = parser.parse_args()
-    content = settings.changed(parameters.read(given.params), given.set)
+    for path in given.params:
+        content = settings.changed(parameters.read(path), given.set)
+        print(f"{path}" + (f" with {json.dumps(given.set)}" if given.set else "") + ", seconds:\n")
+        show(run(content))
+
+
+def run(content: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of one job, in a clone of its own."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "clone"
         clone(folder, content)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "FOLDSTACK_SCRATCH": str(Path(place) / "scratch"), "FOLDSTACK_EXECUTOR": "inline"}
-        table = measure(folder, content, os.environ | own | {"DVC_NO_ANALYTICS": "1"})
-    print(f"{given.params}" + (f" with {json.dumps(given.set)}" if given.set else "") + ", seconds:\n")
-    show(table)
+        return measure(folder, content, os.environ | own | {"DVC_NO_ANALYTICS": "1"})
 
 
 if __name__ == "__main__":
