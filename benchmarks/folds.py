@@ -30,7 +30,7 @@ from benchmarks import processes, settings
 from benchmarks.results import middle
 from stages import backbones
 from stages.images.dataset import TEST, Dataset
-from stages.running import parameters
+from stages.running import executors, parameters
 from stages.running.command import command
 from stages.running.history import Row
 from stages.train import Backbone, train_fold
@@ -38,7 +38,6 @@ from stages.train import Backbone, train_fold
 ROOT = Path(__file__).parent.parent
 CLASSES, WARM = 10, 2
 NAME = "measured"
-EXECUTORS = ("inline", "process")
 
 
 class Silent:
@@ -110,12 +109,12 @@ def whole_seconds(folder: Path) -> tuple[float, float]:
     return seconds, time.perf_counter() - start - seconds
 
 
-def measure(folder: Path, executors: Sequence[str], k: int, rounds: int) -> None:
+def measure(folder: Path, names: Sequence[str], k: int, rounds: int) -> None:
     """Prints the table, and each executor's ratio."""
-    rows, ratios = [], {name: [] for name in executors}
+    rows, ratios = [], {name: [] for name in names}
     for number in range(1, rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-        folds = {name: folds_seconds(folder, name) for name in executors}
+        folds = {name: folds_seconds(folder, name) for name in names}
         full, start = whole_seconds(folder)
         for name, seconds in folds.items():
             ratios[name].append((seconds - start) / ((k - 1) * full))
@@ -132,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folds", description=__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
     parser.add_argument("--backbone", default="wide")
-    parser.add_argument("--executors", nargs="+", choices=EXECUTORS, default=EXECUTORS)
+    parser.add_argument("--executors", nargs="+", choices=executors.NAMES, default=["inline", "process"])
     settings.add(parser, "the block", default=["epochs=2"])
     for name, default in {"images": 10_240, "side": 32, "folds": 5, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import machine, results, settings
-from stages import backbones
+from stages import backbones, report
 from stages.reporting.results import STACK, Results
 from stages.running import parameters
 from stages.running.command import command
@@ -126,20 +126,20 @@ def begin(folder: Path, content: Mapping[str, Any]) -> None:
 def summary(run: Run, content: Mapping[str, Any]) -> str:
     """When and with what it was run, the seconds of all stages, and the table."""
     stages = sum(seconds for name, seconds in run.seconds.items() if name not in SPEEDS)
+    found = Results.load(run.folder / "metrics", report.confidence(content))
     when = machine.when(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))
     what = f"{content['data']['source']}, {content['split']['folds']} folds, seed {content['seed']}, n = 1"
-    return f"{when}. {what}: {stages:.0f} s in all stages.\n\n{table(run.folder, run.seconds).to_markdown()}"
+    return f"{when}. {what}: {stages:.0f} s in all stages.\n\n{table(found, run.seconds).to_markdown()}"
 
 
-def table(folder: Path, seconds: Mapping[str, float]) -> pd.DataFrame:
+def table(found: Results, seconds: Mapping[str, float]) -> pd.DataFrame:
     """A row for each backbone and one for the stack: scores on the test set, seconds, share of the device's peak."""
-    found = Results.load(folder / "metrics", confidence=0.95)
     rows = {}
     for score in found.backbones:
         name = score["backbone"]
         row: dict[str, Any] = {
             "macro-F1": f"{100 * score['macro_f1']:.2f} %",
-            "interval": f"{100 * score['macro_f1_low']:.2f} to {100 * score['macro_f1_high']:.2f} %",
+            f"{found.level} interval": f"{100 * score['macro_f1_low']:.2f} to {100 * score['macro_f1_high']:.2f} %",
             "log-loss": f"{score['log_loss']:.4f}",
         }
         if name != STACK:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,15 @@ def training(folder: Path, name: str, seconds: float) -> float:
     return sum(last.values()) if sum(last.values()) <= seconds else max(last.values())
 
 
-def imports(folder: Path, name: str, content: Mapping[str, Any], environment: Mapping[str, str]) -> float:
-    """Seconds of a process that imports what a stage does."""
+def imported(name: str, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules that a stage's command imports."""
     step, _, backbone = name.partition("@")
-    modules = [f"stages.{step}"]
-    if backbone:
-        modules.append("stages.backbones.{framework}.{recipe}".format(**content["backbones"][backbone]))
+    recipe = ("stages.backbones.{framework}.{recipe}".format(**content["backbones"][backbone]),) if backbone else ()
+    return (f"stages.{step}", *recipe)
+
+
+def imports(modules: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
+    """Seconds of a process that imports these modules and ends."""
     found = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -103,12 +106,14 @@ def imports(folder: Path, name: str, content: Mapping[str, Any], environment: Ma
 def measure(folder: Path, content: Mapping[str, Any], environment: Mapping[str, str]) -> pd.DataFrame:
     """Seconds by stage, in the order in which they ran, then DVC's own and the sum."""
     total, commands = repro(folder, environment)
+    modules = {name: imported(name, content) for name in commands}
+    starts = {each: imports(each, folder, environment) for each in dict.fromkeys(modules.values())}
     rows = []
     for name, seconds in commands.items():
-        trained, imported = training(folder, name, seconds), imports(folder, name, content, environment)
+        trained, start = training(folder, name, seconds), starts[modules[name]]
         left = "predicting" if name.startswith("export@") else "work"
         rows.append({"stage": name, "command": seconds, **dict.fromkeys(PARTS, 0.0)})
-        rows[-1] |= {"training": trained, left: seconds - trained - imported, "imports": imported}
+        rows[-1] |= {"training": trained, left: seconds - trained - start, "imports": start}
     rows.append({"stage": "DVC", "command": 0.0, "DVC": total - sum(commands.values())})
     table = pd.DataFrame(rows).fillna(0.0).set_index("stage")
     table.loc["all"] = table.sum()

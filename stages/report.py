@@ -4,7 +4,9 @@
 `metrics/report.html`, `metrics/report.md` and `metrics/figures/*.png`. Equal inputs give equal bytes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.images.dataset import Dataset
 from stages.reporting import drawing, pages
@@ -13,8 +15,6 @@ from stages.running import parameters
 from stages.running.command import command
 
 METRICS = Path("metrics")
-CONFIDENCE = 0.95
-"""What `evaluate` takes where params.yaml does not say."""
 
 
 def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
@@ -27,11 +27,15 @@ def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
     (folder / "report.md").write_text(sister, encoding="utf-8")
 
 
+def confidence(content: Mapping[str, Any]) -> float:
+    """Of the intervals, 0 to 1: as given, or what `evaluate` takes where nothing is said."""
+    return (content.get("evaluate") or {}).get("confidence", 0.95)
+
+
 @command
 def main() -> None:
     content = parameters.read()
-    confidence = (content.get("evaluate") or {}).get("confidence", CONFIDENCE)
-    results, dataset = Results.load(METRICS, confidence), Dataset.load()
+    results, dataset = Results.load(METRICS, confidence(content)), Dataset.load()
     check(results, dataset)
     report(results, dataset, parameters.PATH.read_text(encoding="utf-8"), METRICS)
 

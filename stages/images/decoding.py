@@ -85,9 +85,10 @@ def decode_all(
     n = max(1, BATCH_BYTES // (size * size * 3))
     tasks = ((start, paths[start : start + n], size) for start in range(0, len(paths), n))
     workers, begin = workers or worker_count(), time.monotonic()
-    for start, batch, _ in tasks:
-        yield decode_batch(start, batch, size)
-        done = start + len(batch)
+    done = 0
+    for task in tasks:
+        yield decode_batch(*task)
+        done += len(task[1])
         left = (time.monotonic() - begin) / done * (len(paths) - done)
         if workers > 1 and left >= patience:
             break
