@@ -64,7 +64,7 @@ def prepare(folder: Path, block: dict[str, Any], n: int, side: int, k: int) -> N
     Dataset.write(folder / "data", images, index, [str(label) for label in range(CLASSES)])
     content = {"seed": 0, "backbones": {NAME: block}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    for name in ("stages", "benchmarks"):
+    for name in ("stages", "benchmarks", "tuning"):
         (folder / name).symlink_to(ROOT / name, target_is_directory=True)
 
 
