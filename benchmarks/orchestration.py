@@ -135,21 +135,24 @@ def show(table: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
     parser.add_argument("--params", type=Path, nargs="+", default=[Path("params.yaml"), CPU], metavar="FILE")
+    parser.add_argument("--folder", type=Path, help="keep the clones here, with all that the jobs wrote")
     settings.add(parser, "the jobs")
     given = parser.parse_args()
     for path in given.params:
         content = settings.changed(parameters.read(path), given.set)
         print(f"{path}" + (f" with {json.dumps(given.set)}" if given.set else "") + ", seconds:\n")
-        show(run(content))
+        with tempfile.TemporaryDirectory() as place:
+            show(run(content, (given.folder or Path(place)).resolve() / path.stem))
 
 
-def run(content: Mapping[str, Any]) -> pd.DataFrame:
-    """The table of one job, in a clone of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "clone"
-        clone(folder, content)
+def run(content: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+    """The table of one job, in a clone that this makes. Raises UserError if the folder is there."""
+    if folder.exists():
+        raise UserError(f"{folder} is there; expected a folder to make")
+    clone(folder, content)
+    with tempfile.TemporaryDirectory() as scratch:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PATH": path, "FOLDSTACK_SCRATCH": str(Path(place) / "scratch"), "FOLDSTACK_EXECUTOR": "inline"}
+        own = {"PATH": path, "FOLDSTACK_SCRATCH": scratch, "FOLDSTACK_EXECUTOR": "inline"}
         return measure(folder, content, os.environ | own | {"DVC_NO_ANALYTICS": "1"})
 
 
