@@ -1,6 +1,6 @@
 """What K = 5 folds cost beside one training on all rows, with what one process takes to start.
 
-    python -m benchmarks.folds --profile profiles/cifar10-cpu.yaml --backbone wide --set epochs=2 --rounds 3
+    python -m benchmarks.folds --profile profiles/cifar10-cpu.yaml --backbone deep --set epochs=2 --rounds 3
 
 In turn, each in a process of its own, on random images: `stages.train` with K folds and each of the executors, and
 `train_fold` of the same stage on all training rows, after a training on two batches that fills caches. Each fold learns
@@ -130,7 +130,7 @@ def measure(folder: Path, names: Sequence[str], k: int, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folds", description=__doc__)
     parser.add_argument("--profile", type=Path, default=Path("profiles/cifar10-cpu.yaml"))
-    parser.add_argument("--backbone", default="wide")
+    parser.add_argument("--backbone", default="deep")
     parser.add_argument("--executors", nargs="+", choices=executors.NAMES, default=["inline", "process"])
     settings.add(parser, "the block", default=["epochs=2"])
     for name, default in {"images": 10_240, "side": 32, "folds": 5, "rounds": 3}.items():
