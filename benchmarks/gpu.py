@@ -149,7 +149,7 @@ def table(found: Results, seconds: Mapping[str, float]) -> pd.DataFrame:
                 "share of peak": f"{100 * found.speed(name)['peak_share']:.1f} %",
             }
         rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=object).fillna("")
 
 
 @command
