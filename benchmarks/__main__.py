@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from benchmarks import machine, results
+from benchmarks import results
+from stages.running import machine
 from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import closest
@@ -20,6 +21,7 @@ PACKAGES = {
     "throughput": ("torch", "torchvision", "timm", "tensorflow", "keras", "airbench"),
     "stacking": ("numpy", "scipy", "scikit-learn", "xgboost"),
     "split": ("pillow", "torch", "torchvision"),
+    "combiners": ("scikit-learn", "mlxtend", "xgboost", "scipy"),
     "folds": ("torch", "tensorflow", "keras"),
     "orchestration": ("dvc", "torch", "tensorflow", "keras", "xgboost"),
 }

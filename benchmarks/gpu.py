@@ -23,10 +23,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from benchmarks import machine, results, settings
+from benchmarks import results, settings
 from stages import backbones, report
 from stages.reporting.results import STACK, Results
-from stages.running import parameters
+from stages.running import machine, parameters
 from stages.running.command import command
 from stages.running.errors import UserError
 

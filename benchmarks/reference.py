@@ -25,12 +25,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
-from benchmarks.machine import commit, device
 from stages import backbones
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import TEST, Dataset
 from stages.running import parameters, progress
 from stages.running.command import command
+from stages.running.machine import commit, device
 
 PROFILE, TABLE = Path("profiles/reference.yaml"), Path("docs/reference.csv")
 PUBLISHED = {

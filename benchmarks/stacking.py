@@ -28,7 +28,7 @@ from sklearn.ensemble import StackingClassifier
 from benchmarks import processes
 from stages.images.arrays import Labels, Stack
 from stages.stack import Params, compose
-from stages.stacking.combiners import COMBINERS
+from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.log_space import normalise
 
 FOLDS, BLOCK = 5, 65_536
@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 1_000_000, 5_000_000])
     for name, default in {"members": 5, "classes": 10, "rounds": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=(*USUAL, NESTED, PEER), metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--limit", type=float, default=3600, help="seconds for the process of one part")
     parser.add_argument("--run", nargs=2, metavar=("PART", "ROWS"), help=argparse.SUPPRESS)
     given = parser.parse_args()

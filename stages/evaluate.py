@@ -1,33 +1,30 @@
-"""Score every backbone and the stack on the test set, with intervals.
+"""Score every backbone and the stack on the test set, with intervals, and say what each is worth.
 
-Writes `metrics/scores.json` (the few numbers that `dvc metrics diff` compares) and the tables behind the plots in
-`metrics/`: `backbones.csv`, `classes.csv`, `confusion.csv`, `reliability.csv`. The test labels choose
-nothing: the backbone that the stack has to beat is the one with the best out-of-fold macro-F1.
+Writes `metrics/scores.json` (the few numbers that `dvc metrics diff` compares) and, beside it, the tables behind the
+plots and the report; `stages/stacking/evaluation.py` says what each holds. The test labels choose nothing: the backbone
+that the stack has to beat, what a backbone is worth and the cascade's threshold come from out-of-fold rows.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stages.images.arrays import Labels
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
 from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import Block
-from stages.stacking import results, scores, tables
-from stages.stacking.ensemble import Ensemble, side_by_side
-from stages.stacking.log_space import LogScores, average
-from stages.stacking.tables import Predictions
+from stages.stacking import leaks, results, scores, tables
+from stages.stacking.costs import Cost
+from stages.stacking.ensemble import Ensemble
+from stages.stacking.evaluation import Evaluation
+from stages.stacking.uncertainty import Sampling
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
-STACK = "stack"
-"""The name of the ensemble's row in `backbones.csv`."""
+COSTS = METRICS / "costs"
 
 
 class Params(Block):
@@ -46,99 +43,37 @@ class Params(Block):
         le=100,
         description="bins of equal width in the calibration error; 15 is customary, and scores depend on it",
     )
+    coverage: float = Field(
+        0.95, gt=0, lt=1, description="share of images whose conformal set of classes is to hold the true one"
+    )
+    cascade_loss: float = Field(
+        0.001,
+        ge=0,
+        lt=1,
+        description="accuracy that the cascade may lose against the whole stack, out of fold; 0.001 is 0.1 points",
+    )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Test labels, and everybody's predictions for them."""
-
-    labels: Labels
-    classes: tuple[str, ...]
-    averages: Mapping[str, LogScores]
-    """Per backbone: its K fold models averaged in log space."""
-    predictions: Mapping[str, Predictions]
-    stack: LogScores
-    params: Params
-    seed: int
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """How the bootstrap samples: the same draws for everybody."""
-        return {"confidence": self.params.confidence, "resamples": self.params.resamples, "seed": self.seed}
-
-
-def best_backbone(predictions: Mapping[str, Predictions], labels: Labels) -> str:
-    """The backbone with the best out-of-fold macro-F1; of equals the one named first."""
-    return max(predictions, key=lambda name: scores.summary(predictions[name].out_of_fold, labels)["macro_f1"])
-
-
-def headline(evaluation: Evaluation, best: str) -> dict[str, float]:
-    """What `scores.json` holds: twelve numbers, so that a comparison fits one screen."""
-    labels, k = evaluation.labels, len(evaluation.classes)
-    stack, rival = evaluation.stack.argmax(axis=1), evaluation.averages[best].argmax(axis=1)
-    gain = scores.gain(labels, stack, rival, k, **evaluation.sampling)
-    alone = scores.summary(evaluation.averages[best], labels)
-    return {
-        **scores.summary(evaluation.stack, labels),
-        "calibration_error": scores.calibration_error(evaluation.stack, labels, evaluation.params.bins),
-        "best_backbone_macro_f1": alone["macro_f1"],
-        "best_backbone_accuracy": alone["accuracy"],
-        "best_backbone_log_loss": alone["log_loss"],
-        "gain": gain.value,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-        "mcnemar_p": scores.mcnemar(labels, stack, rival),
-        "test_images": len(labels),
-    }
-
-
-def row(evaluation: Evaluation, log_p: LogScores) -> dict[str, float]:
-    """The test scores of one backbone or of the stack."""
-    labels, k = evaluation.labels, log_p.shape[1]
-    bounds = scores.interval(labels, log_p.argmax(axis=1), k, **evaluation.sampling)
-    summary = scores.summary(log_p, labels)
-    return {
-        "macro_f1": summary.pop("macro_f1"),
-        "macro_f1_low": bounds.low,
-        "macro_f1_high": bounds.high,
-        **summary,
-        "calibration_error": scores.calibration_error(log_p, labels, evaluation.params.bins),
-    }
-
-
-def compare(
-    evaluation: Evaluation, recipes: Mapping[str, str], train_labels: Labels, ensemble: Ensemble
-) -> pd.DataFrame:
-    """One row per backbone, and the stack last.
-
-    `out_of_fold_macro_f1` of the stack is that of nested cross-validation; `one_model_macro_f1` is the mean test
-    macro-F1 of the fold models taken singly, which says what averaging them adds.
-    """
-    rows = []
-    for name, log_p in evaluation.averages.items():
-        tables_ = evaluation.predictions[name]
-        single = [scores.summary(model, evaluation.labels)["macro_f1"] for model in tables_.test]
-        own = scores.summary(tables_.out_of_fold, train_labels)["macro_f1"]
-        means = {"out_of_fold_macro_f1": own, "one_model_macro_f1": float(np.mean(single))}
-        rows.append({"backbone": name, "recipe": recipes[name], **row(evaluation, log_p), **means})
-    nested = {"out_of_fold_macro_f1": ensemble.nested["macro_f1"]}
-    rows.append({"backbone": STACK, "recipe": ensemble.name, **row(evaluation, evaluation.stack), **nested})
-    return pd.DataFrame(rows)
-
-
-def confusion(evaluation: Evaluation) -> pd.DataFrame:
-    """Columns actual and predicted, one row per test image: the form that DVC's confusion template takes."""
-    names = np.array(evaluation.classes, dtype=object)
-    return pd.DataFrame({"actual": names[evaluation.labels], "predicted": names[evaluation.stack.argmax(axis=1)]})
-
-
-def show(table: pd.DataFrame, headline: Mapping[str, float], best: str, confidence: float) -> None:
-    """What the step prints."""
-    shown = table[["backbone", "recipe", "macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss"]]
-    print(shown.round(4).to_string(index=False))
-    gain, low, high = (headline[name] for name in ("gain", "gain_low", "gain_high"))
-    print(f"gain over {best}: {gain:+.4f} macro-F1, {confidence:.0%} interval {low:+.4f} to {high:+.4f}")
-    print(f"McNemar p for accuracy: {headline['mcnemar_p']:.3g}; {headline['test_images']:,} test images")
+def evaluation(content: Mapping[str, Any], params: Params) -> Evaluation:
+    """All that the other stages left. Raises UserError for what is missing or does not fit together."""
+    index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
+    backbones: dict[str, Any] = content.get("backbones") or {}
+    ensemble = Ensemble.read(MODELS)
+    check(ensemble, backbones, classes)
+    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    test = folds < 0
+    return Evaluation(
+        train_labels=labels[~test],
+        folds=folds[~test],
+        labels=labels[test],
+        classes=classes,
+        recipes={name: f"{block['framework']}/{block['recipe']}" for name, block in backbones.items()},
+        predictions={name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones},
+        costs={name: Cost.read(COSTS, name) for name in backbones},
+        ensemble=ensemble,
+        sampling=Sampling(params.confidence, params.resamples, parameters.seed(content)),
+        bins=params.bins,
+    )
 
 
 def check(ensemble: Ensemble, backbones: Mapping[str, Any], classes: tuple[str, ...]) -> None:
@@ -150,37 +85,44 @@ def check(ensemble: Ensemble, backbones: Mapping[str, Any], classes: tuple[str, 
         raise UserError(f"{MODELS}: classes {ensemble.classes}; expected {classes}; run `dvc repro stack`")
 
 
+def show(table: pd.DataFrame, comparisons: pd.DataFrame, ledger: pd.DataFrame, job: Evaluation) -> None:
+    """What the step prints."""
+    shown = table[["backbone", "recipe", "macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss"]]
+    print(shown.round(4).to_string(index=False))
+    print(f"\nthe stack beside each backbone, {job.sampling.confidence:.0%} intervals, p adjusted by Holm's method:")
+    shown = comparisons[["backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable"]]
+    print(shown.round(4).to_string(index=False))
+    print(f"best out of fold: {job.best}; {len(job.labels):,} test images\n")
+    for name, words in zip(ledger["backbone"], ledger["recommendation"], strict=True):
+        print(f"{name}: {words}")
+
+
 @command
 def main() -> None:
     content = parameters.read()
     params = parameters.section(content, "evaluate", Params)
-    index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    backbones: dict[str, Any] = content.get("backbones") or {}
-    ensemble = Ensemble.read(MODELS)
-    check(ensemble, backbones, classes)
-    predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    labels, test = index["label"].to_numpy(), (index["fold"] < 0).to_numpy()
-    evaluation = Evaluation(
-        labels[test],
-        classes,
-        {name: average(one.test.astype(np.float64)) for name, one in predictions.items()},
-        predictions,
-        ensemble.predict(side_by_side(predictions, ensemble.members)[1]),
-        params,
-        parameters.seed(content),
-    )
-    recipes = {name: f"{block['framework']}/{block['recipe']}" for name, block in backbones.items()}
-    best = best_backbone(predictions, labels[~test])
-    numbers, table = headline(evaluation, best), compare(evaluation, recipes, labels[~test], ensemble)
+    job = evaluation(content, params)
+    comparisons, models, ledger = job.comparisons(), job.models(), job.ledger()
+    whole, by_class = job.conformal(params.coverage)
+    backbones, warnings = job.backbones(), leaks.warnings(models)
     files = {
-        "scores.json": numbers,
-        "backbones.csv": table,
-        "classes.csv": scores.per_class(evaluation.labels, evaluation.stack.argmax(axis=1), list(classes)),
-        "confusion.csv": confusion(evaluation),
-        "reliability.csv": scores.reliability(evaluation.stack, evaluation.labels, params.bins),
+        "scores.json": job.headline(comparisons),
+        "backbones.csv": backbones,
+        "comparisons.csv": comparisons,
+        "classes.csv": scores.per_class(job.labels, job.stack.argmax(axis=1), list(job.classes)),
+        "confusion.csv": job.confusion(),
+        "reliability.csv": job.reliability(),
+        "conformal.json": whole,
+        "sets.csv": by_class,
+        "ledger.csv": ledger,
+        "cascade.csv": job.cascade(params.cascade_loss),
+        "models.csv": models,
+        "warnings.json": {"warnings": warnings},
     }
     results.write(METRICS, files)
-    show(table, numbers, best, params.confidence)
+    show(backbones, comparisons, ledger, job)
+    for warning in warnings:
+        print(f"warning: {warning}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Draw the figures and write one self-contained HTML page and its Markdown sister.
+"""Draw the figures and write one self-contained HTML page, its Markdown sister and a model card.
 
-`python -m stages.report` reads what the other stages left under `metrics/` and `data/`, and writes
-`metrics/report.html`, `metrics/report.md` and `metrics/figures/*.png`. Equal inputs give equal bytes.
+`python -m stages.report` reads what the other stages left under `metrics/` and `data/`, and writes `report.html`,
+`report.md`, `model_card.md` and `figures/*.png` to `metrics/`. Equal inputs give equal bytes.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.images.dataset import Dataset
-from stages.reporting import drawing, pages
+from stages.reporting import card, drawing, pages
 from stages.reporting.results import Results, check
 from stages.running import parameters
 from stages.running.command import command
@@ -25,6 +25,7 @@ def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png(draw))
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "report.md").write_text(sister, encoding="utf-8")
+    (folder / "model_card.md").write_text(card.card(results, dataset), encoding="utf-8")
 
 
 def confidence(content: Mapping[str, Any]) -> float:

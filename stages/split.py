@@ -34,7 +34,7 @@ def prepare(data: Data, split: Split, seed: int, folder: Path = FOLDER, metrics:
     with replace(*outputs) as (images, index, classes, counts), space(folder, n_bytes):
         kept, digests = write_images(collection, rows, images, data.image_size)
         labels, test = collection.labels[kept], test[kept]
-        table = tabulate(labels, test, digests, collection, split.folds, seed)
+        table = tabulate(labels, test, digests, collection, split, seed)
         numbers = count(table, collection, split.folds) | {"unreadable": len(rows) - len(kept)}
         write_index(index, table)
         write_classes(classes, collection.classes)
@@ -70,7 +70,9 @@ def write_images(collection: Collection, rows: Rows, path: Path, size: int) -> t
     return np.concatenate([rows[:0], *kept]), digests
 
 
-def tabulate(labels: Labels, test: Mask, digests: list[str], collection: Collection, k: int, seed: int) -> pd.DataFrame:
+def tabulate(
+    labels: Labels, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int
+) -> pd.DataFrame:
     """The index. Where the test set was held out here, images that are also in training move there with their group."""
     groups = folds.group(digests)
     if collection.test is None:
@@ -78,11 +80,13 @@ def tabulate(labels: Labels, test: Mask, digests: list[str], collection: Collect
     if not test.any():
         raise UserError("no image is left for the test set")
     training = ~test
-    folds.require(labels[training], groups[training], k, collection.classes)
-    fold = np.full(len(labels), TEST, np.int64)
-    fold[training] = folds.assign(labels[training], groups[training], k, seed)
-    rows = np.arange(len(labels))
-    return pd.DataFrame({"row": rows, "sha256": digests, "label": labels, "group": groups, "fold": fold})
+    folds.require(labels[training], groups[training], split.folds, collection.classes)
+    index = pd.DataFrame({"row": np.arange(len(labels)), "sha256": digests, "label": labels, "group": groups})
+    for repeat in range(split.repeats):
+        fold = np.full(len(labels), TEST, np.int64)
+        fold[training] = folds.assign(labels[training], groups[training], split.folds, seed + repeat)
+        index[f"fold_{repeat}" if repeat else "fold"] = fold
+    return index
 
 
 def count(index: pd.DataFrame, collection: Collection, k: int) -> dict[str, int]:

@@ -18,9 +18,10 @@ from stages.running import parameters
 from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import Block
-from stages.stacking import results, selection, tables
-from stages.stacking.combiners import COMBINERS
-from stages.stacking.ensemble import Ensemble, side_by_side
+from stages.stacking import modes, results, selection, tables
+from stages.stacking.combiners import COMBINERS, USUAL
+from stages.stacking.ensemble import Ensemble, by_seed, side_by_side
+from stages.stacking.modes import Measured, Seeds
 from stages.stacking.selection import Candidate, Choice, Criterion
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
@@ -30,8 +31,9 @@ class Params(Block):
     """The section `stack` of `params.yaml`."""
 
     combiners: tuple[str, ...] = Field(
-        tuple(COMBINERS),
-        description="combiners that take part; best_single always does. Fewer make the step faster",
+        USUAL,
+        description="combiners that take part; best_single always does. Fewer make the step faster. logistic_extended "
+        "and xgboost_extended see entropy, margin and disagreement too",
     )
     members: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of the backbones that are stacked; null: all of them"
@@ -73,10 +75,13 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
     return [path.stem for path in strangers]
 
 
-def stacked(index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]) -> Stack:
-    """The members' out-of-fold log-probabilities. Every backbone's table is checked, and none is kept in memory."""
+def stacked(
+    index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]
+) -> tuple[Stack, Seeds | None]:
+    """The members' out-of-fold log-probabilities, averaged over seeds and by seed. Every backbone's table is checked,
+    and none is kept in memory."""
     predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    return side_by_side(predictions, members)[0]
+    return side_by_side(predictions, members)[0], by_seed(predictions, members)
 
 
 def compose(
@@ -88,22 +93,30 @@ def compose(
     members: tuple[str, ...],
     classes: tuple[str, ...],
     seed: int,
-) -> tuple[Ensemble, list[Candidate], Choice]:
-    """Compare the combiners, choose one and fit it on all rows."""
+    seeds: Seeds | None = None,
+) -> tuple[Ensemble, list[Candidate], Choice, Measured]:
+    """Compare the combiners, choose one and fit it on all rows; then choose how it answers for new images."""
     candidates = selection.compare(stack, labels, folds, params.combiners, criterion=params.criterion, seed=seed)
     choice = selection.choose(candidates, one_standard_error=params.one_standard_error)
     chosen = next(one for one in candidates if one.name == choice.name)
     fitted = COMBINERS[choice.name].fit(stack, labels, seed)
-    return Ensemble(members, classes, choice.name, fitted, chosen.temperature, chosen.scores), candidates, choice
+    measured = modes.measured(choice.name, chosen.fits, stack, labels, folds, seeds, seed)
+    mode = modes.choose(measured)
+    ensemble = Ensemble(members, classes, choice.name, fitted, chosen.fits, mode, chosen.temperature, chosen.scores)
+    return ensemble, candidates, choice, measured
 
 
-def summary(ensemble: Ensemble, candidates: Sequence[Candidate], choice: Choice, params: Params) -> dict[str, Any]:
+def summary(
+    ensemble: Ensemble, candidates: Sequence[Candidate], choice: Choice, measured: Measured, params: Params
+) -> dict[str, Any]:
     """What `metrics/stack.json` holds."""
     return {
         "combiner": ensemble.name,
         "reason": choice.reasons[ensemble.name],
         "criterion": params.criterion,
         "members": list(ensemble.members),
+        "mode": ensemble.mode,
+        "modes": measured,
         "temperature": ensemble.temperature,
         "nested": ensemble.nested,
         "best_single": candidates[0].scores,
@@ -114,7 +127,7 @@ def show(table: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
     """What the step prints."""
     shown = table[["combiner", "macro_f1", "accuracy", "log_loss", "seconds"]]
     print(shown.round(4).to_string(index=False))
-    print(f"chosen: {metrics['combiner']}, {metrics['reason']}")
+    print(f"chosen: {metrics['combiner']}, {metrics['reason']}; for new images {metrics['mode']}")
 
 
 @command
@@ -126,13 +139,20 @@ def main() -> None:
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    stack = stacked(index, classes, backbones, members)
+    stack, seeds = stacked(index, classes, backbones, members)
     labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
     train = folds >= 0
-    ensemble, candidates, choice = compose(
-        stack, labels[train], folds[train], params, members=members, classes=classes, seed=parameters.seed(content)
+    ensemble, candidates, choice, measured = compose(
+        stack,
+        labels[train],
+        folds[train],
+        params,
+        members=members,
+        classes=classes,
+        seed=parameters.seed(content),
+        seeds=seeds,
     )
-    metrics, table = summary(ensemble, candidates, choice, params), selection.table(candidates, choice)
+    metrics, table = summary(ensemble, candidates, choice, measured, params), selection.table(candidates, choice)
     ensemble.write(MODELS)
     results.write(METRICS, {"stack.json": metrics, "combiners.csv": table})
     show(table, metrics)

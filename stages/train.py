@@ -1,8 +1,9 @@
-"""Fit one backbone once per fold, each time on the rows of the other folds only.
+"""Fit one backbone once per fold and seed, each time on the rows of the other folds only.
 
 `python -m stages.train <backbone>` writes `models/<backbone>/fold-<k>/` and, while it runs,
-`metrics/history/<backbone>.csv`. Folds that an interrupted run finished are taken up again, not trained again. A recipe
-with `fit_folds` trains all folds in one pass. Where folds are trained says `stages/running/executors`.
+`metrics/history/<backbone>.csv`. Models are numbered through: the K of the first seed, then those of the second, where
+the block has `seeds`. Folds that an interrupted run finished are taken up again, not trained again. A recipe with
+`fit_folds` trains all folds of a seed in one pass. Where folds are trained says `stages/running/executors`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 
 from stages import backbones
 from stages.backbones import FoldsRecipe, Recipe
-from stages.images.dataset import TEST, Dataset
+from stages.images.dataset import TEST, Dataset, partition
 from stages.running import executors, history, parameters, progress, scratch
 from stages.running.command import command
 from stages.running.executors import Executor, Task
@@ -27,7 +28,7 @@ from stages.running.history import Observer
 
 
 def fold_seed(seed: int, backbone: str, fold: int) -> int:
-    """A seed of its own for each fold of each backbone, from 0 to 2**31 - 1."""
+    """A seed of its own for each model of each backbone, from 0 to 2**31 - 1."""
     sequence = np.random.SeedSequence([seed, zlib.crc32(backbone.encode()), fold])
     return int(sequence.generate_state(1)[0] >> 1)
 
@@ -40,7 +41,9 @@ class Backbone:
     resolve: Callable[[], tuple[Recipe, BaseModel]]
     """Imports the recipe, and checks its parameters."""
     seed: Callable[[int], int]
-    """Of a fold."""
+    """Of a model."""
+    seeds: int = 1
+    """How many models each fold has."""
 
 
 def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observer, folder: Path) -> None:
@@ -54,22 +57,22 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     history.write(folder / "history.csv", recorder.rows)
 
 
-def train_folds(backbone: Backbone, dataset: Dataset, observer: Observer, folder: Path) -> None:
-    """Fit all folds in one pass: what `train_fold` leaves goes to `folder/fold-<k>`."""
+def train_folds(backbone: Backbone, models: range, dataset: Dataset, observer: Observer, folder: Path) -> None:
+    """Fit all folds of one seed in one pass: what `train_fold` leaves goes to `folder/fold-<k>`."""
     recipe, params = backbone.resolve()
     assert isinstance(recipe, FoldsRecipe)
-    rows = np.flatnonzero(dataset.fold != TEST)
-    folders = [folder / f"fold-{fold}" for fold in range(dataset.folds)]
-    sizes = [len(dataset.training_rows(fold)) for fold in range(dataset.folds)]
-    recorders = [history.Recorder(fold, n, observer) for fold, n in enumerate(sizes)]
+    fold = partition(dataset.index, models[0] // dataset.folds)
+    rows = np.flatnonzero(fold != TEST)
+    folders = [folder / f"fold-{model}" for model in models]
+    recorders = [history.Recorder(model, len(dataset.training_rows(model)), observer) for model in models]
     for each in folders:
         (each / "model").mkdir(parents=True)
     recipe.fit_folds(
         dataset.select(rows),
         dataset.labels[rows],
-        dataset.fold[rows],
+        fold[rows],
         params,
-        seeds=[backbone.seed(fold) for fold in range(dataset.folds)],
+        seeds=[backbone.seed(model) for model in models],
         folders=[each / "model" for each in folders],
         reports=recorders,
     )
@@ -87,15 +90,17 @@ class Plan:
 
 
 def plans(backbone: Backbone, recipe: Recipe, k: int, place: Path) -> dict[str, Plan]:
-    """A task per fold, by the name of its folder; or a single one where the recipe trains all folds together."""
+    """A task per model, by the name of its folder; or one per seed where the recipe trains all folds together."""
+    found, n = {}, k * backbone.seeds
     if isinstance(recipe, FoldsRecipe):
-        name = f"fold-0-to-{k - 1}"
-        folders = {fold: place / name / f"fold-{fold}" for fold in range(k)}
-        return {name: Plan(partial(train_folds, backbone), folders, f"{backbone.name}, {k} folds")}
-    found = {}
-    for fold in range(k):
-        label, name = f"{backbone.name}, fold {fold + 1} of {k}", f"fold-{fold}"
-        found[name] = Plan(partial(train_fold, backbone, fold), {fold: place / name}, label)
+        for models in (range(start, start + k) for start in range(0, n, k)):
+            name = f"fold-{models[0]}-to-{models[-1]}"
+            folders = {model: place / name / f"fold-{model}" for model in models}
+            found[name] = Plan(partial(train_folds, backbone, models), folders, f"{backbone.name}, {k} folds")
+        return found
+    for model in range(n):
+        label, name = f"{backbone.name}, fold {model + 1} of {n}", f"fold-{model}"
+        found[name] = Plan(partial(train_fold, backbone, model), {model: place / name}, label)
     return found
 
 
@@ -139,7 +144,7 @@ def main() -> None:
     resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(
         Dataset.load,
-        Backbone(name, resolve, partial(fold_seed, seed, name)),
+        Backbone(name, resolve, partial(fold_seed, seed, name), backbones.seeds(block, place=f"backbones.{name}")),
         executors.chosen(),
         place=scratch.of_backbone(name, block, seed),
         models=Path("models") / name,

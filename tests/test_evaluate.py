@@ -48,7 +48,8 @@ def test_the_tables_agree_with_the_headline(job):
 
 
 def test_two_runs_give_equal_bytes(job):
-    names = ["scores.json", "backbones.csv", "classes.csv", "confusion.csv", "reliability.csv", "stack.json"]
+    names = sorted({path.name for path in (job / "metrics").glob("*.*")} - {"combiners.csv"})  # it has seconds
+    assert len(names) == 13
     before = [(job / "metrics" / name).read_bytes() for name in names]
     model = (job / "models/stack/stack.json").read_bytes()
     stack.main()
@@ -73,7 +74,7 @@ def test_the_rival_is_chosen_by_out_of_fold_scores(tmp_path, monkeypatch, capsys
     index.loc[test.index, "label"] = predictions[worse].test.mean(axis=0).argmax(axis=1)
     dataset.write_index(evaluate.DATA / "index.parquet", index)
     evaluate.main()
-    assert f"gain over {max(own, key=own.__getitem__)}" in capsys.readouterr().out
+    assert f"best out of fold: {max(own, key=own.__getitem__)}" in capsys.readouterr().out
 
 
 def path(name):
@@ -104,3 +105,66 @@ def test_without_an_ensemble_the_stage_that_makes_it_is_named(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"stack\.json is not there; run `dvc repro stack`"):
         evaluate.main()
+
+
+def test_the_headline_compares_with_the_best_backbone(job):
+    numbers = headline(job)
+    comparisons = pd.read_csv(job / "metrics/comparisons.csv").set_index("backbone")
+    best = comparisons.loc[comparisons["gain"].sub(numbers["gain"]).abs().idxmin()]
+    assert best["mcnemar_p"] == pytest.approx(numbers["mcnemar_p"], rel=1e-5)
+    assert (comparisons["holm_p"] >= comparisons["mcnemar_p"]).all()
+    assert (comparisons["detectable"] > 0).all()
+
+
+def test_every_stacked_backbone_is_in_the_ledger_and_the_cascade_is_chosen_once(job):
+    ledger, cascade = (pd.read_csv(job / f"metrics/{name}.csv") for name in ("ledger", "cascade"))
+    assert list(ledger["backbone"]) == ["left", "right"]
+    assert list(ledger["training_seconds"]) == [60, 120]
+    assert ledger["recommendation"].str.startswith("keep").all()
+    assert cascade["chosen"].sum() == 1
+    assert cascade.iloc[-1]["first"] == "whole stack"
+    assert cascade.iloc[-1]["test_macro_f1"] == pytest.approx(headline(job)["macro_f1"], rel=1e-5)
+
+
+def test_conformal_sets_cover_the_test_set_about_as_asked(job):
+    whole = json.loads((job / "metrics/conformal.json").read_text())
+    by_class = pd.read_csv(job / "metrics/sets.csv")
+    assert whole["asked"] == 0.95
+    assert whole["coverage"] >= 0.92  # 200 images: a standard error is 0.015
+    assert by_class["images"].sum() == headline(job)["test_images"]
+    assert np.average(by_class["coverage"], weights=by_class["images"]) == pytest.approx(whole["coverage"])
+
+
+def test_without_costs_the_stage_that_writes_them_is_named(job):
+    (job / "metrics/costs/left.json").unlink()
+    with pytest.raises(SystemExit, match=r"left\.json is not there; run `dvc repro export@left`"):
+        evaluate.main()
+
+
+def test_shuffled_labels_give_chance_and_no_gain(tmp_path, monkeypatch):
+    make_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    index = pd.read_parquet("data/index.parquet")
+    shuffled = np.random.default_rng(0).permutation(index["label"].to_numpy())
+    dataset.write_index(evaluate.DATA / "index.parquet", index.assign(label=shuffled))
+    stack.main()
+    evaluate.main()
+    numbers = headline(tmp_path)
+    assert numbers["accuracy"] == pytest.approx(0.25, abs=0.1)
+    assert numbers["gain_low"] <= 0 <= numbers["gain_high"]
+    assert json.loads((tmp_path / "metrics/stack.json").read_text())["nested"]["accuracy"] < 0.32
+
+
+def test_a_planted_leak_is_named(job, capsys):
+    index = pd.read_parquet("data/index.parquet")
+    path = evaluate.DATA / "predictions/right.parquet"
+    table = pd.read_parquet(path)
+    labels = index.set_index("row")["label"].loc[table["row"]].to_numpy()
+    seen = table["row"].isin(index.loc[index["fold"] >= 0, "row"]).to_numpy()
+    values = table.iloc[:, 2:].to_numpy().copy()
+    values[seen] = np.log(np.where(np.eye(4, dtype=bool)[labels[seen]], 0.97, 0.01))
+    tables.write(path, table["row"].to_numpy(), table["fold"].to_numpy(), values.astype(np.float32), CLASSES)
+    evaluate.main()
+    assert "warning: right: 100.00 % of the held-out rows right in fold 0, 1, 2" in capsys.readouterr().out
+    leaks = pd.read_csv("metrics/models.csv")
+    assert set(leaks.loc[leaks["suspicious"], "backbone"]) == {"right"}

@@ -28,12 +28,19 @@ def confusion(names: list[str]) -> Draw:
     return partial(figures.confusion, counts, names)
 
 
-BINS = [{"confidence": np.nan, "accuracy": np.nan, "count": 0}, {"confidence": 0.9, "accuracy": 0.8, "count": 10}]
+EMPTY = dict.fromkeys(("confidence", "accuracy", "accuracy_low", "accuracy_high"), np.nan)
+FULL = {"confidence": 0.9, "accuracy": 0.8, "accuracy_low": 0.5, "accuracy_high": 0.95}
+BINS = [EMPTY | {"count": 0}, FULL | {"count": 10}]
+STEPS = [
+    {"first": first, "test_cost": cost, "test_accuracy": 0.9 + cost / 10, "chosen": str(cost == 0.5)}
+    for first, cost in [("one", 0.3), ("one", 0.5), ("whole stack", 1.0)]
+]
 DRAWINGS: dict[str, Draw] = {
     "scores": partial(figures.scores, [figures.Score(name, 90, 89, 91, 88) for name in ("stack", "one")], "stack"),
     "confusion": confusion(["cat", "dog", "bird"]),
     "curves": partial(figures.curves, {"one": history(train_loss=[3, 2, 1, 3, 2, 1])}),
     "reliability": partial(figures.reliability, BINS),
+    "cascade": partial(figures.cascade, STEPS),
     "samples": partial(figures.samples, [np.full((2, 8, 8, 3), 90, np.uint8)] * 2, ["cat", "dog"]),
 }
 

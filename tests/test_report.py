@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from stages import report
 from stages.images.dataset import TEST, Dataset
-from stages.reporting import gallery, pages, summary, tables
+from stages.reporting import card, gallery, pages, summary, tables
 from stages.reporting.results import Results, check
 from stages.running.errors import UserError
 from stages.stacking import scores as stacking
@@ -40,19 +41,36 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
     predicted = np.where(rng.random(len(labels)) < right, labels, rng.integers(0, len(classes), len(labels)))
     names = np.array(classes)
     tables = {
-        "confusion": pd.DataFrame({"actual": names[labels], "predicted": names[predicted]}),
+        "confusion": pd.DataFrame(
+            {
+                "actual": names[labels],
+                "predicted": names[predicted],
+                "actual_probability": np.where(labels == predicted, 0.8, 0.125),
+                "predicted_probability": 0.8,
+            }
+        ),
         "classes": stacking.per_class(labels, predicted, classes),
         "reliability": pd.DataFrame(
-            {"bin": [0.5, 1.0], "confidence": [np.nan, 0.9], "accuracy": [np.nan, 0.8], "count": [0, len(labels)]}
+            {
+                "bin": [0.5, 1.0],
+                "confidence": [np.nan, 0.9],
+                "accuracy": [np.nan, 0.8],
+                "accuracy_low": [np.nan, 0.5],
+                "accuracy_high": [np.nan, 0.95],
+                "count": [0, len(labels)],
+            }
         ),
+        **worth(classes),
         "backbones": pd.DataFrame(
             {
                 "backbone": ["small", "large", "stack"],
+                "recipe": ["pytorch/speedrun", "keras/cnn", "pool"],
                 "macro_f1": [0.91, 0.93, 0.94],
                 "macro_f1_low": [0.9, 0.92, 0.93],
                 "macro_f1_high": [0.92, 0.94, 0.95],
                 "accuracy": [0.91, 0.93, 0.94],
                 "log_loss": [0.3, 0.25, 0.2],
+                "brier": [0.16, 0.13, 0.1],
                 "calibration_error": [0.03, 0.02, 0.01],
                 "out_of_fold_macro_f1": [0.9, 0.925, 0.935],
             }
@@ -79,6 +97,9 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
         rows = [(fold, epoch, 2 / epoch, 1 - 0.5 / epoch) for fold in range(3) for epoch in range(1, 5)]
         history = pd.DataFrame(rows, columns=["fold", "epoch", "train_loss", "train_accuracy"])
         history.to_csv(folder / "history" / f"{backbone}.csv", index=False)
+        run = {"training": 12.5, "predicting": 0.001, "machine": "2 cores", "commit": "abc", "versions": "Python 3"}
+        (folder / "costs").mkdir(exist_ok=True)
+        (folder / f"costs/{backbone}.json").write_text(json.dumps(run))
     contents = {
         "scores": {
             "macro_f1": 0.94,
@@ -88,11 +109,69 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
             "mcnemar_p": 0.004,
             "test_images": 10,
         },
+        "conformal": {"asked": 0.95, "coverage": 0.96, "size": 1.3, "single": 0.7, "empty": 0.01},
+        "warnings": {"warnings": []},
         "stack": {"combiner": "pool", "reason": "the best", "members": ["small", "large"]},
         "split": {"training_images": 60, "training_images_in_test": 0},
     }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def worth(classes: list[str]) -> dict[str, pd.DataFrame]:
+    """What `evaluate` says of backbones, cascade and sets."""
+    points = {
+        "passed_on": [0.0, 0.25, 1.0],
+        "cost": [0.3, 0.475, 1.0],
+        "macro_f1": [0.91, 0.935, 0.94],
+        "accuracy": [0.91, 0.935, 0.94],
+    }
+    return {
+        "comparisons": pd.DataFrame(
+            {
+                "backbone": ["small", "large"],
+                "gain": [0.03, 0.01],
+                "gain_low": [0.01, -0.002],
+                "gain_high": [0.05, 0.018],
+                "mcnemar_p": [0.0001, 0.04],
+                "holm_p": [0.0002, 0.04],
+                "detectable": [0.028, 0.014],
+            }
+        ),
+        "ledger": pd.DataFrame(
+            {
+                "backbone": ["small", "large"],
+                "loss": [0.004, np.nan],
+                "loss_low": [0.001, np.nan],
+                "loss_high": [0.007, np.nan],
+                "log_loss_rise": [0.01, np.nan],
+                "correlation": [0.5, 0.5],
+                "disagreement": [0.1, 0.1],
+                "training_seconds": [10.0, 2000.0],
+                "milliseconds": [0.5, 20.0],
+                "recommendation": ["keep: it <helps>", "the only backbone"],
+            }
+        ),
+        "cascade": pd.DataFrame(
+            {
+                "first": ["small", "small", "whole stack"],
+                "threshold": [0.2, 0.9, 1.0],
+                **points,
+                **{f"test_{name}": values for name, values in points.items()},
+                "chosen": [False, True, False],
+            }
+        ),
+        "sets": pd.DataFrame(
+            {
+                "class": classes,
+                "coverage": [0.95] * (len(classes) - 1) + [np.nan],
+                "size": 1.2,
+                "single": 0.8,
+                "empty": 0.0,
+                "images": 2,
+            }
+        ),
+    }
 
 
 @pytest.fixture
@@ -194,7 +273,7 @@ def test_every_picture_has_a_text_and_every_table_its_headers(page: str) -> None
     found = Elements(page).found
     assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
     counts = Counter(tag for tag, _ in found)
-    assert counts["caption"] == counts["table"] == counts["thead"] == 6
+    assert counts["caption"] == counts["table"] == counts["thead"] == 11
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in found if tag == "th")
 
 
@@ -202,7 +281,7 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
     found = Elements(page).found
     places = {attributes.get("id") for _, attributes in found}
     links = [attributes["href"] or "" for tag, attributes in found if tag == "a"]
-    assert len(links) == 9
+    assert len(links) == 11
     assert {link.removeprefix("#") for link in links} <= places
 
 
@@ -239,7 +318,9 @@ def test_mistakes_show_every_confused_pair_before_any_twice(work: Path) -> None:
 def test_a_mistake_shows_the_image_of_its_row(work: Path) -> None:
     results, dataset = load(work)
     wrong = [place for place, row in enumerate(results.confusion) if row["actual"] != row["predicted"]]
-    shown = {photo.uri for photo in pages.mistakes(results, dataset)}
+    photos = pages.predicted(results, dataset, gallery.mistakes(results))
+    shown = {photo.uri for photo in photos}
+    assert all(photo.said.endswith(f", {photo.name} 12 %") for photo in photos)
     assert shown == {pages.uri(gallery.png(dataset.take(dataset.test_rows[[place]]))) for place in wrong}
 
 
@@ -315,11 +396,11 @@ def test_the_step_writes_equal_bytes_for_equal_inputs(work: Path, monkeypatch: p
     monkeypatch.chdir(work)
     Path("params.yaml").write_text("seed: 0\nevaluate: {confidence: 0.9}\n")
     report.main()
-    written = [*Path("metrics/figures").iterdir(), Path("metrics/report.html"), Path("metrics/report.md")]
+    written = [*Path("metrics/figures").iterdir(), *Path("metrics").glob("*.md"), Path("metrics/report.html")]
     before = {path: path.read_bytes() for path in written}
     report.main()
     assert {path: path.read_bytes() for path in written} == before
-    assert {path.stem for path in written[:-2]} == {"scores", "confusion", "curves", "reliability", "samples"}
+    assert {path.stem for path in written if path.suffix == ".png"} == set(pages.drawings(*load(work)))
     assert "90 % interval" in Path("metrics/report.md").read_text()
 
 
@@ -328,3 +409,43 @@ def test_the_step_without_results_says_what_to_run(tmp_path: Path, monkeypatch: 
     Path("params.yaml").write_text("seed: 0\n")
     with pytest.raises(SystemExit, match=r"error: .*run `dvc repro evaluate`"):
         report.main()
+
+
+def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
+    results, _ = load(work)
+    assert "better than small. Against large" in summary.comparisons(results)
+    assert "1.40 points in four cases of five" in summary.comparisons(results)
+    assert summary.cascade(results).startswith("small answers first; images that it gives less than 90.00 %")
+    assert "these are 25.00 %, the cost is 47.50 %" in summary.cascade(results)
+    assert "Asked to hold the true class for 95 % of the images, the sets hold it for 96.00 %" in summary.sets(results)
+
+
+def test_a_cascade_that_saves_nothing_says_so(work: Path) -> None:
+    path = work / "metrics/cascade.csv"
+    pd.read_csv(path).assign(chosen=[False, False, True]).to_csv(path, index=False)
+    assert summary.cascade(load(work)[0]).startswith("No cheaper start")
+
+
+def test_warnings_of_the_evaluation_are_on_the_first_screen(work: Path) -> None:
+    (work / "metrics/warnings.json").write_text(json.dumps({"warnings": ["small: it <looks> leaked"]}))
+    results, dataset = load(work)
+    assert "small: it &lt;looks&gt; leaked" in texts(pages.html(results, dataset, ""))
+    assert tables.escaped("small: it <looks> leaked") in pages.markdown(results, dataset)
+
+
+def test_of_each_class_the_least_sure_right_image_is_shown(work: Path) -> None:
+    results = load(work)[0]
+    said = [("a", "a", 0.9), ("a", "a", 0.6), ("a", "b", 0.3), ("b", "b", 0.5), ("b", "b", 0.7)]
+    results.confusion[:] = [{"actual": one, "predicted": other, "predicted_probability": p} for one, other, p in said]
+    assert gallery.doubted(results) == [3, 1]
+
+
+def test_the_model_card_begins_with_metadata_and_escapes_names(work: Path) -> None:
+    text = card.card(*load(work))
+    _, metadata, body = text.split("---\n", 2)
+    found = yaml.safe_load(metadata)
+    assert found["model-index"][0]["results"][0]["metrics"][0] == {"type": "f1", "value": 0.94}
+    assert tables.escaped(CLASSES[2]) in body
+    assert CLASSES[2] not in body
+    for section in ("Model details", "Intended use", "Training data", "Evaluation data", "Metrics", "Results"):
+        assert f"## {section}\n" in body

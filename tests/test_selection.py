@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from stages.stacking import scores, selection
-from stages.stacking.combiners import COMBINERS
+from stages.stacking import scores, selection, uncertainty
+from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.selection import Candidate, choose, compare
+from stages.stacking.uncertainty import Sampling
 from tests.stacks import stack
 
 FAST = ["best_single", "mean", "pool"]
@@ -19,7 +20,7 @@ def select(values, labels, folds, *, names=FAST, criterion="log_loss", one_stand
 def candidate(name, losses, misses=0.1):
     losses = np.asarray(losses, np.float64)
     misses = np.broadcast_to(misses, losses.shape).astype(np.float64)
-    return Candidate(name, {"macro_f1": float(1 - misses.mean())}, losses, misses, 0.0, 1.0, 0.0)
+    return Candidate(name, {"macro_f1": float(1 - misses.mean())}, losses, misses, 0.0, 1.0, (), 0.0)
 
 
 @pytest.mark.parametrize("name", COMBINERS)
@@ -27,7 +28,10 @@ def test_what_predicts_a_fold_has_not_seen_its_labels(name):
     values, labels, folds = stack(300)
     shuffled = labels.copy()
     shuffled[folds == 1] = np.random.default_rng(5).permutation(labels[folds == 1])
-    before, after = (selection.cross_predict(COMBINERS[name], values, y, folds, 0) for y in (labels, shuffled))
+    before, after = (
+        selection.held_out(selection.cross_fit(COMBINERS[name], values, y, folds, 0), values, folds)
+        for y in (labels, shuffled)
+    )
     np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
     if name != "mean" and name != "best_single":
         assert not np.array_equal(before[folds != 1], after[folds != 1])
@@ -109,7 +113,7 @@ def test_row_losses_average_to_the_criterion(criterion):
 def test_the_standard_error_of_macro_f1_is_that_of_resampling():
     values, labels, _ = stack(2000)
     log_p = values[:, 0]
-    interval = scores.interval(labels, log_p.argmax(axis=1), 4, confidence=0.6827, resamples=4000, seed=0)
+    interval = uncertainty.interval(labels, log_p.argmax(axis=1), 4, Sampling(0.6827, 4000, 0))
     linear = scores.standard_error(scores.row_losses(log_p, labels, "macro_f1"))
     assert linear == pytest.approx((interval.high - interval.low) / 2, rel=0.1)
 
@@ -120,3 +124,27 @@ def test_the_table_marks_one_choice_and_gives_every_reason():
     assert list(table["combiner"]) == FAST
     assert table["chosen"].sum() == 1
     assert table["reason"].str.len().min() > 0
+
+
+def test_one_dominant_backbone_is_left_alone():
+    values, labels, folds = stack(1500, experts=((0, 1, 2, 3),), noise=3)
+    _, choice = select(values, labels, folds, names=list(USUAL))
+    assert choice.name == "best_single"
+
+
+def test_a_class_bias_is_corrected_by_a_learned_combiner():
+    values, labels, folds = stack(2000, experts=((0, 1, 2, 3), (0, 1, 2, 3)))
+    values[:, :, 0] += 3.0  # both call everything the first class
+    values = values - np.log(np.exp(values).sum(axis=2, keepdims=True))
+    candidates, choice = select(values, labels, folds, names=list(USUAL))
+    nested = {one.name: one.scores["macro_f1"] for one in candidates}
+    assert choice.name in ("scaled_pool", "logistic", "xgboost")
+    assert nested[choice.name] > nested["mean"] + 0.05
+
+
+@pytest.mark.parametrize("name", ["logistic_extended", "xgboost_extended"])
+def test_more_features_help_where_being_sure_depends_on_the_backbone(name):
+    values, labels, folds = stack(1500)
+    candidates, _ = select(values, labels, folds, names=[name])
+    assert candidates[-1].name == name
+    assert candidates[-1].scores["macro_f1"] > candidates[0].scores["macro_f1"] + 0.05

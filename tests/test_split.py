@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from stages import split
 from stages.images import folds, sources
 from stages.images.collection import Data
-from stages.images.dataset import Dataset
+from stages.images.dataset import Dataset, partition
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running.errors import UserError
@@ -34,9 +35,11 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 3), np.uint8)
 
 
-def prepared(tmp_path: Path, k: int = 3, seed: int = 0, **data: object) -> tuple[Dataset, dict[str, int]]:
-    parameters = Data.model_validate({"image_size": 8} | data)
-    numbers = split.prepare(parameters, Split(folds=k), seed, tmp_path / "data", tmp_path / "metrics" / "split.json")
+def prepared(
+    tmp_path: Path, k: int = 3, seed: int = 0, repeats: int = 1, **data: object
+) -> tuple[Dataset, dict[str, int]]:
+    parameters, parts = Data.model_validate({"image_size": 8} | data), Split(folds=k, repeats=repeats)
+    numbers = split.prepare(parameters, parts, seed, tmp_path / "data", tmp_path / "metrics" / "split.json")
     return Dataset.load(tmp_path / "data"), numbers
 
 
@@ -51,6 +54,19 @@ def test_digits_give_stratified_folds_and_test_set(tmp_path: Path) -> None:
         assert np.ptp(np.bincount(dataset.labels[dataset.held_out_rows(fold)])) <= 4
     assert json.loads((tmp_path / "metrics" / "split.json").read_text()) == numbers
     assert len(numbers) <= 12
+
+
+def test_repeats_are_further_stratified_partitions_of_the_same_training_rows(tmp_path: Path) -> None:
+    once, _ = prepared(tmp_path / "once")
+    dataset, _ = prepared(tmp_path / "thrice", repeats=3)
+    assert list(dataset.index.columns[4:]) == ["fold", "fold_1", "fold_2"]
+    np.testing.assert_array_equal(dataset.fold, once.fold)
+    seen = [partition(dataset.index, seed) for seed in range(3)]
+    for one, other in pairwise(seen):
+        np.testing.assert_array_equal(one < 0, other < 0)
+        assert (one == other)[one >= 0].mean() < 0.5
+        assert np.ptp(np.bincount(dataset.labels[other == 0])) <= 4
+    np.testing.assert_array_equal(partition(dataset.index, 4), seen[1])
 
 
 def test_the_rows_of_the_index_are_the_rows_of_the_images(tmp_path: Path) -> None:

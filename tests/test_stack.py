@@ -1,5 +1,6 @@
 """The step `stack`, run in a small made-up repository."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from stages import stack
 from stages.images import dataset
-from stages.stacking import tables
+from stages.stacking import pools, tables
+from stages.stacking.costs import Cost
 from stages.stacking.ensemble import Ensemble
 from stages.stacking.log_space import normalise
 from tests import stacks
@@ -46,6 +48,7 @@ def make_job(folder, n_train=600, n_test=200, test_classes=(0, 1, 2, 3)):
             np.concatenate(parts).astype(np.float32),
             CLASSES,
         )
+        Cost(60.0 * (1 + member), 0.001 * (1 + member)).write(folder / "metrics/costs", name, "toy")
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_a_table_that_does_not_fit_ends_the_step_without_output(job):
     with pytest.raises(SystemExit, match=r"left\.parquet: 3 unknown pairs .* Run `dvc repro export@left`"):
         stack.main()
     assert not (job / "models").exists()
-    assert not (job / "metrics").exists()
+    assert [path.name for path in (job / "metrics").iterdir()] == ["costs"]
 
 
 def test_an_ensemble_comes_back_as_it_was_written(job):
@@ -134,3 +137,11 @@ def test_the_order_of_averaging_and_pooling_makes_no_difference_to_a_pool(job):
     models = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=(3, 10, 2)))
     averaged = np.stack([models.mean(axis=0)] * 3)
     np.testing.assert_allclose(ensemble.predict(models), ensemble.predict(averaged), atol=1e-9)
+
+
+def test_members_without_weight_are_not_needed(job):
+    stack.main()
+    ensemble = Ensemble.read(job / "models/stack")
+    assert ensemble.needed == (True, True)
+    alone = pools.Pool(np.array([[0.0] * 4, [1.0] * 4]))
+    assert dataclasses.replace(ensemble, combiner=alone).needed == (False, True)

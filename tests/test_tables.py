@@ -112,7 +112,7 @@ def with_wide_numbers(table):
         (with_a_stranger, "1 unknown pairs of row and fold, first row 99 with fold 1"),
         (with_a_row_of_another_fold, "unknown .* first row 0 with fold 2"),
         (without_one_fold_model_on_a_test_row, "missing .* first row 5 with fold 2"),
-        (with_a_fold_too_many, "unknown .* first row 1 with fold 3"),
+        (with_a_fold_too_many, "missing .* first row 0 with fold 4"),
         (with_classes_in_another_order, "columns row, fold, log_p.dog"),
         (without_a_class, "columns row, fold, log_p.cat, log_p.dog; expected"),
         (with_nan, "empty values|do not sum to one"),

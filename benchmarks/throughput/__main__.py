@@ -6,8 +6,9 @@ import sys
 
 import pandas as pd
 
-from benchmarks import machine, processes
+from benchmarks import processes
 from benchmarks.results import middle
+from stages.running import machine
 
 SIDES = {
     "pytorch": {

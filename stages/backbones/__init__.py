@@ -4,7 +4,7 @@ A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three n
 line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
-                               `framework` and `recipe`. It has a field `epochs`.
+                               `framework`, `recipe` and `seeds`. It has a field `epochs`.
     fit(images, labels, params, *, seed, folder, report)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
@@ -86,6 +86,9 @@ HERE = Path(__file__).parent
 CHUNK = 4096
 """Images handed to a model at once: bounds memory where the images are larger than it."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+OURS = ("framework", "recipe", "seeds")
+"""The keys of a block that are not the recipe's."""
+MOST_SEEDS = 20
 EXTRAS = {"flax": "jax"}
 """The optional extra of pyproject.toml that a framework's recipes need."""
 
@@ -121,8 +124,16 @@ def block(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 def resolve(block: Mapping[str, Any], *, place: str) -> tuple[Recipe, BaseModel]:
     """The recipe a block names and its parameters, checked. `place` names the block in errors."""
     recipe = find(block["framework"], block["recipe"])
-    own = {name: value for name, value in block.items() if name not in ("framework", "recipe")}
+    own = {name: value for name, value in block.items() if name not in OURS}
     return recipe, check(own, recipe.Params, place=place)
+
+
+def seeds(block: Mapping[str, Any], *, place: str) -> int:
+    """How many models each fold has. Raises UserError for what is no whole number from 1 to MOST_SEEDS."""
+    found = block.get("seeds", 1)
+    if type(found) is not int or not 1 <= found <= MOST_SEEDS:
+        raise UserError(f"params: {place}.seeds: got {found!r}; expected a whole number from 1 to {MOST_SEEDS}")
+    return found
 
 
 def find(framework: str, recipe: str) -> Recipe:

@@ -26,6 +26,7 @@ TEST = -1
 SCHEMA = pa.schema(
     [("row", pa.int64()), ("sha256", pa.string()), ("label", pa.int64()), ("group", pa.int64()), ("fold", pa.int64())]
 )
+"""Further columns `fold_1`, `fold_2`, ... hold further partitions into folds, where `split.repeats` asks for them."""
 REMEDY = "run `dvc repro split` to write it anew"
 
 
@@ -61,8 +62,8 @@ class Dataset:
 
     @property
     def fold(self) -> Numbers:
-        """The fold of every row; -1 is the test set."""
-        return self.index["fold"].to_numpy(np.int64, copy=True)
+        """The fold of every row in the first partition; -1 is the test set."""
+        return partition(self.index, 0)
 
     @property
     def folds(self) -> int:
@@ -73,13 +74,17 @@ class Dataset:
     def test_rows(self) -> Rows:
         return np.flatnonzero(self.fold == TEST)
 
-    def training_rows(self, fold: int) -> Rows:
-        """What the models of `fold` learn from: every row of the other folds, none of the test set."""
-        return np.flatnonzero((self.fold != TEST) & (self.fold != fold))
+    def training_rows(self, model: int) -> Rows:
+        """What a model learns from: every row of the other folds, none of the test set.
 
-    def held_out_rows(self, fold: int) -> Rows:
-        """What the models of `fold` never see and predict."""
-        return np.flatnonzero(self.fold == fold)
+        Models are numbered: those of the K folds, then the same of a second seed, and so on.
+        """
+        fold = partition(self.index, model // self.folds)
+        return np.flatnonzero((fold != TEST) & (fold != model % self.folds))
+
+    def held_out_rows(self, model: int) -> Rows:
+        """What a model never sees and predicts."""
+        return np.flatnonzero(partition(self.index, model // self.folds) == model % self.folds)
 
     def select(self, rows: Rows) -> ImageRows:
         """Some images, to be read when they are needed: nothing is copied yet."""
@@ -120,9 +125,27 @@ class ImageFile:
             self.write_header()
 
 
+def schema(partitions: int) -> pa.Schema:
+    """The columns of an index with so many partitions into folds."""
+    further = [pa.field(f"fold_{number}", pa.int64()) for number in range(1, partitions)]
+    return pa.schema([*SCHEMA, *further])
+
+
+def partitions(names: Sequence[str]) -> int:
+    """How many partitions into folds there are among the columns of an index."""
+    return sum(name == "fold" or name.startswith("fold_") for name in names)
+
+
+def partition(index: pd.DataFrame, seed: int) -> Numbers:
+    """The fold of every row in the partition that the models of a seed use: seeds 0, 1, ... take them in turn."""
+    number = seed % partitions(list(index.columns))
+    return index[f"fold_{number}" if number else "fold"].to_numpy(np.int64, copy=True)
+
+
 def write_index(path: Path, index: pd.DataFrame) -> None:
     """Equal tables give equal bytes."""
-    pq.write_table(pa.table({name: index[name].to_numpy() for name in SCHEMA.names}, SCHEMA), path)
+    columns = schema(partitions(list(index.columns)))
+    pq.write_table(pa.table({name: index[name].to_numpy() for name in columns.names}, columns), path)
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
@@ -148,9 +171,10 @@ def read_index(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not there; {REMEDY}") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
-    if not table.schema.equals(SCHEMA):
+    expected = schema(max(1, partitions(table.schema.names)))
+    if not table.schema.equals(expected):
         raise UserError(
-            f"{path} has the columns {table.schema.names}; expected {SCHEMA.names}, int64 and text; {REMEDY}"
+            f"{path} has the columns {table.schema.names}; expected {expected.names}, int64 and text; {REMEDY}"
         )
     return table.to_pandas()
 
@@ -178,3 +202,9 @@ def check(dataset: Dataset, folder: Path) -> None:
         raise UserError(f"{path} has labels outside the {k} classes of {CLASSES}; {REMEDY}")
     if dataset.fold.min() < TEST or dataset.fold.max() < 1:
         raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {REMEDY}")
+    for seed in range(1, partitions(list(dataset.index.columns))):
+        other = partition(dataset.index, seed)
+        if other.max() != dataset.fold.max() or not np.array_equal(other == TEST, dataset.fold == TEST):
+            raise UserError(
+                f"{path}: column fold_{seed} must have the test set and the number of folds of fold; {REMEDY}"
+            )

@@ -20,6 +20,12 @@ class Split(Block):
     folds: int = Field(
         3, ge=2, le=100, description="K; each model learns from 1 - 1/K of the images, time grows with K"
     )
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=20,
+        description="partitions into K folds; a backbone with several `seeds` uses them in turn, one for each seed",
+    )
 
 
 def hold_out(labels: Labels, fraction: float, seed: int) -> Mask:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def draw_folds(axes: Axes, history: pd.DataFrame, column: str, theme: Theme) -> 
 def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     """How often the stack is right where it is how confident, bin by bin, over the number of images in each.
 
-    `bins`: confidence, accuracy and count of each; an empty one is left out.
+    `bins`: confidence, accuracy with its interval, and count of each; an empty one is left out.
     """
     filled = [one for one in bins if one["count"]]
     confidence, accuracy, count = ([one[name] for one in filled] for name in ("confidence", "accuracy", "count"))
@@ -136,6 +137,8 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
     upper.text(0.03, 0.98, "dashed: right as often as confident", va="top", color=theme.faint, fontsize=8)
+    low, high = ([one[f"accuracy_{end}"] for one in filled] for end in ("low", "high"))
+    upper.vlines(confidence, low, high, color=theme.accent, linewidth=1.2, alpha=0.6)
     upper.plot(confidence, accuracy, "o-", color=theme.accent, linewidth=1.6, markersize=6)
     upper.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="share that is right")
     lower.bar(confidence, count, width=0.9 / len(bins), color=theme.accent)
@@ -144,6 +147,26 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     lower.yaxis.set_minor_locator(NullLocator())
     lower.grid(visible=False, axis="x")
+    return figure
+
+
+def cascade(steps: Sequence[Mapping[str, Any]], *, theme: Theme) -> Figure:
+    """Accuracy on the test set over cost: a line for each start of the cascade, a diamond at the chosen step."""
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for step in steps:
+        lines.setdefault(step["first"], []).append(step)
+    for place, (name, found) in enumerate(lines.items()):
+        colour, dash = theme.lines[place % len(theme.lines)], DASHES[place // len(theme.lines) % len(DASHES)]
+        cost, accuracy = ([100 * one[f"test_{column}"] for one in found] for column in ("cost", "accuracy"))
+        marker = {"marker": "o", "markersize": 7 if len(found) == 1 else 3}
+        axes.plot(cost, accuracy, color=colour, linestyle=dash, linewidth=1.6, label=shortened(name, 30), **marker)
+    chosen = [one for one in steps if one["chosen"] == "True"]
+    spots = [[100 * one[f"test_{column}"] for one in chosen] for column in ("cost", "accuracy")]
+    axes.plot(*spots, "D", color=theme.text, markersize=8, label="chosen out of fold")
+    axes.set(xlabel="cost, % of the whole stack's", ylabel="accuracy, %")
+    axes.legend(fontsize=8, labelcolor=theme.faint)
     return figure
 
 

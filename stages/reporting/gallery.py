@@ -45,6 +45,15 @@ def mistakes(results: Results) -> list[int]:
     return [place for *_, place in sorted(turns)[:MISTAKES]]
 
 
+def doubted(results: Results) -> list[int]:
+    """Of each class the test image that is right with the lowest probability, the least sure first."""
+    lowest: dict[str, tuple[float, int]] = {}
+    for place, row in enumerate(results.confusion):
+        if row["actual"] == row["predicted"]:
+            lowest[row["actual"]] = min(lowest.get(row["actual"], (2.0, 0)), (row["predicted_probability"], place))
+    return [place for _, place in sorted(lowest.values())[:MISTAKES]]
+
+
 def thumbnails(dataset: Dataset, rows: Rows) -> Images:
     """The images of these rows, smaller where they are larger than SIDE."""
     images = dataset.take(rows)

@@ -13,20 +13,33 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
-from stages.reporting import figures, gallery, summary, tables
+from stages.reporting import figures, gallery, summary, tables, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, svg
 from stages.reporting.results import STACK, Results
 
 TEMPLATE = "page.html.j2"
 TABLES: dict[str, tuple[str, Callable[[Results], tables.Table]]] = {
     "backbones": ("Stack and backbones", tables.backbones),
+    "comparisons": ("The stack beside each backbone", worth.comparisons),
+    "ledger": ("What each backbone is worth", worth.ledger),
+    "cascade": ("Cascade", worth.cascade),
     "combiners": ("Combiners", tables.combiners),
     "classes": ("Classes, weakest first", tables.classes),
     "confusions": ("Most frequent confusions", tables.confusions),
     "reliability": ("Calibration", tables.reliability),
+    "sets": ("Sets of classes", worth.sets),
     "speed": ("Speed of the training", tables.speed),
+    "run": ("What was run", tables.run),
 }
 """Titles and makers of the tables, in the order in which they are shown."""
+
+SENTENCES = {
+    "comparisons": summary.comparisons,
+    "ledger": summary.ledger,
+    "cascade": summary.cascade,
+    "sets": summary.sets,
+}
+"""What some of them say, in words."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Photo:
-    """Images side by side as a data URI, with the class they show and, for a mistake, the class predicted."""
+    """Images side by side as a data URI, with the class they show and, for a prediction, what it says."""
 
     uri: str
     width: int
     height: int
     alt: str
     name: str
-    taken_for: str
+    said: str
 
 
 def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
@@ -59,6 +72,7 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
         "confusion": confusion(results, dataset.classes),
         "curves": partial(figures.curves, results.histories),
         "reliability": partial(figures.reliability, results.reliability),
+        "cascade": partial(figures.cascade, results.cascade),
         "samples": partial(figures.samples, gallery.examples(dataset), dataset.classes),
     }
 
@@ -86,7 +100,7 @@ def html(results: Results, dataset: Dataset, parameters: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"percent": tables.percent, "interval": tables.interval, "signed": summary.signed}
+    environment.globals |= {"percent": tables.percent, "interval": tables.interval, "points": tables.points}
     drawn = drawings(results, dataset)
     return (
         environment.get_template(TEMPLATE).render(
@@ -98,12 +112,14 @@ def html(results: Results, dataset: Dataset, parameters: str) -> str:
             verdict=summary.verdict(results),
             combiner=summary.combiner(results),
             remarks=summary.remarks(results),
+            sentences={name: tell(results) for name, tell in SENTENCES.items()},
             facts=facts(results, dataset),
             tables={name: make(results) for name, (_, make) in TABLES.items()},
             pictures={name: picture(drawn[name], alt) for name, alt in alternatives(results).items()},
             curves=[picture(*curve(name, history)) for name, history in results.histories.items()],
             examples=examples(dataset),
-            mistakes=mistakes(results, dataset),
+            mistakes=predicted(results, dataset, gallery.mistakes(results)),
+            doubted=predicted(results, dataset, gallery.doubted(results)),
             parameters=parameters,
         )
         + "\n"
@@ -115,6 +131,7 @@ def alternatives(results: Results) -> dict[str, str]:
     return {
         "scores": "Macro-F1 of the stack and of every backbone with its interval; the table below holds the numbers.",
         "confusion": "Confusion matrix of the stack on the test set; a table lists the most frequent confusions.",
+        "cascade": "Accuracy on the test set over cost; the table beside it holds the numbers.",
         "reliability": "Share of right predictions over confidence. Expected calibration error: "
         f"{tables.percent(results.row(STACK)['calibration_error'])} %.",
     }
@@ -155,18 +172,22 @@ def examples(dataset: Dataset) -> list[Photo]:
     return [photo(strip, f"{len(strip)} images of the class {name}", name) for name, strip in pairs if len(strip)]
 
 
-def mistakes(results: Results, dataset: Dataset) -> list[Photo]:
-    """Some of the images that the stack gets wrong."""
-    places = gallery.mistakes(results)
+def predicted(results: Results, dataset: Dataset, places: list[int]) -> list[Photo]:
+    """Test images, counted from the first test row, with what the stack says of them."""
     images = gallery.thumbnails(dataset, dataset.test_rows[np.array(places, dtype=np.int64)])
-    pairs = [(results.confusion[place]["actual"], results.confusion[place]["predicted"]) for place in places]
-    alts = [f"Image of the class {one} taken for {other}" for one, other in pairs]
-    return [photo(image[None], alt, *pair) for image, alt, pair in zip(images, alts, pairs, strict=True)]
+    found = []
+    for image, place in zip(images, places, strict=True):
+        row = results.confusion[place]
+        said = f"{row['predicted']} {100 * row['predicted_probability']:.0f} %"
+        if row["actual"] != row["predicted"]:
+            said += f", {row['actual']} {100 * row['actual_probability']:.0f} %"
+        found.append(photo(image[None], f"Image of the class {row['actual']}: {said}", row["actual"], said))
+    return found
 
 
-def photo(images: Images, alt: str, name: str, taken_for: str = "") -> Photo:
+def photo(images: Images, alt: str, name: str, said: str = "") -> Photo:
     n, h, w = images.shape[:3]
-    return Photo(uri(gallery.png(images)), n * w, h, alt, name, taken_for)
+    return Photo(uri(gallery.png(images)), n * w, h, alt, name, said)
 
 
 def markdown(results: Results, dataset: Dataset) -> str:
@@ -179,13 +200,14 @@ def markdown(results: Results, dataset: Dataset) -> str:
         f"Macro-F1 of the stack {tables.percent(stack['macro_f1'])} % ({results.level} interval "
         f"{tables.interval(stack['macro_f1_low'], stack['macro_f1_high'])}), of the best backbone "
         f"{tables.escaped(results.best)} {tables.percent(best['macro_f1'])} %; gain "
-        f"{summary.signed(results.scores['gain'])} points, {verdict.short}.",
+        f"{tables.points(results.scores['gain'])} points, {verdict.short}.",
         tables.escaped(verdict.text),
         f"Combiner: **{tables.escaped(results.stack['combiner'])}**. {tables.escaped(summary.combiner(results))}",
         f"Measured on {', '.join(counted)}.",
         *map(tables.escaped, summary.remarks(results)),
     ]
-    for title, make in TABLES.values():
+    for name, (title, make) in TABLES.items():
         table = make(results)
-        parts += [f"## {title}", tables.markdown(table) if table.rows else "None."]
+        told = [tables.escaped(SENTENCES[name](results))] if name in SENTENCES else []
+        parts += [f"## {title}", *told, tables.markdown(table) if table.rows else "None."]
     return "\n\n".join(parts) + "\n"

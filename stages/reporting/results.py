@@ -13,22 +13,48 @@ from stages.running.errors import UserError
 
 STACK = "stack"
 """The name of the stack's own row in `backbones.csv`."""
-SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "calibration_error")
+SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "brier", "calibration_error")
+WORTH = (
+    *("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disagreement"),
+    *("training_seconds", "milliseconds"),
+)
+"""Of a backbone to the stack."""
+RUN = ("training", "predicting", "machine", "commit", "versions")
+"""What it cost, and what it was run on."""
+POINTS = ("passed_on", "cost", "macro_f1", "accuracy")
+"""Of the cascade, out of fold and on the test set."""
 COLUMNS = {
-    "backbones": ("evaluate", ("backbone", *SCORES, "out_of_fold_macro_f1")),
+    "backbones": ("evaluate", ("backbone", "recipe", *SCORES, "out_of_fold_macro_f1")),
     "classes": ("evaluate", ("class", "precision", "recall", "f1", "support")),
-    "confusion": ("evaluate", ("actual", "predicted")),
-    "reliability": ("evaluate", ("bin", "confidence", "accuracy", "count")),
+    "confusion": ("evaluate", ("actual", "predicted", "actual_probability", "predicted_probability")),
+    "reliability": ("evaluate", ("bin", "confidence", "accuracy", "accuracy_low", "accuracy_high", "count")),
+    "comparisons": ("evaluate", ("backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable")),
+    "ledger": ("evaluate", ("backbone", *WORTH, "recommendation")),
+    "cascade": ("evaluate", ("first", *POINTS, *(f"test_{name}" for name in POINTS), "chosen")),
+    "sets": ("evaluate", ("class", "coverage", "size", "single", "empty", "images")),
     "combiners": ("stack", ("combiner", "macro_f1", "accuracy", "log_loss", "standard_error", "seconds", "reason")),
 }
 """Per table: the stage that writes it and the columns that the report needs."""
 OBJECTS = {
     "scores": ("evaluate", ("gain", "gain_low", "gain_high", "mcnemar_p", "test_images")),
+    "conformal": ("evaluate", ("asked", "coverage", "size", "single", "empty")),
+    "warnings": ("evaluate", ("warnings",)),
     "stack": ("stack", ("combiner", "reason", "members")),
     "split": ("split", ()),
 }
 """The same for the JSON files."""
-WORDS = ("backbone", "combiner", "class", "actual", "predicted", "reason")
+WORDS = (
+    "backbone",
+    "combiner",
+    "class",
+    "actual",
+    "predicted",
+    "reason",
+    "recommendation",
+    "first",
+    "chosen",
+    "recipe",
+)
 """Columns that hold words, even where they look like numbers or like nothing."""
 SPEED = ("images_per_second", "gflops_per_image", "peak_share", "peak_tflops", "peak_measured")
 """Columns of a history that need not be there; stages/running/history.py says what they mean."""
@@ -41,14 +67,22 @@ class Results:
     """The files of `metrics/` as they are; names and units are those of the files, a missing number is NaN."""
 
     scores: Row
+    conformal: Row
+    warnings: Row
     stack: Row
     split: Row
     backbones: list[Row]
+    comparisons: list[Row]
+    ledger: list[Row]
+    cascade: list[Row]
+    sets: list[Row]
     combiners: list[Row]
     classes: list[Row]
     confusion: list[Row]
     reliability: list[Row]
     histories: dict[str, pd.DataFrame]
+    costs: dict[str, Row]
+    """Of each backbone, with what it was run on."""
     confidence: float
     """Of the intervals, 0 to 1: the parameter `evaluate.confidence`."""
 
@@ -62,6 +96,7 @@ class Results:
             **{name: read_object(folder / f"{name}.json", *needs) for name, needs in OBJECTS.items()},
             **rows,
             histories={name: read_history(folder / "history", name) for name in names},
+            costs={name: read_object(folder / f"costs/{name}.json", f"export@{name}", RUN) for name in names},
             confidence=confidence,
         )
 
@@ -83,6 +118,11 @@ class Results:
     def row(self, name: str) -> Row:
         """The scores of one backbone or of the stack."""
         return next(row for row in self.backbones if row["backbone"] == name)
+
+    @property
+    def cascade_choice(self) -> Row:
+        """The step of the cascade that was chosen on out-of-fold rows."""
+        return next(row for row in self.cascade if row["chosen"] == "True")
 
     def speed(self, name: str) -> Row:
         """Medians over all epochs of all folds of a backbone: the first epoch, which also compiles, hardly counts."""

@@ -1,9 +1,10 @@
 """The report in sentences: what the first screen says."""
 
+import math
 from dataclasses import dataclass
 
 from stages.reporting.results import Results
-from stages.reporting.tables import percent
+from stages.reporting.tables import percent, points, probability
 
 REMARKS = {
     "training_images_in_test": "training images are also in the test set, whose scores they flatter",
@@ -32,7 +33,7 @@ def verdict(results: Results) -> Verdict:
         text = f"The stack scores exactly as {best} does on the {n:,} test images, and in every resample of them."
         return Verdict("open", "The stack equals its best backbone", "no difference", text)
     test = f"McNemar’s exact test on the accuracy: {p_value(results.scores['mcnemar_p'])}."
-    span = f"The {results.level} interval of the gain, {signed(low)} to {signed(high)} points,"
+    span = f"The {results.level} interval of the gain, {points(low)} to {points(high)} points,"
     if low > 0:
         headline = f"The stack beats its best backbone by {percent(gain)} points"
         return Verdict("better", headline, "significant", f"It is better than {best}. {span} lies above zero. {test}")
@@ -52,14 +53,52 @@ def combiner(results: Results) -> str:
 
 def remarks(results: Results) -> list[str]:
     """What is suspicious or was left out in the data; nothing where all is well."""
-    return [f"{results.split[name]:,} {text}." for name, text in REMARKS.items() if results.split.get(name)]
+    found = [f"{results.split[name]:,} {text}." for name, text in REMARKS.items() if results.split.get(name)]
+    return [*found, *results.warnings["warnings"]]
+
+
+def comparisons(results: Results) -> str:
+    """How many backbones the stack beats, and what the test set could show."""
+    better = [row["backbone"] for row in results.comparisons if row["gain_low"] > 0]
+    detectable = next(row["detectable"] for row in results.comparisons if row["backbone"] == results.best)
+    beaten = f"all {len(better)} backbones" if len(better) == len(results.comparisons) > 1 else ", ".join(better)
+    power = (
+        f"Against {results.best} this test set shows a true gain of {percent(detectable)} points in four cases of "
+        "five, and smaller ones less often."
+    )
+    same = f"It predicts the classes that {results.best} predicts."
+    which = beaten or "none of them"
+    return f"By its interval the stack is better than {which}. {same if math.isnan(detectable) else power}"
+
+
+def ledger(results: Results) -> str:
+    """What to do with each backbone."""
+    return " ".join(f"{row['backbone']}: {row['recommendation']}." for row in results.ledger)
+
+
+def sets(results: Results) -> str:
+    """What the conformal sets cover, and how large they are."""
+    found = results.conformal
+    return (
+        f"Asked to hold the true class for {100 * found['asked']:g} % of the images, the sets hold it for "
+        f"{percent(found['coverage'])} % of the test images, with {found['size']:.2f} classes on average: "
+        f"{percent(found['single'])} % hold one class, {percent(found['empty'])} % none."
+    )
+
+
+def cascade(results: Results) -> str:
+    """What the cascade saves and loses on the test set."""
+    row, whole = results.cascade_choice, results.cascade[-1]
+    if row is whole:
+        return "No cheaper start keeps the accuracy of the whole stack: every image is shown to all backbones."
+    loss = whole["test_accuracy"] - row["test_accuracy"]
+    return (
+        f"{row['first']} answers first; images that it gives less than {percent(row['threshold'])} % go to the whole "
+        f"stack. On the test set these are {percent(row['test_passed_on'])} %, the cost is {percent(row['test_cost'])} "
+        f"% of the whole stack’s, and the accuracy {percent(row['test_accuracy'])} % ({points(-loss)} points)."
+    )
 
 
 def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def signed(share: float) -> str:
-    """A difference of two shares in points, with its sign (a true minus)."""
-    text = f"{100 * share:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
+    shown = probability(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

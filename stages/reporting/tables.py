@@ -44,6 +44,18 @@ def significant(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
+def points(share: float) -> str:
+    """A difference of two shares in points, with its sign (a true minus)."""
+    if math.isnan(share):
+        return "–"
+    text = f"{100 * share:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def whole(value: float) -> str:
     return f"{int(value):,}"
 
@@ -61,6 +73,7 @@ def backbones(results: Results) -> Table:
         "Interval": lambda row: interval(row["macro_f1_low"], row["macro_f1_high"]),
         "Accuracy, %": cell("accuracy", percent),
         "Log-loss": cell("log_loss", decimal),
+        "Brier": cell("brier", decimal),
         "ECE, %": cell("calibration_error", percent),
         "Out-of-fold F1, %": cell("out_of_fold_macro_f1", percent),
     }
@@ -119,9 +132,24 @@ def reliability(results: Results) -> Table:
         "Up to, %": cell("bin", percent),
         "Confidence, %": cell("confidence", percent),
         "Right, %": cell("accuracy", percent),
+        "Interval": lambda row: interval(row["accuracy_low"], row["accuracy_high"]),
         "Images": cell("count", whole),
     }
     return build([row for row in results.reliability if row["count"]], columns)
+
+
+def run(results: Results) -> Table:
+    """What each backbone was run on, in the order of params.yaml."""
+    rows = [{**results.costs[name], **results.row(name)} for name in results.names]
+    columns = {
+        "Backbone": cell("backbone"),
+        "Recipe": cell("recipe"),
+        "Training, s": cell("training", seconds),
+        "Machine": cell("machine"),
+        "Versions": cell("versions"),
+        "Commit": cell("commit"),
+    }
+    return build(rows, columns, texts={"Recipe", "Machine", "Versions", "Commit"})
 
 
 def speed(results: Results) -> Table:

@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from sklearn.model_selection import train_test_split
 
 from stages.images.arrays import Labels, Stack
+from stages.stacking.features import FEATURES
 from stages.stacking.log_space import LogScores, normalise
 
 MAX_ROWS = 100_000
@@ -39,40 +40,41 @@ class Boosted:
     """Fitted trees; their sum is added to the mean of the log-probabilities."""
 
     booster: xgboost.Booster
+    features: str = "plain"
 
     def predict(self, stack: Stack) -> LogScores:
         """Log-probabilities [n, k]."""
         parts = [stack[start : start + PREDICT_BLOCK] for start in range(0, len(stack), PREDICT_BLOCK)]
-        margins = [self.booster.predict(matrix(part), output_margin=True) for part in parts]
+        margins = [self.booster.predict(matrix(part, self.features), output_margin=True) for part in parts]
         return normalise(np.concatenate(margins).astype(np.float64))
 
     def state(self) -> dict[str, Any]:
-        return json.loads(bytes(self.booster.save_raw("json")))
+        return {"features": self.features, "booster": json.loads(bytes(self.booster.save_raw("json")))}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
         booster = xgboost.Booster()
-        booster.load_model(bytearray(json.dumps(state).encode()))
-        return cls(booster)
+        booster.load_model(bytearray(json.dumps(state["booster"]).encode()))
+        return cls(booster, state["features"])
 
 
-def boosting(stack: Stack, labels: Labels, seed: int) -> Boosted:
+def boosting(stack: Stack, labels: Labels, seed: int, features: str = "plain") -> Boosted:
     """Trees of two levels, as many as lower the log-loss of a fifth of the rows, which they are not grown on."""
     n, _, k = stack.shape
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
     grow, watch = train_test_split(rows, test_size=HELD_OUT, random_state=seed)
     booster = xgboost.train(
         {**SETTINGS, "num_class": k, "seed": seed},
-        matrix(stack[grow], labels[grow]),
+        matrix(stack[grow], features, labels[grow]),
         num_boost_round=ROUNDS,
-        evals=[(matrix(stack[watch], labels[watch]), "watch")],
+        evals=[(matrix(stack[watch], features, labels[watch]), "watch")],
         early_stopping_rounds=PATIENCE,
         verbose_eval=False,
     )
-    return Boosted(booster[: booster.best_iteration + 1])
+    return Boosted(booster[: booster.best_iteration + 1], features)
 
 
-def matrix(stack: Stack, labels: Labels | None = None) -> xgboost.DMatrix:
+def matrix(stack: Stack, features: str, labels: Labels | None = None) -> xgboost.DMatrix:
     """Features and starting point as XGBoost takes them."""
-    features: Float32[np.ndarray, "n features"] = stack.reshape(len(stack), -1).astype(np.float32)
-    return xgboost.DMatrix(features, labels, base_margin=stack.mean(axis=1).astype(np.float32))
+    given: Float32[np.ndarray, "n features"] = FEATURES[features](stack).astype(np.float32)
+    return xgboost.DMatrix(given, labels, base_margin=stack.mean(axis=1).astype(np.float32))

@@ -6,6 +6,7 @@ rows it is given and no others; it may hold some of them back to choose its own 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from stages.images.arrays import Labels, Stack
@@ -40,5 +41,10 @@ COMBINERS: dict[str, Combiner] = {
     "scaled_pool": Combiner(pools.scaled_pool, pools.Pool.restore),
     "logistic": Combiner(logistic.logistic, logistic.Logistic.restore),
     "xgboost": Combiner(boosting.boosting, boosting.Boosted.restore),
+    "logistic_extended": Combiner(partial(logistic.logistic, features="extended"), logistic.Logistic.restore),
+    "xgboost_extended": Combiner(partial(boosting.boosting, features="extended"), boosting.Boosted.restore),
 }
 """Simplest first: the order in which the one-standard-error rule prefers them."""
+
+USUAL = tuple(name for name in COMBINERS if not name.endswith("_extended"))
+"""Those that take part unless params.yaml says otherwise."""

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from stages.running.errors import UserError
-from stages.stacking import calibration, results
+from stages.stacking import calibration, modes, results
 from stages.stacking.combiners import COMBINERS, Fitted
-from stages.stacking.log_space import LogScores, average
+from stages.stacking.log_space import LogScores
+from stages.stacking.pools import Pool
 from stages.stacking.tables import Predictions
 
 FILE = "stack.json"
@@ -26,18 +27,29 @@ class Ensemble:
     classes: tuple[str, ...]
     name: str
     combiner: Fitted
+    fold_combiners: tuple[Fitted, ...]
+    """For each fold, the same combiner fitted on the other folds alone."""
+    mode: str
+    """How fold models and combiner answer for new images; see modes.py."""
     temperature: float
     nested: dict[str, float]
     """Scores of rows that neither the combiner nor a backbone had seen: macro_f1, accuracy, log_loss."""
 
+    @property
+    def needed(self) -> tuple[bool, ...]:
+        """For each member, whether its predictions change the answer at all."""
+        if isinstance(self.combiner, Pool):
+            return tuple(bool(row.any()) for row in self.combiner.weights)
+        return (True,) * len(self.members)
+
     def predict(self, models: Float[np.ndarray, "folds n m k"]) -> LogScores:
         """Log-probabilities [n, k] from those of the K models of every backbone.
 
-        The combiner meets the fold models one at a time, since it was fitted on predictions of single models, which
-        are less sure than an average of K; then the K results are averaged in log space and tempered.
+        As a rule the combiner meets the fold models one at a time, since it was fitted on predictions of single models,
+        which are less sure than an average of K; then the K results are averaged in log space and tempered.
         """
-        results = [self.combiner.predict(stack.astype(np.float64)) for stack in models]
-        return calibration.apply(average(np.stack(results)), self.temperature)
+        answer = modes.answer(self.mode, self.combiner, self.fold_combiners, models)
+        return calibration.apply(answer, self.temperature)
 
     def write(self, folder: Path) -> None:
         """Write `folder/stack.json`; equal ensembles give equal bytes."""
@@ -45,9 +57,11 @@ class Ensemble:
             "combiner": self.name,
             "members": self.members,
             "classes": self.classes,
+            "mode": self.mode,
             "temperature": self.temperature,
             "nested": self.nested,
             "state": self.combiner.state(),
+            "fold_states": [each.state() for each in self.fold_combiners],
         }
         results.write(folder, {FILE: content})
 
@@ -57,13 +71,28 @@ class Ensemble:
         path = folder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            combiner = COMBINERS[content["combiner"]].restore(content["state"])
-            members, classes = tuple(content["members"]), tuple(content["classes"])
-            return cls(members, classes, content["combiner"], combiner, content["temperature"], content["nested"])
+            restore = COMBINERS[content["combiner"]].restore
+            return cls(
+                tuple(content["members"]),
+                tuple(content["classes"]),
+                content["combiner"],
+                restore(content["state"]),
+                tuple(map(restore, content["fold_states"])),
+                content["mode"],
+                content["temperature"],
+                content["nested"],
+            )
         except FileNotFoundError:
             raise UserError(f"{path} is not there; run `dvc repro stack`") from None
         except (ValueError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({error}); run `dvc repro stack` to write it anew") from None
+
+
+def by_seed(predictions: Mapping[str, Predictions], members: Sequence[str]) -> modes.Seeds | None:
+    """The members' out-of-fold log-probabilities, seed by seed: as many as all of them have; None for a single one."""
+    chosen = [predictions[name].by_seed for name in members]
+    n_seeds = min(map(len, chosen))
+    return np.stack([one[:n_seeds] for one in chosen], axis=2).astype(np.float64) if n_seeds > 1 else None
 
 
 def side_by_side(

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on the log-probabilities of all backbones and classes.
+"""Multinomial logistic regression on the log-probabilities of all backbones and classes, or on more features of them.
 
 It runs on one thread: the last bits depend on the number, and a second one gains nothing at this size.
 """
@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from stages.images.arrays import Labels, Stack
+from stages.stacking.features import FEATURES, Features
 from stages.stacking.log_space import LogScores, log_losses, normalise
 from stages.stacking.tables import FLOOR
 
@@ -22,8 +23,6 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 INNER_FOLDS, INNER_ROWS = 3, 10_000
 """The folds that choose C, and how many rows they share at most."""
 
-Features = Float64[np.ndarray, "n features"]
-
 
 @dataclass(frozen=True)
 class Logistic:
@@ -31,34 +30,36 @@ class Logistic:
 
     coefficients: Float64[np.ndarray, "features k"]
     intercepts: Float64[np.ndarray, " k"]
+    features: str = "plain"
 
     @threadpool_limits.wrap(limits=1)
     def predict(self, stack: Stack) -> LogScores:
         """Log-probabilities [n, k]."""
-        return self.judge(stack.reshape(len(stack), -1))
+        return self.judge(FEATURES[self.features](stack))
 
     def judge(self, features: Features) -> LogScores:
         return normalise(features @ self.coefficients + self.intercepts)
 
     def state(self) -> dict[str, Any]:
-        return {"coefficients": self.coefficients.tolist(), "intercepts": self.intercepts.tolist()}
+        coefficients, intercepts = self.coefficients.tolist(), self.intercepts.tolist()
+        return {"features": self.features, "coefficients": coefficients, "intercepts": intercepts}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        return cls(np.array(state["coefficients"], np.float64), np.array(state["intercepts"], np.float64))
+        coefficients, intercepts = (np.array(state[name], np.float64) for name in ("coefficients", "intercepts"))
+        return cls(coefficients, intercepts, state["features"])
 
 
 @threadpool_limits.wrap(limits=1)
-def logistic(stack: Stack, labels: Labels, seed: int) -> Logistic:
-    """Ridge-penalised regression on standardised log-probabilities; C by inner folds of the rows given."""
-    n, _, k = stack.shape
-    features = stack.reshape(n, -1)
-    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    scaled = features - centre
+def logistic(stack: Stack, labels: Labels, seed: int, features: str = "plain") -> Logistic:
+    """Ridge-penalised regression on standardised features; C by inner folds of the rows given."""
+    k, given = stack.shape[2], FEATURES[features](stack)
+    centre, scale = given.mean(axis=0), np.maximum(given.std(axis=0), 1e-6)
+    scaled = given - centre
     scaled /= scale  # in place: of a million rows a copy takes 0.4 GB
     fitted = regress(scaled, labels, strength(scaled, labels, k, seed), k)
     coefficients = fitted.coefficients / scale[:, None]
-    return Logistic(coefficients, fitted.intercepts - centre @ coefficients)
+    return Logistic(coefficients, fitted.intercepts - centre @ coefficients, features)
 
 
 def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:

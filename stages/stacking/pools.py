@@ -5,6 +5,7 @@ convex in them, or, for the simpler three, by comparing candidates. See Genest a
 distributions" (1986), for the pool; Caruana et al., "Ensemble selection from libraries of models" (2004), for greedy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from stages.stacking import scores
 from stages.stacking.log_space import BLOCK, LogScores, log_losses, normalise
 
 Weights = Float64[np.ndarray, "m k"]
+Counts = Float64[np.ndarray, " m"]
+"""How often each backbone was drawn."""
 
 GREEDY_STEPS = 25
 """Members that greedy selection draws at most: weights are then multiples of about 0.04."""
@@ -64,7 +67,8 @@ def pool(stack: Stack, labels: Labels, seed: int) -> Pool:
 def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
     """Backbones drawn one by one with replacement, each time the one that lowers the log-loss most.
 
-    It starts from the best few, in the order of their own log-loss, and keeps the best set it has met.
+    It starts from the best few, in the order of their own log-loss, keeps the best set it has met, and gives draws of
+    it back as long as that lowers the log-loss.
     """
     n_members = stack.shape[1]
     singles = np.eye(n_members)
@@ -73,10 +77,14 @@ def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
     counts = min(starts, key=lambda start: loss_of_counts(stack, labels, start))
     lowest, best = loss_of_counts(stack, labels, counts), counts
     while counts.sum() < GREEDY_STEPS:
-        losses = [loss_of_counts(stack, labels, counts + single) for single in singles]
-        counts = counts + singles[np.argmin(losses)]
-        if min(losses) < lowest:
-            lowest, best = min(losses), counts
+        counts, loss = least(stack, labels, [counts + single for single in singles])
+        if loss < lowest:
+            lowest, best = loss, counts
+    while best.sum() > 1:
+        counts, loss = least(stack, labels, [best - single for single in singles[best > 0]])
+        if loss >= lowest:
+            break
+        lowest, best = loss, counts
     return Pool(spread(best / best.sum(), stack))
 
 
@@ -134,13 +142,20 @@ def combine(stack: Stack, weights: Weights) -> LogScores:
     return np.einsum("nmk,mk->nk", stack, weights)
 
 
-def loss_of_counts(stack: Stack, labels: Labels, counts: Float64[np.ndarray, " m"]) -> float:
+def loss_of_counts(stack: Stack, labels: Labels, counts: Counts) -> float:
     """The log-loss of the mean in which each backbone counts so many times."""
     weights, total = spread(counts / counts.sum(), stack), 0.0
     for start in range(0, len(stack), BLOCK):
         part = slice(start, start + BLOCK)
         total += float(log_losses(combine(stack[part], weights), labels[part]).sum())
     return total / len(stack)
+
+
+def least(stack: Stack, labels: Labels, options: Sequence[Counts]) -> tuple[Counts, float]:
+    """The counts of least log-loss, and that log-loss; of equals the first."""
+    losses = [loss_of_counts(stack, labels, counts) for counts in options]
+    place = int(np.argmin(losses))
+    return options[place], losses[place]
 
 
 def one_of(stack: Stack, member: int) -> Weights:

@@ -1,27 +1,11 @@
-"""Scores of predictions, and how sure one may be of them.
-
-Resampling works on counts: drawing n rows with replacement is drawing the counts of the distinct (label, prediction)
-cells from a multinomial distribution, so 2,000 resamples of 10,000 images take milliseconds.
-"""
-
-from dataclasses import dataclass
+"""Scores of predictions: of classes, of probabilities, and row by row."""
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int64, Shaped
-from scipy.stats import binomtest
 
 from stages.images.arrays import Labels
 from stages.stacking.log_space import LogScores, log_losses
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def macro_f1(labels: Labels, predicted: Labels, k: int) -> float:
@@ -36,6 +20,12 @@ def accuracy(labels: Labels, predicted: Labels) -> float:
 def log_loss(log_p: LogScores, labels: Labels) -> float:
     """The mean of minus the natural logarithm of the label's probability."""
     return float(log_losses(log_p, labels).mean())
+
+
+def brier(log_p: LogScores, labels: Labels) -> float:
+    """The mean squared distance between the probabilities and the truth, summed over the classes: 0 to 2."""
+    p = np.exp(log_p.astype(np.float64))
+    return float(((p**2).sum(axis=1) - 2 * p[np.arange(len(labels)), labels] + 1).mean())
 
 
 def confusion(labels: Labels, predicted: Labels, k: int) -> Int64[np.ndarray, "k k"]:
@@ -86,46 +76,6 @@ def per_class(labels: Labels, predicted: Labels, classes: list[str]) -> pd.DataF
             "support": actual,
         }
     )
-
-
-def mcnemar(labels: Labels, one: Labels, other: Labels) -> float:
-    """The exact two-sided p-value for equal accuracy, from the images that only one of two predictions gets right."""
-    only_one = int(((one == labels) & (other != labels)).sum())
-    only_other = int(((one != labels) & (other == labels)).sum())
-    if only_one + only_other == 0:
-        return 1.0
-    return float(binomtest(only_one, only_one + only_other).pvalue)
-
-
-def interval(labels: Labels, predicted: Labels, k: int, *, confidence: float, resamples: int, seed: int) -> Interval:
-    """Macro-F1 with its bootstrap percentile interval."""
-    return gain(labels, predicted, None, k, confidence=confidence, resamples=resamples, seed=seed)
-
-
-def gain(
-    labels: Labels, one: Labels, other: Labels | None, k: int, *, confidence: float, resamples: int, seed: int
-) -> Interval:
-    """Macro-F1 of `one` minus that of `other` on the same images, with the paired bootstrap percentile interval."""
-    keys = (labels * k + one) * k + (one if other is None else other)
-    cells, counts = np.unique(keys, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(labels), counts / counts.sum(), size=resamples)
-    values = []
-    for sample in (counts[None], draws):
-        value = resampled_f1(sample, cells // k**2, cells // k % k, k)
-        values.append(value if other is None else value - resampled_f1(sample, cells // k**2, cells % k, k))
-    low, high = np.quantile(values[1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values[0][0]), float(low), float(high))
-
-
-def resampled_f1(
-    counts: Int64[np.ndarray, "resamples cells"],
-    labels: Int64[np.ndarray, " cells"],
-    predicted: Int64[np.ndarray, " cells"],
-    k: int,
-) -> Float64[np.ndarray, " resamples"]:
-    """Macro-F1 of each resample, from how often it drew each cell."""
-    actual, chosen = np.eye(k, dtype=np.int64)[labels], np.eye(k, dtype=np.int64)[predicted]
-    return np.nanmean(ratio(2 * (counts @ (actual * chosen)), counts @ (actual + chosen)), axis=1)
 
 
 def row_losses(log_p: LogScores, labels: Labels, criterion: str) -> Float64[np.ndarray, " n"]:

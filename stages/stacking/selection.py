@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Stack
 from stages.stacking import calibration, scores
-from stages.stacking.combiners import COMBINERS, Combiner
+from stages.stacking.combiners import COMBINERS, Combiner, Fitted
 from stages.stacking.log_space import LogScores
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
@@ -39,6 +39,8 @@ class Candidate:
     fold_error: float
     """The standard error of the criterion over the folds."""
     temperature: float
+    fits: tuple[Fitted, ...]
+    """For each fold, the combiner that has not seen it."""
     seconds: float
 
 
@@ -61,7 +63,8 @@ def compare(
 def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion: Criterion, seed: int) -> Candidate:
     """One combiner scored by nested cross-validation."""
     start = time.perf_counter()
-    raw = cross_predict(COMBINERS[name], stack, labels, folds, seed)
+    fits = cross_fit(COMBINERS[name], stack, labels, folds, seed)
+    raw = held_out(fits, stack, folds)
     log_p = cross_temper(raw, labels, folds)
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
@@ -72,16 +75,21 @@ def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion
         scores.row_losses(log_p, labels, "macro_f1"),
         scores.standard_error(by_fold),
         calibration.temperature(raw, labels),
+        fits,
         time.perf_counter() - start,
     )
 
 
-def cross_predict(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> LogScores:
-    """Each fold's rows, predicted by the combiner fitted on the other folds."""
-    result = np.empty((len(labels), stack.shape[2]))
-    for fold in np.unique(folds):
-        inside = folds == fold
-        result[inside] = combiner.fit(stack[~inside], labels[~inside], seed).predict(stack[inside])
+def cross_fit(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> tuple[Fitted, ...]:
+    """For each fold, the combiner fitted on the other folds."""
+    return tuple(combiner.fit(stack[folds != fold], labels[folds != fold], seed) for fold in np.unique(folds))
+
+
+def held_out(fits: Sequence[Fitted], stack: Stack, folds: Labels) -> LogScores:
+    """Each fold's rows, predicted by the combiner that was fitted on the other folds."""
+    result = np.empty((len(stack), stack.shape[2]))
+    for fold, fitted in zip(np.unique(folds), fits, strict=True):
+        result[folds == fold] = fitted.predict(stack[folds == fold])
     return result
 
 
@@ -135,10 +143,16 @@ def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> st
 
 
 def table(candidates: Sequence[Candidate], choice: Choice) -> pd.DataFrame:
-    """The comparison as it is shown: one row per candidate, simplest first."""
+    """The comparison as it is shown: one row per candidate, simplest first.
+
+    macro_f1_low, macro_f1_high: one standard error of macro-F1 either way. standard_error: of the criterion.
+    """
     rows = [
         {
             "combiner": one.name,
+            "macro_f1": one.scores["macro_f1"],
+            "macro_f1_low": one.scores["macro_f1"] - scores.standard_error(one.misses),
+            "macro_f1_high": one.scores["macro_f1"] + scores.standard_error(one.misses),
             **one.scores,
             "standard_error": one.fold_error,
             "temperature": one.temperature,

@@ -1,8 +1,9 @@
 """The prediction table of one backbone, `data/predictions/<backbone>.parquet`: from `export` to `stack` and `evaluate`.
 
-Columns: `row` (int64, into the index), `fold` (int64, the fold whose model predicted) and one float32 `log_p.<class>`
-per class, in the order of `classes.json`. A training row is there once, predicted by the model of its own fold, which
-never saw it. A test row is there once per fold model.
+Columns: `row` (int64, into the index), `fold` (int64, the number of the model that predicted) and one float32
+`log_p.<class>` per class, in the order of `classes.json`. A training row is there once, predicted by the model of its
+own fold, which never saw it. A test row is there once per model. A backbone with several seeds has K models of each,
+numbered through, and a training row once for each seed; seeds are averaged in log space when a table is read.
 
 Values below FLOOR, -inf among them, are raised to it when a table is read: log-loss then stays finite, as it does in
 scikit-learn, whose `log_loss` clips at the same probability.
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from stages.images.arrays import Labels, LogProbabilities, Rows
+from stages.images.dataset import partition
 from stages.running.errors import UserError
+from stages.stacking.log_space import average
 
 FLOOR = float(np.log(np.finfo(np.float64).eps))
 """About -36: the logarithm of the smallest probability that is told apart."""
@@ -33,7 +36,11 @@ class Predictions:
     """What one backbone predicts, in the index's row order; every value is at least FLOOR."""
 
     out_of_fold: Float32[np.ndarray, "n k"]
+    """Averaged over the seeds."""
     test: Float32[np.ndarray, "folds t k"]
+    """Likewise."""
+    by_seed: Float32[np.ndarray, "seeds n k"]
+    """Out of fold."""
 
 
 def columns(classes: Sequence[str]) -> list[str]:
@@ -70,9 +77,12 @@ def read(path: Path, index: pd.DataFrame, classes: Sequence[str]) -> Predictions
         values[:, column] = table[name].to_numpy()[order]
     check_probabilities(path, values, rows[order])
     np.maximum(values, np.float32(FLOOR), out=values)
-    fold = index["fold"].to_numpy()
-    n_train, n_test = np.count_nonzero(fold >= 0), np.count_nonzero(fold < 0)
-    return Predictions(values[:n_train], values[n_train:].reshape(fold.max() + 1, n_test, len(classes)))
+    fold, k = index["fold"].to_numpy(), len(classes)
+    n_train, n_test, n_folds = np.count_nonzero(fold >= 0), np.count_nonzero(fold < 0), fold.max() + 1
+    seeds = (folds.max() + 1) // n_folds
+    out_of_fold = values[: seeds * n_train].reshape(seeds, n_train, k)
+    test = values[seeds * n_train :].reshape(seeds, n_folds * n_test, k)
+    return Predictions(over_seeds(out_of_fold), over_seeds(test).reshape(n_folds, n_test, k), out_of_fold)
 
 
 def load(path: Path, expected: list[str]) -> pa.Table:
@@ -95,14 +105,23 @@ def load(path: Path, expected: list[str]) -> pa.Table:
     return table
 
 
+def over_seeds(values: Float32[np.ndarray, "seeds n k"]) -> Float32[np.ndarray, "n k"]:
+    """Averaged in log space; of a single seed as they are."""
+    return values[0] if len(values) == 1 else np.maximum(average(values), np.float32(FLOOR))
+
+
 def match(path: Path, rows: Rows, folds: Labels, index: pd.DataFrame) -> Rows:
-    """Where in the table each expected pair of row and fold lies: the training rows, then the test rows per fold."""
+    """Where in the table each expected pair of row and model lies: seed by seed the training rows, then the test rows
+    model by model."""
     fold, row = index["fold"].to_numpy(), index["row"].to_numpy()
-    test, models = row[fold < 0], np.arange(fold.max() + 1)
+    train, test, k = fold >= 0, row[fold < 0], fold.max() + 1
+    seeds = max(1, -(-(int(folds.max(initial=0)) + 1) // k))
+    own = [partition(index, seed)[train] + seed * k for seed in range(seeds)]
+    models = np.arange(seeds * k)
     wanted = pd.MultiIndex.from_arrays(
         [
-            np.concatenate([row[fold >= 0], np.tile(test, len(models))]),
-            np.concatenate([fold[fold >= 0], np.repeat(models, len(test))]),
+            np.concatenate([np.tile(row[train], seeds), np.tile(test, len(models))]),
+            np.concatenate([*own, np.repeat(models, len(test))]),
         ]
     )
     found = pd.MultiIndex.from_arrays([rows, folds])
@@ -112,7 +131,7 @@ def match(path: Path, rows: Rows, folds: Labels, index: pd.DataFrame) -> Rows:
         if where.any():
             row_, fold_ = (wanted if kind == "missing" else found)[int(where.argmax())]
             came = f"{where.sum()} {kind} pairs of row and fold, first row {row_} with fold {fold_}"
-            expected = f"each training row once, with its own fold, and each test row with all {len(models)} folds"
+            expected = f"each training row with its own fold's model, and each test row with all {len(models)} models"
             raise refusal(path, came, expected)
     return found.get_indexer(wanted).astype(np.int64)
 

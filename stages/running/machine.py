@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, memory, GPU, versions and commit."""
+"""What something was run on: processor, memory, GPU, versions and commit."""
 
 import datetime
 import importlib.metadata
@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import loky
+
 
 def description() -> str:
     """One line, which also names the machine's part of a section in docs/benchmarks.md."""
-    cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores, memory = loky.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = gpus()
     graphics = f"{len(names)} x {names[0]}" if names else "no GPU"
     return f"{cores} cores of {processor()}, {memory:.0f} GiB of memory, {graphics}"
@@ -61,9 +63,12 @@ def when(packages: Iterable[str]) -> str:
 
 
 def commit() -> str:
-    """That of the code, marked where its files have changed since; those of the job always have."""
-    answers = [
-        subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-        for words in (["describe", "--always"], ["status", "--porcelain", "stages", "benchmarks"])
-    ]
+    """That of the code, marked where its files have changed since; those of the job always have. Empty without Git."""
+    try:
+        answers = [
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["describe", "--always"], ["status", "--porcelain", "stages", "benchmarks"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
     return answers[0] + ("-dirty" if answers[1] else "")

@@ -1,0 +1,64 @@
+"""The model card, in the sections of Mitchell et al., "Model cards for model reporting" (2019), with the metadata block
+that model hubs read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from stages.images.dataset import Dataset
+from stages.reporting import summary, tables
+from stages.reporting.results import STACK, Results
+
+TEMPLATE = "card.md.j2"
+WEAKEST, CONFUSED = 3, 5
+"""How many classes and pairs of classes are named as failing most."""
+
+
+def card(results: Results, dataset: Dataset) -> str:
+    """Markdown that begins with YAML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # Markdown; every name from outside goes through `escaped`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"escaped": tables.escaped, "percent": tables.percent}
+    return environment.get_template(TEMPLATE).render(
+        metadata=yaml.safe_dump(metadata(results), sort_keys=False, allow_unicode=True),
+        results=results,
+        stack=results.row(STACK),
+        classes=dataset.classes,
+        n_train=len(dataset.index) - len(dataset.test_rows),
+        n_test=len(dataset.test_rows),
+        folds=dataset.folds,
+        backbones=tables.markdown(tables.backbones(results)),
+        run=tables.markdown(tables.run(results)),
+        weakest=[row[:2] for row in tables.classes(results).rows[:WEAKEST]],
+        confused=[row[:3] for row in tables.confusions(results).rows[:CONFUSED]],
+        verdict=summary.verdict(results),
+        combiner=summary.combiner(results),
+        sets=summary.sets(results),
+        remarks=summary.remarks(results),
+    )
+
+
+def metadata(results: Results) -> dict[str, Any]:
+    """What hubs index: the task, and the scores of the stack on the test set."""
+    stack = results.row(STACK)
+    names = {"f1": "macro_f1", "accuracy": "accuracy"}
+    scores = [{"type": name, "value": float(round(stack[column], 4))} for name, column in names.items()]
+    task = {"type": "image-classification"}
+    return {
+        "library_name": "foldstack",
+        "pipeline_tag": "image-classification",
+        "metrics": list(names),
+        "model-index": [
+            {
+                "name": "stack",
+                "results": [{"task": task, "dataset": {"name": "test set", "type": "images"}, "metrics": scores}],
+            }
+        ],
+    }

@@ -1,0 +1,87 @@
+"""Cheap backbones first, the whole stack only for images that they are not sure of: accuracy against cost.
+
+The backbones are put in order of what they cost to predict with. The first few of them, averaged in log space and
+tempered, answer every image; where their highest probability is under a threshold, all others are asked as well and the
+stack answers. Order, number and threshold are chosen on out-of-fold rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float64
+
+from stages.images.arrays import Labels
+from stages.stacking import scores
+from stages.stacking.log_space import LogScores
+
+SHARES = np.linspace(0, 1, 21)
+"""The shares of out-of-fold rows that are passed on to the whole stack, for which thresholds are set."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The first few backbones, and from what probability on their answer stands."""
+
+    members: int
+    threshold: float
+    cost: float
+    """Of an image that they answer, as a share of the whole stack's."""
+    further: float
+    """What the stack costs more, where they do not."""
+
+
+def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[bool]) -> list[Step]:
+    """All that are tried, the whole stack alone last.
+
+    `firsts`: what the cheapest one, two, ... backbones say of the out-of-fold rows. `costs`: of each backbone, the
+    cheapest first. `needed`: whether the stack asks it.
+    """
+    whole, found = np.dot(costs, needed), []
+    for members, log_p in enumerate(firsts, 1):
+        cost, further = np.sum(costs[:members]) / whole, np.dot(costs[members:], needed[members:]) / whole
+        thresholds = np.quantile(confidence(log_p), SHARES[:-1])
+        found += [Step(members, float(threshold), float(cost), float(further)) for threshold in thresholds]
+    return [*found, Step(0, 1.0, 0.0, 1.0)]
+
+
+def confidence(log_p: LogScores) -> Float64[np.ndarray, " n"]:
+    return np.exp(log_p.max(axis=1).astype(np.float64))
+
+
+def passed_on(step: Step, firsts: Sequence[LogScores], n: int) -> Bool[np.ndarray, " n"]:
+    """The rows that the whole stack answers."""
+    return confidence(firsts[step.members - 1]) < step.threshold if step.members else np.ones(n, bool)
+
+
+def measured(step: Step, firsts: Sequence[LogScores], whole: LogScores, labels: Labels) -> dict[str, float]:
+    """passed_on (share of the rows), cost (mean, as a share of the whole stack's), macro_f1 and accuracy."""
+    asked = passed_on(step, firsts, len(labels))
+    predicted = whole.argmax(axis=1)
+    if step.members:
+        predicted = np.where(asked, predicted, firsts[step.members - 1].argmax(axis=1))
+    share = float(asked.mean())
+    return {
+        "passed_on": share,
+        "cost": step.cost + share * step.further,
+        "macro_f1": scores.macro_f1(labels, predicted, whole.shape[1]),
+        "accuracy": scores.accuracy(labels, predicted),
+    }
+
+
+def choose(rows: Sequence[dict[str, float]], tolerance: float) -> int:
+    """The place of the cheapest step whose accuracy is at most `tolerance` under that of the whole stack, the last."""
+    least = rows[-1]["accuracy"] - tolerance
+    return min((row["cost"], place) for place, row in enumerate(rows) if row["accuracy"] >= least)[1]
+
+
+def table(
+    found: Sequence[Step], names: Sequence[str], rows: pd.DataFrame, test: pd.DataFrame, chosen: int
+) -> pd.DataFrame:
+    """The curve: a row per step. first: the backbones asked first; threshold; then what `measured` says of out-of-fold
+    rows, and with `test_` before it of the test set; chosen."""
+    firsts = [" + ".join(names[: step.members]) or "whole stack" for step in found]
+    steps_ = pd.DataFrame({"first": firsts, "threshold": [step.threshold for step in found]})
+    mark = pd.DataFrame({"chosen": [place == chosen for place in range(len(found))]})
+    return pd.concat([steps_, rows, test.add_prefix("test_"), mark], axis=1)

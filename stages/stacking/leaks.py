@@ -1,0 +1,72 @@
+"""Whether out-of-fold predictions are what they claim to be.
+
+A fold's model has seen neither the fold's rows nor the test set, so it is right about as often on the one as on the
+other. A model that is clearly more often right on its held-out rows has seen them, or their like: near-copies across
+folds, a table made from the training rows, a statistic that was taken over all rows. Test images that are harder than
+the training images look the same, but for every backbone alike.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+from statsmodels.stats import multitest, proportion
+
+from stages.images.arrays import Labels
+from stages.stacking import scores
+from stages.stacking.tables import Predictions
+
+LEVEL = 0.001
+"""The chance of naming any fold where there is nothing."""
+
+
+def check(
+    predictions: Mapping[str, Predictions], labels: Labels, folds: Labels, test_labels: Int64[np.ndarray, " t"]
+) -> pd.DataFrame:
+    """A row per backbone and fold, of the fold's model on its held-out rows and on the test set.
+
+    Columns: backbone, fold, out_of_fold_ and test_ macro_f1, accuracy and log_loss, p (one-sided, of equal accuracies,
+    adjusted by Holm's method for all rows), suspicious.
+    """
+    rows = []
+    for name, one in predictions.items():
+        for fold, test in zip(np.unique(folds), one.test, strict=True):
+            inside = folds == fold
+            own = one.out_of_fold[inside]
+            held_out, fresh = own.argmax(axis=1) == labels[inside], test.argmax(axis=1) == test_labels
+            told = {"out_of_fold": scores.summary(own, labels[inside]), "test": scores.summary(test, test_labels)}
+            row = {f"{part}_{key}": value for part, found in told.items() for key, value in found.items()}
+            rows.append({"backbone": name, "fold": int(fold), **row, "p": higher(held_out, fresh)})
+    table = pd.DataFrame(rows)
+    table["p"] = multitest.multipletests(table["p"], method="holm")[1]
+    return table.assign(suspicious=table["p"] < LEVEL)
+
+
+def higher(one: np.ndarray, other: np.ndarray) -> float:
+    """The p-value of the first share not being higher; 1 where both are the same whatever was drawn."""
+    hits, counts = [int(one.sum()), int(other.sum())], [len(one), len(other)]
+    if sum(hits) in (0, sum(counts)):
+        return 1.0
+    return float(proportion.proportions_ztest(hits, counts, alternative="larger")[1])
+
+
+def warnings(table: pd.DataFrame) -> list[str]:
+    """A sentence for each suspicious backbone, or one for all of them together."""
+    found = table.loc[table["suspicious"]]
+    names = list(dict.fromkeys(found["backbone"]))
+    if names and len(names) == table["backbone"].nunique() > 1:
+        return [
+            "Every backbone is clearly more often right on its held-out rows than on the test set: the test images are "
+            "harder than the training images, or near-copies lie in several folds."
+        ]
+    return [sentence(name, found.loc[found["backbone"] == name]) for name in names]
+
+
+def sentence(name: str, rows: pd.DataFrame) -> str:
+    folds: Sequence[str] = [str(fold) for fold in rows["fold"]]
+    ours, theirs = (100 * rows[column].mean() for column in ("out_of_fold_accuracy", "test_accuracy"))
+    return (
+        f"{name}: {ours:.2f} % of the held-out rows right in fold {', '.join(folds)}, {theirs:.2f} % of the test set "
+        "by the same models: its out-of-fold predictions look like those of models that have seen the rows."
+    )

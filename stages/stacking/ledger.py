@@ -1,0 +1,123 @@
+"""What each backbone is worth to the stack: measured on the out-of-fold rows alone, with what it costs.
+
+Leaving a backbone out means to fit the chosen combiner anew on the others, by the same nested cross-validation, so that
+no row is predicted by a combiner that has seen it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float64, Int64
+
+from stages.images.arrays import Labels, Stack
+from stages.stacking import scores, selection, uncertainty
+from stages.stacking.combiners import COMBINERS
+from stages.stacking.costs import Cost
+from stages.stacking.ensemble import Ensemble
+from stages.stacking.log_space import LogScores, log_losses
+from stages.stacking.uncertainty import Sampling
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the stack loses without one backbone: macro-F1 with its interval, and log-loss with its standard error."""
+
+    macro_f1: uncertainty.Interval
+    log_loss: float
+    log_loss_error: float
+
+
+def ledger(
+    stack: Stack, labels: Labels, folds: Labels, ensemble: Ensemble, costs: Mapping[str, Cost], sampling: Sampling
+) -> pd.DataFrame:
+    """A row per member of the stack, in their order.
+
+    macro_f1, log_loss: its own. correlation: of its being right with another's being right, the mean over the others.
+    disagreement: the share of rows for which another predicts another class, the mean over the others. loss, loss_low,
+    loss_high: of the stack's macro-F1 without it, with interval; log_loss_rise: of the stack's log-loss.
+    training_seconds; milliseconds: to predict an image with one of its models; training_share, predicting_share: of all
+    members' together. recommendation: in words.
+    """
+    classes = stack.argmax(axis=2)
+    correlation, disagreement = agreement(classes == labels[:, None]), differences(classes)
+    whole = selection.cross_temper(selection.held_out(ensemble.fold_combiners, stack, folds), labels, folds)
+    members = [costs[name] for name in ensemble.members]
+    training, predicting = sum(one.training for one in members), sum(one.predicting for one in members)
+    rows = []
+    for m, name in enumerate(ensemble.members):
+        loss = without(m, stack, labels, folds, ensemble.name, whole, sampling)
+        own, cost = scores.summary(stack[:, m], labels), costs[name]
+        shares = {"training_share": cost.training / training, "predicting_share": cost.predicting / predicting}
+        row = {
+            "backbone": name,
+            "macro_f1": own["macro_f1"],
+            "log_loss": own["log_loss"],
+            "correlation": correlation[m],
+            "disagreement": disagreement[m],
+            **told(loss),
+            "training_seconds": cost.training,
+            "milliseconds": 1000 * cost.predicting,
+            **shares,
+            "recommendation": recommendation(loss, **shares),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def told(loss: Loss | None) -> dict[str, float]:
+    """The columns of a loss; NaN where there is none."""
+    if loss is None:
+        return dict.fromkeys(("loss", "loss_low", "loss_high", "log_loss_rise"), np.nan)
+    interval = loss.macro_f1
+    ends = {"loss": interval.value, "loss_low": interval.low, "loss_high": interval.high}
+    return {**ends, "log_loss_rise": loss.log_loss}
+
+
+def without(
+    member: int, stack: Stack, labels: Labels, folds: Labels, name: str, whole: LogScores, sampling: Sampling
+) -> Loss | None:
+    """The stack against itself without one backbone; None where there is no other."""
+    rest = np.delete(stack, member, axis=1)
+    if not rest.shape[1]:
+        return None
+    fits = selection.cross_fit(COMBINERS[name], rest, labels, folds, sampling.seed)
+    log_p = selection.cross_temper(selection.held_out(fits, rest, folds), labels, folds)
+    gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), stack.shape[2], sampling)
+    rise = log_losses(log_p, labels) - log_losses(whole, labels)
+    return Loss(gain, float(rise.mean()), scores.standard_error(rise))
+
+
+def recommendation(loss: Loss | None, *, training_share: float, predicting_share: float) -> str:
+    """Keep it or leave it out, and why."""
+    if loss is None:
+        return "the only backbone"
+    points, saved = 100 * loss.macro_f1.value, f"{training_share:.0%} of training, {predicting_share:.0%} of predicting"
+    if loss.macro_f1.low > 0:
+        return f"keep: without it the stack loses {points:.2f} points of macro-F1"
+    if loss.macro_f1.high < 0:
+        return f"leave out: without it the stack gains {-points:.2f} points of macro-F1 and saves {saved}"
+    if loss.log_loss > 2 * loss.log_loss_error:
+        return f"keep: without it the log-loss rises by {loss.log_loss:.4f}, while macro-F1 shows no change"
+    return f"may be left out: no change can be shown, and it saves {saved}"
+
+
+def agreement(right: Bool[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:
+    """The mean correlation of each backbone's being right with the others'; NaN where nothing varies."""
+    m = right.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = np.atleast_2d(np.corrcoef(right, rowvar=False))
+    return mean_of_others(table) if m > 1 else np.array([np.nan])
+
+
+def differences(classes: Int64[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:
+    """The mean share of rows for which another backbone predicts another class."""
+    table = (classes[:, :, None] != classes[:, None, :]).mean(axis=0)
+    return mean_of_others(table) if len(table) > 1 else np.array([np.nan])
+
+
+def mean_of_others(table: Float64[np.ndarray, "m m"]) -> Float64[np.ndarray, " m"]:
+    """Of each row, the mean without the diagonal."""
+    m = len(table)
+    return (table.sum(axis=1) - np.diagonal(table)) / (m - 1)

@@ -1,0 +1,74 @@
+"""Ways to answer for new images: what each computes, that it is measured on unseen rows, and the choice."""
+
+import numpy as np
+import pytest
+
+from stages.stacking import modes, selection
+from stages.stacking.combiners import COMBINERS
+from stages.stacking.log_space import average
+from stages.stacking.modes import AVERAGED, FOLD_COMBINERS, REFITTED
+from tests.stacks import stack
+
+
+@pytest.fixture
+def job():
+    values, labels, folds = stack(600)
+    rng = np.random.default_rng(5)
+    seeds = np.stack([normalised(values + 0.5 * rng.normal(size=values.shape)) for _ in range(3)])
+    return values, labels, folds, seeds
+
+
+def normalised(values):
+    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["best_single", "mean", "pool", "greedy", "scaled_pool"])
+def test_averaging_first_changes_nothing_for_a_pool(job, name):
+    values, labels, _, models = job
+    combiner = COMBINERS[name].fit(values, labels, 0)
+    answers = [modes.answer(mode, combiner, [], models) for mode in (REFITTED, AVERAGED)]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-9)
+
+
+def test_fold_combiners_answer_for_the_models_of_their_folds(job):
+    values, labels, folds, models = job
+    fits = selection.cross_fit(COMBINERS["pool"], values, labels, folds, 0)
+    found = modes.answer(FOLD_COMBINERS, fits[0], fits, models)
+    expected = average(np.stack([fit.predict(one) for fit, one in zip(fits, models, strict=True)]))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["pool", "xgboost"])
+def test_what_is_measured_has_not_seen_the_labels_of_its_fold(job, name):
+    values, labels, folds, _ = job
+    shuffled = np.where(folds == 1, (labels + 1) % 4, labels)
+    before, after = (modes.without_another(COMBINERS[name], values, y, folds, 0) for y in (labels, shuffled))
+    np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
+    assert not np.array_equal(before[folds != 1], after[folds != 1])
+
+
+def test_averaging_is_measured_where_there_are_seeds(job):
+    values, labels, folds, seeds = job
+    fits = selection.cross_fit(COMBINERS["xgboost"], values, labels, folds, 0)
+    without = modes.measured("xgboost", fits, values, labels, folds, None, 0)
+    assert list(without) == [FOLD_COMBINERS]
+    found = modes.measured("xgboost", fits, values, labels, folds, seeds, 0)
+    assert list(found) == [FOLD_COMBINERS, AVERAGED]
+    assert all(np.isfinite(list(one.values())).all() for one in found.values())
+    assert found[AVERAGED]["log_loss"] != found[AVERAGED]["refitted_log_loss"]
+
+
+def test_two_folds_leave_nothing_to_fit_on_without_another():
+    values, labels, _ = stack(200)
+    folds = np.arange(200) % 2
+    fits = selection.cross_fit(COMBINERS["mean"], values, labels, folds, 0)
+    assert modes.measured("mean", fits, values, labels, folds, None, 0) == {}
+    assert modes.choose({}) == REFITTED
+
+
+def test_another_mode_has_to_be_clearly_better():
+    def found(gap):
+        return {"log_loss": 0.5 + gap, "refitted_log_loss": 0.5, "standard_error": 0.01}
+
+    assert modes.choose({FOLD_COMBINERS: found(-0.009)}) == REFITTED
+    assert modes.choose({FOLD_COMBINERS: found(-0.011), AVERAGED: found(-0.02)}) == AVERAGED
