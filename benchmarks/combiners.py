@@ -2,12 +2,13 @@
 
     python -m benchmarks.combiners --jobs digits=. cifar10=../cifar10
 
-A job is a folder in which `dvc repro` has run. Beside them stands breast_cancer, a table of 569 tumours that
-scikit-learn brings along, with four of scikit-learn's classifiers as members and K = 5. Every side learns from the
-out-of-fold predictions and answers for the test rows from the mean over the K fold models: foldstack's from their mean
-log-probabilities, the others from their mean probabilities. StackingClassifier (scikit-learn) and StackingClassifier
-(mlxtend) fit their usual final estimator, a logistic regression; greedy is Caruana's selection with replacement. `gap`
-is the macro-F1 minus that of the best single backbone out of fold, with the standard error of the difference.
+A job is a folder in which `dvc repro` has run; none is needed. Beside them stands breast_cancer, a table of 569
+tumours that scikit-learn brings along, with four of scikit-learn's classifiers as members and K = 5. Every side
+learns from the out-of-fold predictions and answers for the test rows from the mean over the K fold models:
+foldstack's from their mean log-probabilities, the others from their mean probabilities. StackingClassifier of
+scikit-learn and that of mlxtend fit their usual final estimator, a logistic regression; greedy is Caruana's
+selection with replacement. `gap` is the macro-F1 minus that of the best single backbone out of fold, with the
+standard error of the difference.
 """
 
 import argparse
@@ -36,13 +37,15 @@ from stages.running import parameters
 from stages.running.command import command
 from stages.running.errors import UserError
 from stages.stack import Params, compose
-from stages.stacking import scores, tables, uncertainty
+from stages.stacking import pools, scores, tables, uncertainty
 from stages.stacking.ensemble import side_by_side
 from stages.stacking.log_space import LogScores
 from stages.stacking.uncertainty import Sampling
 
 K, BINS, STEPS = 5, 15, 25
 """Folds of breast_cancer; bins of the calibration error; draws of the greedy selection."""
+LEAST = 1e-4
+"""The lowest probability of a member of breast_cancer: neighbours and trees give none at all."""
 SAMPLING = Sampling(confidence=0.95, resamples=2000, seed=0)
 
 
@@ -61,8 +64,7 @@ class Job:
     @property
     def best(self) -> int:
         """The member with the best out-of-fold macro-F1."""
-        members = range(self.out_of_fold.shape[1])
-        return max(members, key=lambda m: scores.summary(self.out_of_fold[:, m], self.labels)["macro_f1"])
+        return pools.best_backbone(self.out_of_fold, self.labels)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -111,10 +113,8 @@ def breast_cancer() -> Job:
             member.fit(train[fit], own[fit])
             inside[rest, m] = member.predict_proba(train[rest])
             fresh.append(member.predict_proba(test))
-    raised = (np.log(np.maximum(part, 1e-4)) for part in (inside, np.array(fresh)))
-    out_of_fold, later = (part - np.log(np.exp(part).sum(axis=-1, keepdims=True)) for part in raised)
-    shape = (K, len(members), len(other), 2)
-    return Job(out_of_fold, np.moveaxis(later.reshape(shape), 1, 2), folds, own, other)
+    later = np.moveaxis(np.array(fresh).reshape(K, len(members), len(other), 2), 1, 2)
+    return Job(logarithm(inside, LEAST), logarithm(later, LEAST), folds, own, other)
 
 
 def ours(job: Job) -> tuple[LogScores, str]:
@@ -163,10 +163,10 @@ def greedy(job: Job) -> tuple[LogScores, str]:
     return logarithm(fresh), ""
 
 
-def logarithm(p: np.ndarray) -> LogScores:
-    """Log-probabilities of what is proportional to probabilities."""
-    raised = np.maximum(p / p.sum(axis=1, keepdims=True), np.exp(tables.FLOOR))
-    return np.log(raised / raised.sum(axis=1, keepdims=True))
+def logarithm(p: np.ndarray, least: float = np.exp(tables.FLOOR)) -> np.ndarray:
+    """Log-probabilities of what is proportional to probabilities along the last axis, none below `least`."""
+    raised = np.maximum(p / p.sum(axis=-1, keepdims=True), least)
+    return np.log(raised / raised.sum(axis=-1, keepdims=True))
 
 
 SIDES: dict[str, Callable[[Job], tuple[LogScores, str]]] = {
@@ -235,7 +235,7 @@ def named(jobs: list[str]) -> Mapping[str, Path]:
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.combiners", description=__doc__)
-    parser.add_argument("--jobs", nargs="+", default=["digits=."], metavar="NAME=FOLDER")
+    parser.add_argument("--jobs", nargs="*", default=[], metavar="NAME=FOLDER")
     jobs = {name: stored(folder) for name, folder in named(parser.parse_args().jobs).items()}
     jobs["breast_cancer"] = breast_cancer()
     table = pd.DataFrame([row for name, job in jobs.items() for row in rows(name, job)])

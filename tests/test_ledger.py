@@ -18,7 +18,8 @@ def made(values, labels, folds, name="pool", costs=None):
     fits = selection.cross_fit(COMBINERS[name], values, labels, folds, 0)
     ensemble = Ensemble(members, ("w", "x", "y", "z"), name, fits[0], fits, "refitted", 1.0, {})
     costs = costs or {member: Cost(10.0, 0.001) for member in members}
-    return ledger.ledger(values, labels, folds, ensemble, costs, SAMPLING).set_index("backbone")
+    whole = selection.cross_temper(selection.held_out(fits, values, folds), labels, folds)
+    return ledger.ledger(ensemble, values, whole, labels, folds, costs, SAMPLING).set_index("backbone")
 
 
 def test_experts_are_kept_and_noise_may_go():

@@ -1,14 +1,12 @@
 """The model card, in the sections of Mitchell et al., "Model cards for model reporting" (2019), with the metadata block
 that model hubs read."""
 
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.images.dataset import Dataset
-from stages.reporting import summary, tables
+from stages.reporting import summary, tables, templates
 from stages.reporting.results import STACK, Results
 
 TEMPLATE = "card.md.j2"
@@ -18,18 +16,9 @@ WEAKEST, CONFUSED = 3, 5
 
 def card(results: Results, dataset: Dataset) -> str:
     """Markdown that begins with YAML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown; every name from outside goes through `escaped`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"escaped": tables.escaped, "percent": tables.percent}
-    return environment.get_template(TEMPLATE).render(
+    return templates.load(TEMPLATE, autoescape=False).render(
         metadata=yaml.safe_dump(metadata(results), sort_keys=False, allow_unicode=True),
         results=results,
-        stack=results.row(STACK),
         classes=dataset.classes,
         n_train=len(dataset.index) - len(dataset.test_rows),
         n_test=len(dataset.test_rows),

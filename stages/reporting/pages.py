@@ -5,15 +5,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
-from stages.reporting import figures, gallery, summary, tables, worth
+from stages.reporting import figures, gallery, summary, tables, templates, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, svg
 from stages.reporting.results import STACK, Results
 
@@ -93,17 +91,9 @@ def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
 
 def html(results: Results, dataset: Dataset, parameters: str) -> str:
     """The whole page as one file that loads nothing. `parameters`: the text of params.yaml."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"percent": tables.percent, "interval": tables.interval, "points": tables.points}
     drawn = drawings(results, dataset)
     return (
-        environment.get_template(TEMPLATE).render(
+        templates.load(TEMPLATE, autoescape=True).render(
             light=LIGHT,
             dark=DARK,
             results=results,

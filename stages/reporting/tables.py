@@ -70,7 +70,7 @@ def backbones(results: Results) -> Table:
     columns: dict[str, Cell] = {
         "Model": cell("backbone"),
         "Macro-F1, %": cell("macro_f1", percent),
-        "Interval": lambda row: interval(row["macro_f1_low"], row["macro_f1_high"]),
+        "Interval": ends("macro_f1"),
         "Accuracy, %": cell("accuracy", percent),
         "Log-loss": cell("log_loss", decimal),
         "Brier": cell("brier", decimal),
@@ -132,7 +132,7 @@ def reliability(results: Results) -> Table:
         "Up to, %": cell("bin", percent),
         "Confidence, %": cell("confidence", percent),
         "Right, %": cell("accuracy", percent),
-        "Interval": lambda row: interval(row["accuracy_low"], row["accuracy_high"]),
+        "Interval": ends("accuracy"),
         "Images": cell("count", whole),
     }
     return build([row for row in results.reliability if row["count"]], columns)
@@ -175,6 +175,11 @@ def peak(row: Row) -> str:
 def cell(name: str, show: Callable[..., str] = str) -> Cell:
     """How one value of a row is shown."""
     return lambda row: show(row[name])
+
+
+def ends(name: str, show: Callable[[float], str] = percent) -> Cell:
+    """How the interval of a value is shown, whose ends are in the columns `<name>_low` and `<name>_high`."""
+    return lambda row: f"{show(row[f'{name}_low'])} to {show(row[f'{name}_high'])}"
 
 
 def build(

@@ -7,6 +7,7 @@ from stages.reporting.tables import (
     build,
     cell,
     decimal,
+    ends,
     percent,
     points,
     probability,
@@ -21,7 +22,7 @@ def comparisons(results: Results) -> Table:
     columns: dict[str, Cell] = {
         "Backbone": cell("backbone"),
         "Gain, points": cell("gain", points),
-        "Interval": lambda row: f"{points(row['gain_low'])} to {points(row['gain_high'])}",
+        "Interval": ends("gain", points),
         "McNemar’s p": cell("mcnemar_p", probability),
         "Holm’s p": cell("holm_p", probability),
         "Could be shown, points": cell("detectable", percent),
@@ -34,7 +35,7 @@ def ledger(results: Results) -> Table:
     columns: dict[str, Cell] = {
         "Backbone": cell("backbone"),
         "Lost without it, points": cell("loss", points),
-        "Interval": lambda row: f"{points(row['loss_low'])} to {points(row['loss_high'])}",
+        "Interval": ends("loss", points),
         "Log-loss rises by": cell("log_loss_rise", decimal),
         "Correlation": cell("correlation", decimal),
         "Disagreement, %": cell("disagreement", percent),

@@ -1,13 +1,11 @@
 """What a backbone costs and what it was run on, as `export` writes it to `metrics/costs/<backbone>.json`."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from stages.running import machine
-from stages.running.errors import UserError
 from stages.running.history import Row
 from stages.stacking import results
 
@@ -38,16 +36,11 @@ class Cost:
     @classmethod
     def read(cls, folder: Path, name: str) -> Self:
         """Raises UserError for a file that is missing or broken."""
-        path = folder / f"{name}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(float(content["training"]), float(content["predicting"]))
-        except FileNotFoundError:
-            raise UserError(f"{path} is not there; run `dvc repro export@{name}`, which writes it") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); run `dvc repro export@{name}` to write it anew"
-            ) from None
+        return results.read(folder / f"{name}.json", f"export@{name}", cls.restored)
+
+    @classmethod
+    def restored(cls, content: Mapping[str, Any]) -> Self:
+        return cls(float(content["training"]), float(content["predicting"]))
 
 
 def of_training(rows: Sequence[Row], *, together: int = 1) -> float:

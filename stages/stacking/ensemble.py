@@ -1,15 +1,13 @@
 """The fitted stack as it is kept in `models/stack/stack.json`, scored by `evaluate` and served."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
 
-from stages.running.errors import UserError
 from stages.stacking import calibration, modes, results
 from stages.stacking.combiners import COMBINERS, Fitted
 from stages.stacking.log_space import LogScores
@@ -68,24 +66,22 @@ class Ensemble:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Raises UserError for a file that is missing or broken."""
-        path = folder / FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            restore = COMBINERS[content["combiner"]].restore
-            return cls(
-                tuple(content["members"]),
-                tuple(content["classes"]),
-                content["combiner"],
-                restore(content["state"]),
-                tuple(map(restore, content["fold_states"])),
-                content["mode"],
-                content["temperature"],
-                content["nested"],
-            )
-        except FileNotFoundError:
-            raise UserError(f"{path} is not there; run `dvc repro stack`") from None
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run `dvc repro stack` to write it anew") from None
+        return results.read(folder / FILE, "stack", cls.restored)
+
+    @classmethod
+    def restored(cls, content: Mapping[str, Any]) -> Self:
+        """What `write` wrote down."""
+        restore = COMBINERS[content["combiner"]].restore
+        return cls(
+            tuple(content["members"]),
+            tuple(content["classes"]),
+            content["combiner"],
+            restore(content["state"]),
+            tuple(map(restore, content["fold_states"])),
+            content["mode"],
+            content["temperature"],
+            content["nested"],
+        )
 
 
 def by_seed(predictions: Mapping[str, Predictions], members: Sequence[str]) -> modes.Seeds | None:

@@ -59,6 +59,11 @@ class Evaluation:
         return selection.held_out(self.ensemble.fold_combiners, self.members[0], self.folds)
 
     @cached_property
+    def tempered(self) -> LogScores:
+        """The same, each fold at the temperature that suits the others."""
+        return selection.cross_temper(self.nested, self.train_labels, self.folds)
+
+    @cached_property
     def best(self) -> str:
         """The backbone with the best out-of-fold macro-F1; of equals the one named first."""
         own = {name: scores.summary(one.out_of_fold, self.train_labels) for name, one in self.predictions.items()}
@@ -148,7 +153,8 @@ class Evaluation:
 
     def ledger(self) -> pd.DataFrame:
         """What each stacked backbone is worth."""
-        return ledger.ledger(self.members[0], self.train_labels, self.folds, self.ensemble, self.costs, self.sampling)
+        stack, labels = self.members[0], self.train_labels
+        return ledger.ledger(self.ensemble, stack, self.tempered, labels, self.folds, self.costs, self.sampling)
 
     def cascade(self, loss: float) -> pd.DataFrame:
         """Accuracy against cost, the cheapest backbones first."""
@@ -158,14 +164,13 @@ class Evaluation:
         raw = [average(np.moveaxis(stack[:, :size], 1, 0)) for size in range(1, len(order))]
         heat = [calibration.temperature(each, self.train_labels) for each in raw]
         firsts = [selection.cross_temper(each, self.train_labels, self.folds) for each in raw]
-        whole = selection.cross_temper(self.nested, self.train_labels, self.folds)
         fresh = [
             calibration.apply(average(test[:, :, :size].astype(np.float64).mean(axis=2)), value)
             for size, value in enumerate(heat, 1)
         ]
         needed = self.ensemble.needed
         found = cascade.steps(firsts, [prices[place] for place in order], [needed[place] for place in order])
-        rows = [cascade.measured(step, firsts, whole, self.train_labels) for step in found]
+        rows = [cascade.measured(step, firsts, self.tempered, self.train_labels) for step in found]
         tests = [cascade.measured(step, fresh, self.stack, self.labels) for step in found]
         names = [self.ensemble.members[place] for place in order]
         chosen = cascade.choose(rows, loss)

@@ -6,7 +6,7 @@ folds, a table made from the training rows, a statistic that was taken over all 
 the training images look the same, but for every backbone alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -64,9 +64,9 @@ def warnings(table: pd.DataFrame) -> list[str]:
 
 
 def sentence(name: str, rows: pd.DataFrame) -> str:
-    folds: Sequence[str] = [str(fold) for fold in rows["fold"]]
+    folds = ", ".join(str(fold) for fold in rows["fold"])
     ours, theirs = (100 * rows[column].mean() for column in ("out_of_fold_accuracy", "test_accuracy"))
     return (
-        f"{name}: {ours:.2f} % of the held-out rows right in fold {', '.join(folds)}, {theirs:.2f} % of the test set "
+        f"{name}: {ours:.2f} % of the held-out rows right in fold {folds}, {theirs:.2f} % of the test set "
         "by the same models: its out-of-fold predictions look like those of models that have seen the rows."
     )

@@ -30,9 +30,15 @@ class Loss:
 
 
 def ledger(
-    stack: Stack, labels: Labels, folds: Labels, ensemble: Ensemble, costs: Mapping[str, Cost], sampling: Sampling
+    ensemble: Ensemble,
+    stack: Stack,
+    whole: LogScores,
+    labels: Labels,
+    folds: Labels,
+    costs: Mapping[str, Cost],
+    sampling: Sampling,
 ) -> pd.DataFrame:
-    """A row per member of the stack, in their order.
+    """A row per member of the stack, in their order. `whole`: what the ensemble says of the rows, nested and tempered.
 
     macro_f1, log_loss: its own. correlation: of its being right with another's being right, the mean over the others.
     disagreement: the share of rows for which another predicts another class, the mean over the others. loss, loss_low,
@@ -42,7 +48,6 @@ def ledger(
     """
     classes = stack.argmax(axis=2)
     correlation, disagreement = agreement(classes == labels[:, None]), differences(classes)
-    whole = selection.cross_temper(selection.held_out(ensemble.fold_combiners, stack, folds), labels, folds)
     members = [costs[name] for name in ensemble.members]
     training, predicting = sum(one.training for one in members), sum(one.predicting for one in members)
     rows = []
@@ -105,19 +110,16 @@ def recommendation(loss: Loss | None, *, training_share: float, predicting_share
 
 def agreement(right: Bool[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:
     """The mean correlation of each backbone's being right with the others'; NaN where nothing varies."""
-    m = right.shape[1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        table = np.atleast_2d(np.corrcoef(right, rowvar=False))
-    return mean_of_others(table) if m > 1 else np.array([np.nan])
+        return mean_of_others(np.atleast_2d(np.corrcoef(right, rowvar=False)))
 
 
 def differences(classes: Int64[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:
     """The mean share of rows for which another backbone predicts another class."""
-    table = (classes[:, :, None] != classes[:, None, :]).mean(axis=0)
-    return mean_of_others(table) if len(table) > 1 else np.array([np.nan])
+    return mean_of_others((classes[:, :, None] != classes[:, None, :]).mean(axis=0))
 
 
 def mean_of_others(table: Float64[np.ndarray, "m m"]) -> Float64[np.ndarray, " m"]:
-    """Of each row, the mean without the diagonal."""
+    """Of each row, the mean without the diagonal; NaN where there is nothing else."""
     m = len(table)
-    return (table.sum(axis=1) - np.diagonal(table)) / (m - 1)
+    return (table.sum(axis=1) - np.diagonal(table)) / (m - 1) if m > 1 else np.array([np.nan])

@@ -74,8 +74,8 @@ def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
     singles = np.eye(n_members)
     order = np.argsort([loss_of_counts(stack, labels, single) for single in singles], kind="stable")
     starts = [singles[order[: size + 1]].sum(axis=0) for size in range(n_members)]
-    counts = min(starts, key=lambda start: loss_of_counts(stack, labels, start))
-    lowest, best = loss_of_counts(stack, labels, counts), counts
+    counts, lowest = least(stack, labels, starts)
+    best = counts
     while counts.sum() < GREEDY_STEPS:
         counts, loss = least(stack, labels, [counts + single for single in singles])
         if loss < lowest:

@@ -1,11 +1,15 @@
 """Small result files: JSON and CSV, equal content in equal bytes, all of a step's put in place together."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+
+from stages.running.errors import UserError
+
+T = TypeVar("T")
 
 
 def write(folder: Path, files: Mapping[str, pd.DataFrame | Mapping[str, Any]]) -> None:
@@ -16,6 +20,17 @@ def write(folder: Path, files: Mapping[str, pd.DataFrame | Mapping[str, Any]]) -
         parts[name].write_text(text(content), encoding="utf-8")
     for name, part in parts.items():
         part.replace(folder / name)
+
+
+def read(path: Path, stage: str, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of a JSON file. Raises UserError, naming the stage that writes it, where it is missing or does
+    not hold what `parse` needs."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run `dvc repro {stage}`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run `dvc repro {stage}` to write it anew") from None
 
 
 def text(content: pd.DataFrame | Mapping[str, Any]) -> str:
