@@ -44,7 +44,7 @@ class Params(Block):
         description="bins of equal width in the calibration error; 15 is customary, and scores depend on it",
     )
     coverage: float = Field(
-        0.95, gt=0, lt=1, description="share of images whose conformal set of classes is to hold the true one"
+        0.99, gt=0, lt=1, description="share of images whose conformal set of classes is to hold the true one"
     )
     cascade_loss: float = Field(
         0.001,

@@ -75,3 +75,11 @@ def test_backbones_that_the_stack_does_not_ask_cost_it_nothing(job):
     steps = cascade.steps(firsts, [1.0, 4.0], [False, True])
     assert (steps[0].cost, steps[0].further) == (0.25, 1.0)
     assert (steps[-1].cost, steps[-1].further) == (0.0, 1.0)
+
+
+def test_nothing_is_tried_that_costs_more_than_the_whole_stack(job):
+    firsts, whole, labels = job
+    steps = cascade.steps([firsts[0], whole], [2.0, 3.0, 4.0], [False, False, True])
+    rows = [cascade.measured(step, [firsts[0], whole], whole, labels) for step in steps]
+    assert {step.members for step in steps} == {1, 0}  # two cost 5, the stack 4
+    assert max(row["cost"] for row in rows) == pytest.approx(1)

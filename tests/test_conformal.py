@@ -60,6 +60,12 @@ def test_the_summary_of_a_worked_example():
     found = np.array([[True, True], [False, True], [False, False], [True, False]])
     labels = np.array([0, 0, 0, 0])
     table = conformal.summary(found, labels, ["a", "b"]).set_index("class")
-    assert table.loc["a"].to_dict() == {"coverage": 0.5, "size": 1.0, "empty": 0.25, "single": 0.5, "images": 4}
-    assert table.loc["b", ["coverage", "size", "empty", "single"]].isna().all()
-    assert conformal.overall(found, labels) == {"coverage": 0.5, "size": 1.0, "empty": 0.25, "single": 0.5}
+    assert table.loc["a"].to_dict() == {"coverage": 0.5, "size": 1.0, "single": 0.5, "images": 4}
+    assert table.loc["b", ["coverage", "size", "single"]].isna().all()
+    assert conformal.overall(found, labels) == {"coverage": 0.5, "size": 1.0, "single": 0.5}
+
+
+def test_no_set_is_empty_once_it_is_filled_with_the_answer():
+    found = np.array([[True, True, False], [False, False, False], [False, False, True]])
+    filled = conformal.filled(found, np.array([0, 1, 2]))
+    np.testing.assert_array_equal(filled, [[True, True, False], [False, True, False], [False, False, True]])

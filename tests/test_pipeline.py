@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from stages.running import history
 
@@ -300,6 +301,25 @@ def test_an_image_added_outside_the_repository_runs_split_again(repository: Repo
     assert ran(repository.run("dvc", "repro", "split")) == ["split"]
     split = repository.json("metrics/split.json")
     assert split["training_images"] + split["test_images"] == 13
+
+
+def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Repository, tmp_path: Path) -> None:
+    photos, digits = tmp_path / "photos", load_digits()
+    names = np.random.default_rng(0).choice(["a", "b", "c", "d"], len(digits.images))
+    for number, (name, image) in enumerate(zip(names, digits.images, strict=True)):
+        path = photos / ("test" if number % 2 else "train") / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(path)
+    backbones = {name: TINY["backbones"][name] for name in ("wide", "slim")}
+    repository.set(TINY | {"data": {"source": "folder", "path": str(photos), "image_size": 8}, "backbones": backbones})
+    repository.run("dvc", "repro")
+    scores = repository.json("metrics/scores.json")
+    assert scores["accuracy"] == pytest.approx(0.25, abs=0.06)  # 898 images: a standard error is 0.014
+    assert scores["log_loss"] == pytest.approx(np.log(4), abs=0.03)
+    assert scores["gain_low"] <= 0
+    assert repository.json("metrics/stack.json")["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
+    assert repository.json("metrics/warnings.json") == {"warnings": []}
+    assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
 
 
 WIDE = TINY["backbones"]["wide"]

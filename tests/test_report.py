@@ -17,6 +17,7 @@ from stages.images.dataset import TEST, Dataset
 from stages.reporting import card, gallery, pages, summary, tables
 from stages.reporting.results import Results, check
 from stages.running.errors import UserError
+from stages.stacking import modes
 from stages.stacking import scores as stacking
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "$x_1$", "お茶", "a|b & c"]
@@ -79,6 +80,8 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
             {
                 "combiner": ["best_single", "pool"],
                 "macro_f1": [0.92, 0.935],
+                "macro_f1_low": [0.918, 0.933],
+                "macro_f1_high": [0.922, 0.937],
                 "accuracy": [0.92, 0.935],
                 "log_loss": [0.26, 0.21],
                 "standard_error": [0.004, 0.003],
@@ -109,9 +112,16 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
             "mcnemar_p": 0.004,
             "test_images": 10,
         },
-        "conformal": {"asked": 0.95, "coverage": 0.96, "size": 1.3, "single": 0.7, "empty": 0.01},
+        "conformal": {"asked": 0.95, "coverage": 0.96, "size": 1.3, "single": 0.7},
         "warnings": {"warnings": []},
-        "stack": {"combiner": "pool", "reason": "the best", "members": ["small", "large"]},
+        "stack": {
+            "combiner": "pool",
+            "reason": "the best",
+            "criterion": "log_loss",
+            "members": ["small", "large"],
+            "mode": "refitted",
+            "modes": {"fold_combiners": {"log_loss": 0.22, "refitted_log_loss": 0.21, "standard_error": 0.002}},
+        },
         "split": {"training_images": 60, "training_images_in_test": 0},
     }
     for name, content in contents.items():
@@ -167,7 +177,6 @@ def worth(classes: list[str]) -> dict[str, pd.DataFrame]:
                 "coverage": [0.95] * (len(classes) - 1) + [np.nan],
                 "size": 1.2,
                 "single": 0.8,
-                "empty": 0.0,
                 "images": 2,
             }
         ),
@@ -320,7 +329,7 @@ def test_a_mistake_shows_the_image_of_its_row(work: Path) -> None:
     wrong = [place for place, row in enumerate(results.confusion) if row["actual"] != row["predicted"]]
     photos = pages.predicted(results, dataset, gallery.mistakes(results))
     shown = {photo.uri for photo in photos}
-    assert all(photo.said.endswith(f", {photo.name} 12 %") for photo in photos)
+    assert all(photo.said.endswith(f", {photo.name}: 12 %") for photo in photos)
     assert shown == {pages.uri(gallery.png(dataset.take(dataset.test_rows[[place]]))) for place in wrong}
 
 
@@ -418,6 +427,15 @@ def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
     assert summary.cascade(results).startswith("small answers first; images that it gives less than 90.00 %")
     assert "these are 25.00 %, the cost is 47.50 %" in summary.cascade(results)
     assert "Asked to hold the true class for 95 % of the images, the sets hold it for 96.00 %" in summary.sets(results)
+
+
+def test_how_the_models_answer_together_is_told_in_words(work: Path) -> None:
+    results = load(work)[0]
+    assert summary.mode(results).startswith("refitted: the combiner fitted on all rows")
+    assert "fold_combiners has a log-loss of 0.22000 out of fold, refitted 0.21000;" in summary.mode(results)
+    same = {"log_loss": 0.2, "refitted_log_loss": 0.2, "standard_error": 0.0}
+    assert summary.beside("averaged", same) == "averaged has the same log-loss out of fold."
+    assert set(summary.MODES) == {modes.REFITTED, modes.FOLD_COMBINERS, modes.AVERAGED}
 
 
 def test_a_cascade_that_saves_nothing_says_so(work: Path) -> None:

@@ -28,21 +28,21 @@ class Score:
     value: float
     low: float
     high: float
-    out_of_fold: float
+    out_of_fold: float = float("nan")
 
 
-def scores(rows: Sequence[Score], highlight: str, *, theme: Theme) -> Figure:
-    """A dot and its interval per backbone and for the stack, a ring where the out-of-fold score lies."""
+def scores(rows: Sequence[Score], highlight: str, dot: str, ring: str | None = None, *, theme: Theme) -> Figure:
+    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are."""
     figure = Figure(figsize=(5.4, 1.1 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
         colour, labels = theme.text, (None, None)
         if row.name == highlight:
-            colour, labels = theme.accent, ("test set with interval", "out of fold")
+            colour, labels = theme.accent, (dot, ring)
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot(row.value, y, "o", color=colour, markersize=8, label=labels[0])
-        ring = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 7}
-        axes.plot(row.out_of_fold, y, "o", color=theme.faint, label=labels[1], **ring)
+        hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 7}
+        axes.plot(row.out_of_fold, y, "o", color=theme.faint, label=labels[1], **hollow)
     axes.set_yticks(range(len(rows)), [shortened(row.name, 24) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -136,7 +136,7 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
-    upper.text(0.03, 0.98, "dashed: right as often as confident", va="top", color=theme.faint, fontsize=8)
+    upper.text(0.99, 0.03, "dashed: right as often as confident", ha="right", color=theme.faint, fontsize=8)
     low, high = ([one[f"accuracy_{end}"] for one in filled] for end in ("low", "high"))
     upper.vlines(confidence, low, high, color=theme.accent, linewidth=1.2, alpha=0.6)
     upper.plot(confidence, accuracy, "o-", color=theme.accent, linewidth=1.6, markersize=6)

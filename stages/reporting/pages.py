@@ -35,6 +35,7 @@ SENTENCES = {
     "comparisons": summary.comparisons,
     "ledger": summary.ledger,
     "cascade": summary.cascade,
+    "combiners": summary.mode,
     "sets": summary.sets,
 }
 """What some of them say, in words."""
@@ -67,6 +68,7 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
     """Every figure by the name of its file."""
     return {
         "scores": scores(results),
+        "combiners": combiners(results),
         "confusion": confusion(results, dataset.classes),
         "curves": partial(figures.curves, results.histories),
         "reliability": partial(figures.reliability, results.reliability),
@@ -78,7 +80,13 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
 def scores(results: Results) -> Draw:
     columns = ("macro_f1", "macro_f1_low", "macro_f1_high", "out_of_fold_macro_f1")
     rows = [figures.Score(row["backbone"], *(100 * row[name] for name in columns)) for row in results.ranked()]
-    return partial(figures.scores, rows, STACK)
+    return partial(figures.scores, rows, STACK, "test set with interval", "out of fold")
+
+
+def combiners(results: Results) -> Draw:
+    columns = ("macro_f1", "macro_f1_low", "macro_f1_high")
+    rows = [figures.Score(row["combiner"], *(100 * row[name] for name in columns)) for row in results.combiners]
+    return partial(figures.scores, rows, results.stack["combiner"], "nested, one standard error either way")
 
 
 def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
@@ -120,8 +128,9 @@ def alternatives(results: Results) -> dict[str, str]:
     """What a figure shows, for those who cannot see it; the tables beside it hold the numbers."""
     return {
         "scores": "Macro-F1 of the stack and of every backbone with its interval; the table below holds the numbers.",
+        "combiners": "Nested macro-F1 of every combiner; the table below holds the numbers.",
         "confusion": "Confusion matrix of the stack on the test set; a table lists the most frequent confusions.",
-        "cascade": "Accuracy on the test set over cost; the table beside it holds the numbers.",
+        "cascade": "Accuracy on the test set over cost; the table below holds the numbers.",
         "reliability": "Share of right predictions over confidence. Expected calibration error: "
         f"{tables.percent(results.row(STACK)['calibration_error'])} %.",
     }
@@ -168,9 +177,9 @@ def predicted(results: Results, dataset: Dataset, places: list[int]) -> list[Pho
     found = []
     for image, place in zip(images, places, strict=True):
         row = results.confusion[place]
-        said = f"{row['predicted']} {100 * row['predicted_probability']:.0f} %"
+        said = f"{row['predicted']}: {100 * row['predicted_probability']:.0f} %"
         if row["actual"] != row["predicted"]:
-            said += f", {row['actual']} {100 * row['actual_probability']:.0f} %"
+            said += f", {row['actual']}: {100 * row['actual_probability']:.0f} %"
         found.append(photo(image[None], f"Image of the class {row['actual']}: {said}", row["actual"], said))
     return found
 

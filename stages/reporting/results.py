@@ -21,6 +21,8 @@ WORTH = (
 """Of a backbone to the stack."""
 RUN = ("training", "predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
+COMBINED = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "standard_error")
+"""Of a combiner, nested."""
 POINTS = ("passed_on", "cost", "macro_f1", "accuracy")
 """Of the cascade, out of fold and on the test set."""
 COLUMNS = {
@@ -31,15 +33,15 @@ COLUMNS = {
     "comparisons": ("evaluate", ("backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable")),
     "ledger": ("evaluate", ("backbone", *WORTH, "recommendation")),
     "cascade": ("evaluate", ("first", *POINTS, *(f"test_{name}" for name in POINTS), "chosen")),
-    "sets": ("evaluate", ("class", "coverage", "size", "single", "empty", "images")),
-    "combiners": ("stack", ("combiner", "macro_f1", "accuracy", "log_loss", "standard_error", "seconds", "reason")),
+    "sets": ("evaluate", ("class", "coverage", "size", "single", "images")),
+    "combiners": ("stack", ("combiner", *COMBINED, "seconds", "reason")),
 }
 """Per table: the stage that writes it and the columns that the report needs."""
 OBJECTS = {
     "scores": ("evaluate", ("gain", "gain_low", "gain_high", "mcnemar_p", "test_images")),
-    "conformal": ("evaluate", ("asked", "coverage", "size", "single", "empty")),
+    "conformal": ("evaluate", ("asked", "coverage", "size", "single")),
     "warnings": ("evaluate", ("warnings",)),
-    "stack": ("stack", ("combiner", "reason", "members")),
+    "stack": ("stack", ("combiner", "reason", "criterion", "members", "mode", "modes")),
     "split": ("split", ()),
 }
 """The same for the JSON files."""

@@ -1,10 +1,18 @@
 """The report in sentences: what the first screen says."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stages.reporting.results import Results
 from stages.reporting.tables import percent, points, probability
+
+MODES = {
+    "refitted": "the combiner fitted on all rows answers for each fold’s models, and the answers are averaged.",
+    "fold_combiners": "the combiner fitted without a fold answers for its models, and the answers are averaged.",
+    "averaged": "each backbone’s models are averaged, and the combiner fitted on all rows answers once.",
+}
+"""What `mode` in metrics/stack.json means."""
 
 REMARKS = {
     "training_images_in_test": "training images are also in the test set, whose scores they flatter",
@@ -51,6 +59,20 @@ def combiner(results: Results) -> str:
     return f"In nested cross-validation on the training images it is {reason}. Backbones: {members}."
 
 
+def mode(results: Results) -> str:
+    """How fold models and combiner answer together for an image that none has seen, and what else was measured."""
+    chosen, measured = results.stack["mode"], results.stack["modes"]
+    return " ".join([f"{chosen}: {MODES[chosen]}", *(beside(name, one) for name, one in measured.items())])
+
+
+def beside(name: str, measured: Mapping[str, float]) -> str:
+    """A mode against `refitted`, by their nested log-losses."""
+    own, other, error = (measured[key] for key in ("log_loss", "refitted_log_loss", "standard_error"))
+    if own == other:
+        return f"{name} has the same log-loss out of fold."
+    return f"{name} has a log-loss of {own:.5f} out of fold, refitted {other:.5f}; standard error {error:.5f}."
+
+
 def remarks(results: Results) -> list[str]:
     """What is suspicious or was left out in the data; nothing where all is well."""
     found = [f"{results.split[name]:,} {text}." for name, text in REMARKS.items() if results.split.get(name)]
@@ -82,7 +104,7 @@ def sets(results: Results) -> str:
     return (
         f"Asked to hold the true class for {100 * found['asked']:g} % of the images, the sets hold it for "
         f"{percent(found['coverage'])} % of the test images, with {found['size']:.2f} classes on average: "
-        f"{percent(found['single'])} % hold one class, {percent(found['empty'])} % none."
+        f"{percent(found['single'])} % hold one class alone."
     )
 
 

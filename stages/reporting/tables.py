@@ -30,7 +30,8 @@ def percent(value: float) -> str:
 
 
 def decimal(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4f}"
+    """With a true minus."""
+    return "–" if math.isnan(value) else f"{value:.4f}".replace("-", "−")
 
 
 def seconds(value: float) -> str:

@@ -67,7 +67,6 @@ def sets(results: Results) -> Table:
         "Covered, %": cell("coverage", percent),
         "Classes in a set": cell("size", significant),
         "One class, %": cell("single", percent),
-        "Empty, %": cell("empty", percent),
         "Test images": cell("images", whole),
     }
     return build(results.sets, columns)

@@ -33,7 +33,7 @@ class Step:
 
 
 def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[bool]) -> list[Step]:
-    """All that are tried, the whole stack alone last.
+    """All that cost less than the whole stack, which comes last.
 
     `firsts`: what the cheapest one, two, ... backbones say of the out-of-fold rows. `costs`: of each backbone, the
     cheapest first. `needed`: whether the stack asks it.
@@ -41,7 +41,8 @@ def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[
     whole, found = np.dot(costs, needed), []
     for members, log_p in enumerate(firsts, 1):
         cost, further = np.sum(costs[:members]) / whole, np.dot(costs[members:], needed[members:]) / whole
-        thresholds = np.quantile(confidence(log_p), SHARES[:-1])
+        shares = [share for share in SHARES[:-1] if cost + share * further < 1]
+        thresholds = np.quantile(confidence(log_p), shares)
         found += [Step(members, float(threshold), float(cost), float(further)) for threshold in thresholds]
     return [*found, Step(0, 1.0, 0.0, 1.0)]
 

@@ -138,7 +138,7 @@ class Evaluation:
         return table.assign(accuracy_low=low, accuracy_high=high)
 
     def conformal(self, coverage: float) -> tuple[dict[str, float], pd.DataFrame]:
-        """Sets of classes for the test images that hold the true one as often as asked: all of them, and by class."""
+        """Sets of classes for the test images that hold the true one as often as asked: of all, and by class."""
         known = [
             conformal.strangeness(self.nested[self.folds == fold], self.train_labels[self.folds == fold])
             for fold in np.unique(self.folds)
@@ -147,7 +147,7 @@ class Evaluation:
             combiner.predict(stack.astype(np.float64))
             for combiner, stack in zip(self.ensemble.fold_combiners, self.members[1], strict=True)
         ]
-        found = conformal.sets(known, models, coverage)
+        found = conformal.filled(conformal.sets(known, models, coverage), self.stack.argmax(axis=1))
         whole = {"asked": coverage, **conformal.overall(found, self.labels)}
         return whole, conformal.summary(found, self.labels, list(self.classes))
 
