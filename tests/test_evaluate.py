@@ -1,6 +1,7 @@
 """What `evaluate` writes: few numbers, consistent tables, and no look at the test labels for any choice."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,9 +131,21 @@ def test_conformal_sets_cover_the_test_set_about_as_asked(job):
     whole = json.loads((job / "metrics/conformal.json").read_text())
     by_class = pd.read_csv(job / "metrics/sets.csv")
     assert whole["asked"] == 0.99
+    assert whole["coverage_low"] < whole["coverage"] < whole["coverage_high"]
     assert whole["coverage"] >= 0.97  # 200 images: a standard error is 0.007
     assert by_class["images"].sum() == headline(job)["test_images"]
     assert np.average(by_class["coverage"], weights=by_class["images"]) == pytest.approx(whole["coverage"])
+
+
+def test_every_column_and_number_is_explained(job):
+    text = (Path(__file__).parent.parent / "docs/results.md").read_text()
+    tables = {path.name: list(pd.read_csv(path)) for path in (job / "metrics").glob("*.csv")}
+    objects = {path.name: list(json.loads(path.read_text())) for path in (job / "metrics").glob("*.json")}
+    for file, names in (tables | objects).items():
+        assert f"`{file}`" in text
+        for name in names:
+            plain = name.removeprefix("out_of_fold_").removeprefix("test_").removeprefix("best_backbone_")
+            assert f"`{name}`" in text or f"`{plain}`" in text, f"{file}: {name}"
 
 
 def test_without_costs_the_stage_that_writes_them_is_named(job):

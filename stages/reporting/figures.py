@@ -136,7 +136,7 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
-    upper.text(0.99, 0.03, "dashed: right as often as confident", ha="right", color=theme.faint, fontsize=8)
+    upper.set_title("dashed: right as often as confident", fontsize=9, fontweight="normal", color=theme.faint)
     low, high = ([one[f"accuracy_{end}"] for one in filled] for end in ("low", "high"))
     upper.vlines(confidence, low, high, color=theme.accent, linewidth=1.2, alpha=0.6)
     upper.plot(confidence, accuracy, "o-", color=theme.accent, linewidth=1.6, markersize=6)

@@ -39,7 +39,7 @@ COLUMNS = {
 """Per table: the stage that writes it and the columns that the report needs."""
 OBJECTS = {
     "scores": ("evaluate", ("gain", "gain_low", "gain_high", "mcnemar_p", "test_images")),
-    "conformal": ("evaluate", ("asked", "coverage", "size", "single")),
+    "conformal": ("evaluate", ("asked", "coverage", "coverage_low", "coverage_high", "size", "single")),
     "warnings": ("evaluate", ("warnings",)),
     "stack": ("stack", ("combiner", "reason", "criterion", "members", "mode", "modes")),
     "split": ("split", ()),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stages.reporting.results import Results
-from stages.reporting.tables import percent, points, probability
+from stages.reporting.tables import interval, percent, points, probability
 
 MODES = {
     "refitted": "the combiner fitted on all rows answers for each fold’s models, and the answers are averaged.",
@@ -103,7 +103,8 @@ def sets(results: Results) -> str:
     found = results.conformal
     return (
         f"Asked to hold the true class for {100 * found['asked']:g} % of the images, the sets hold it for "
-        f"{percent(found['coverage'])} % of the test images, with {found['size']:.2f} classes on average: "
+        f"{percent(found['coverage'])} % of the test images ({results.level} interval "
+        f"{interval(found['coverage_low'], found['coverage_high'])}), with {found['size']:.2f} classes on average: "
         f"{percent(found['single'])} % hold one class alone."
     )
 
@@ -112,7 +113,7 @@ def cascade(results: Results) -> str:
     """What the cascade saves and loses on the test set."""
     row, whole = results.cascade_choice, results.cascade[-1]
     if row is whole:
-        return "No cheaper start keeps the accuracy of the whole stack: every image is shown to all backbones."
+        return "No cheaper start keeps the accuracy of the whole stack: every image goes to the whole stack."
     loss = whole["test_accuracy"] - row["test_accuracy"]
     return (
         f"{row['first']} answers first; images that it gives less than {percent(row['threshold'])} % go to the whole "

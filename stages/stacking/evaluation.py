@@ -138,7 +138,10 @@ class Evaluation:
         return table.assign(accuracy_low=low, accuracy_high=high)
 
     def conformal(self, coverage: float) -> tuple[dict[str, float], pd.DataFrame]:
-        """Sets of classes for the test images that hold the true one as often as asked: of all, and by class."""
+        """Sets of classes for the test images that hold the true one as often as asked: of all, and by class.
+
+        The share that is covered comes with Wilson's interval.
+        """
         known = [
             conformal.strangeness(self.nested[self.folds == fold], self.train_labels[self.folds == fold])
             for fold in np.unique(self.folds)
@@ -148,7 +151,9 @@ class Evaluation:
             for combiner, stack in zip(self.ensemble.fold_combiners, self.members[1], strict=True)
         ]
         found = conformal.filled(conformal.sets(known, models, coverage), self.stack.argmax(axis=1))
-        whole = {"asked": coverage, **conformal.overall(found, self.labels)}
+        means, n = conformal.overall(found, self.labels), len(self.labels)
+        low, high = uncertainty.shares(np.array([means["coverage"] * n]), np.array([n]), self.sampling.confidence)
+        whole = {"asked": coverage, **means, "coverage_low": float(low[0]), "coverage_high": float(high[0])}
         return whole, conformal.summary(found, self.labels, list(self.classes))
 
     def ledger(self) -> pd.DataFrame:

@@ -132,7 +132,7 @@ def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> st
     if not able:
         return "lowers macro-F1 against the best single backbone by more than one standard error"
     gap, error = behind(one.losses, best.losses)
-    distance = f"behind {best.name} by {gap:.5f} with standard error {error:.5f}"
+    distance = f"behind {best.name} by {gap:.5f} with standard error {error:.5f}" if error else f"equals {best.name}"
     if one is chosen and one.name == SIMPLEST:
         return "the best single backbone: nothing beats it" + ("" if one is best else f" clearly ({distance})")
     if one is chosen:
