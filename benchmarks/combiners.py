@@ -127,6 +127,7 @@ def ours(job: Job) -> tuple[LogScores, str]:
         members=members,
         classes=classes,
         seed=0,
+        models=job.test,
     )
     return ensemble.predict(job.test), ensemble.name
 

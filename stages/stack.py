@@ -22,7 +22,7 @@ from stages.stacking import modes, results, selection, tables
 from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.ensemble import Ensemble, by_seed, side_by_side
 from stages.stacking.modes import Measured, Seeds
-from stages.stacking.selection import Candidate, Choice, Criterion
+from stages.stacking.selection import Candidate, Choice, Criterion, Models
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
 
@@ -77,11 +77,11 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
 
 def stacked(
     index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]
-) -> tuple[Stack, Seeds | None]:
-    """The members' out-of-fold log-probabilities, averaged over seeds and by seed. Every backbone's table is checked,
-    and none is kept in memory."""
+) -> tuple[Stack, Models, Seeds | None]:
+    """The members' out-of-fold log-probabilities, what they say of the test images, and the former by seed. Every
+    backbone's table is checked, and none is kept in memory."""
     predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    return side_by_side(predictions, members)[0], by_seed(predictions, members)
+    return *side_by_side(predictions, members), by_seed(predictions, members)
 
 
 def compose(
@@ -94,9 +94,12 @@ def compose(
     classes: tuple[str, ...],
     seed: int,
     seeds: Seeds | None = None,
+    models: Models | None = None,
 ) -> tuple[Ensemble, list[Candidate], Choice, Measured]:
     """Compare the combiners, choose one and fit it on all rows; then choose how it answers for new images."""
-    candidates = selection.compare(stack, labels, folds, params.combiners, criterion=params.criterion, seed=seed)
+    candidates = selection.compare(
+        stack, labels, folds, params.combiners, criterion=params.criterion, seed=seed, models=models
+    )
     choice = selection.choose(candidates, one_standard_error=params.one_standard_error)
     chosen = next(one for one in candidates if one.name == choice.name)
     fitted = COMBINERS[choice.name].fit(stack, labels, seed)
@@ -125,7 +128,7 @@ def summary(
 
 def show(table: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
     """What the step prints."""
-    shown = table[["combiner", "macro_f1", "accuracy", "log_loss", "seconds"]]
+    shown = table[["combiner", "macro_f1", "accuracy", "log_loss", "averaging", "seconds"]]
     print(shown.round(4).to_string(index=False))
     print(f"chosen: {metrics['combiner']}, {metrics['reason']}; for new images {metrics['mode']}")
 
@@ -139,7 +142,7 @@ def main() -> None:
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    stack, seeds = stacked(index, classes, backbones, members)
+    stack, models, seeds = stacked(index, classes, backbones, members)
     labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
     train = folds >= 0
     ensemble, candidates, choice, measured = compose(
@@ -151,6 +154,7 @@ def main() -> None:
         classes=classes,
         seed=parameters.seed(content),
         seeds=seeds,
+        models=models,
     )
     metrics, table = summary(ensemble, candidates, choice, measured, params), selection.table(candidates, choice)
     ensemble.write(MODELS)

@@ -85,6 +85,7 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
                 "accuracy": [0.92, 0.935],
                 "log_loss": [0.26, 0.21],
                 "standard_error": [0.004, 0.003],
+                "averaging": [0.04, 0.03],
                 "temperature": [1.0, 1.1],
                 "seconds": [0.01, 0.4],
                 "chosen": [False, True],

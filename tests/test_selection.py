@@ -1,10 +1,13 @@
 """The choice is honest (no fold sees its own labels), prefers the simple, and falls back to the best backbone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from stages.stacking import scores, selection, uncertainty
+from stages.stacking import calibration, scores, selection, uncertainty
 from stages.stacking.combiners import COMBINERS, USUAL
+from stages.stacking.log_space import ambiguity, average, log_losses
 from stages.stacking.selection import Candidate, choose, compare
 from stages.stacking.uncertainty import Sampling
 from tests.stacks import stack
@@ -148,3 +151,45 @@ def test_more_features_help_where_being_sure_depends_on_the_backbone(name):
     candidates, _ = select(values, labels, folds, names=[name])
     assert candidates[-1].name == name
     assert candidates[-1].scores["macro_f1"] > candidates[0].scores["macro_f1"] + 0.05
+
+
+def apart(values, models, seed):
+    """What so many models of each backbone say of these rows, each with noise of its own."""
+    noisy = values + np.random.default_rng(seed).normal(size=(models, *values.shape))
+    return noisy - np.log(np.exp(noisy).sum(axis=-1, keepdims=True))
+
+
+@pytest.fixture
+def noisy():
+    """Out-of-fold rows, each by one noisy model, labels, folds, and new rows by all three models, with their labels."""
+    values, labels, folds = stack(8000, experts=((0, 1, 2, 3), (0,)))
+    old = np.arange(8000) < 4000
+    return apart(values[old], 1, 1)[0], labels[old], folds[old], apart(values[~old], 3, 2), labels[~old]
+
+
+def test_what_is_expected_for_new_images_is_what_the_averaged_models_reach(noisy):
+    values, labels, folds, models, truth = noisy
+    names = ["best_single", "mean", "pool", "logistic"]
+    for one in compare(values, labels, folds, names, criterion="log_loss", seed=0, models=models):
+        answers = [fit.predict(part) for fit, part in zip(one.fits, models, strict=True)]
+        answered = calibration.apply(average(np.stack(answers)), one.temperature)
+        losses = log_losses(answered, truth)
+        error = np.hypot(scores.standard_error(losses), scores.standard_error(one.losses))
+        assert abs(losses.mean() - one.expected) < 3 * error
+        assert one.losses.mean() - one.expected > 3 * error  # averaging matters here
+
+
+def test_the_labels_of_new_images_have_no_part_in_it(noisy):
+    *_, models, truth = noisy
+    log_p = models[:, :, 0]
+    gained = np.mean([log_losses(one, truth) for one in log_p], axis=0) - log_losses(average(log_p), truth)
+    np.testing.assert_allclose(ambiguity(log_p), gained, atol=1e-9)
+
+
+def test_what_averaging_gains_counts_for_the_choice():
+    single, pool = candidate("best_single", np.full(100, 0.50)), candidate("pool", np.full(100, 0.45))
+    assert choose([single, pool], one_standard_error=True).name == "pool"
+    single, pool = (replace(one, ambiguity=np.full(50, by)) for one, by in ((single, 0.1), (pool, 0.02)))
+    choice = choose([single, pool], one_standard_error=True)
+    assert choice.name == "best_single"
+    assert choice.reasons["pool"].startswith("behind best_single by 0.03000")

@@ -21,7 +21,7 @@ WORTH = (
 """Of a backbone to the stack."""
 RUN = ("training", "predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
-COMBINED = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "standard_error")
+COMBINED = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "averaging", "standard_error")
 """Of a combiner, nested."""
 POINTS = ("passed_on", "cost", "macro_f1", "accuracy")
 """Of the cascade, out of fold and on the test set."""

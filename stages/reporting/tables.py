@@ -88,6 +88,7 @@ def combiners(results: Results) -> Table:
         "Macro-F1, %": cell("macro_f1", percent),
         "Accuracy, %": cell("accuracy", percent),
         "Log-loss": cell("log_loss", decimal),
+        "Averaging": cell("averaging", decimal),
         "Standard error": cell("standard_error", decimal),
         "Seconds": cell("seconds", seconds),
         "Why": cell("reason"),

@@ -50,3 +50,13 @@ def log_losses(scores: LogScores, labels: Labels) -> Float64[np.ndarray, " n"]:
 def average(models: Float[np.ndarray, "models n k"]) -> LogScores:
     """Several models' log-probabilities averaged: the normalised geometric mean of their probabilities."""
     return normalise(models.mean(axis=0))
+
+
+def ambiguity(models: Float[np.ndarray, "models n k"]) -> Float64[np.ndarray, " n"]:
+    """By how much the log-loss of the models' average is lower than the mean of their log-losses, row by row.
+
+    It is known without the label, which adds the same to both (Heskes, "Selecting weighting factors in logarithmic
+    opinion pools", 1998).
+    """
+    apart = np.mean([log_sum(one)[:, 0] for one in models], axis=0)
+    return (apart - log_sum(models.mean(axis=0))[:, 0]).astype(np.float64)

@@ -4,24 +4,31 @@ For each fold, every combiner is fitted on the out-of-fold predictions of the ot
 choice is made on log-loss unless told otherwise: it uses every row, where macro-F1 moves only with the few rows whose
 class changes, and so finds the same differences with much less noise. A combiner that clearly lowers macro-F1 against
 the best single backbone is out all the same, since macro-F1 is what counts in the end.
+
+An out-of-fold row is predicted by one model of each backbone, a new image by all K of them, averaged. Averaging helps a
+single backbone more than it helps several together, which are an average already, so what nested cross-validation
+finds flatters the combiners. By how much averaging lowers the log-loss shows without any label in how far the K models
+disagree; it is measured on images that none of them has seen and taken off.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from stages.images.arrays import Labels, Stack
 from stages.stacking import calibration, scores
 from stages.stacking.combiners import COMBINERS, Combiner, Fitted
-from stages.stacking.log_space import LogScores
+from stages.stacking.log_space import LogScores, ambiguity
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
 RowLosses = Float64[np.ndarray, " n"]
+Models = Float[np.ndarray, "folds t m k"]
+"""What each fold's models of the backbones say of images that none of them has seen."""
 SIMPLEST = "best_single"
 
 
@@ -42,6 +49,19 @@ class Candidate:
     fits: tuple[Fitted, ...]
     """For each fold, the combiner that has not seen it."""
     seconds: float
+    ambiguity: Float64[np.ndarray, " t"] = field(default_factory=lambda: np.empty(0))
+    """For each new image, by how much averaging the folds' answers lowers the log-loss; empty where it is not known or
+    not the criterion."""
+
+    @property
+    def averaging(self) -> float:
+        """The mean of the ambiguity; NaN where it is not known."""
+        return float(self.ambiguity.mean()) if len(self.ambiguity) else np.nan
+
+    @property
+    def expected(self) -> float:
+        """What the criterion is expected to be for new images, which all folds' models answer together."""
+        return float(self.losses.mean() - np.nan_to_num(self.averaging))
 
 
 @dataclass(frozen=True)
@@ -53,14 +73,30 @@ class Choice:
 
 
 def compare(
-    stack: Stack, labels: Labels, folds: Labels, names: Sequence[str], *, criterion: Criterion, seed: int
+    stack: Stack,
+    labels: Labels,
+    folds: Labels,
+    names: Sequence[str],
+    *,
+    criterion: Criterion,
+    seed: int,
+    models: Models | None = None,
 ) -> list[Candidate]:
     """Every named combiner, and the best single backbone in any case, scored by nested cross-validation."""
     order = [name for name in COMBINERS if name in names or name == SIMPLEST]
-    return [examine(name, stack, labels, folds, criterion=criterion, seed=seed) for name in order]
+    return [examine(name, stack, labels, folds, criterion=criterion, seed=seed, models=models) for name in order]
 
 
-def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion: Criterion, seed: int) -> Candidate:
+def examine(
+    name: str,
+    stack: Stack,
+    labels: Labels,
+    folds: Labels,
+    *,
+    criterion: Criterion,
+    seed: int,
+    models: Models | None = None,
+) -> Candidate:
     """One combiner scored by nested cross-validation."""
     start = time.perf_counter()
     fits = cross_fit(COMBINERS[name], stack, labels, folds, seed)
@@ -68,16 +104,27 @@ def examine(name: str, stack: Stack, labels: Labels, folds: Labels, *, criterion
     log_p = cross_temper(raw, labels, folds)
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
+    temperature = calibration.temperature(raw, labels)
     return Candidate(
         name,
         scores.summary(log_p, labels),
         losses,
         scores.row_losses(log_p, labels, "macro_f1"),
         scores.standard_error(by_fold),
-        calibration.temperature(raw, labels),
+        temperature,
         fits,
         time.perf_counter() - start,
+        averaging(fits, models, temperature) if criterion == "log_loss" else np.empty(0),
     )
+
+
+def averaging(fits: Sequence[Fitted], models: Models | None, temperature: float) -> Float64[np.ndarray, " t"]:
+    """By how much averaging lowers the log-loss of each image: for each fold's models the combiner that was fitted
+    without the fold answers, tempered. Empty without models."""
+    if models is None:
+        return np.empty(0)
+    answers = [one.predict(stack.astype(np.float64)) for one, stack in zip(fits, models, strict=True)]
+    return ambiguity(np.stack([calibration.apply(log_p, temperature) for log_p in answers]))
 
 
 def cross_fit(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> tuple[Fitted, ...]:
@@ -109,9 +156,9 @@ def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choi
     the same images, so their difference is known far better than either's score, and better than K folds can tell.
     """
     able = [one for one in candidates if not clearly_behind(one.misses, candidates[0].misses)]
-    best = min(able, key=lambda one: one.losses.mean())
+    best = min(able, key=lambda one: one.expected)
     slack = 1.0 if one_standard_error else 0.0
-    chosen = next(one for one in able if not clearly_behind(one.losses, best.losses, slack))
+    chosen = next(one for one in able if not far(*gap(one, best), slack))
     return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
 
 
@@ -121,18 +168,32 @@ def behind(one: RowLosses, best: RowLosses) -> tuple[float, float]:
     return float(difference.mean()), scores.standard_error(difference)
 
 
-def clearly_behind(one: RowLosses, best: RowLosses, slack: float = 1.0) -> bool:
-    """Whether one's losses are higher by more than `slack` standard errors of the difference."""
-    gap, error = behind(one, best)
-    return gap > slack * error
+def clearly_behind(one: RowLosses, best: RowLosses) -> bool:
+    """Whether one's losses are higher by more than a standard error of the difference."""
+    return far(*behind(one, best), 1.0)
+
+
+def far(difference: float, error: float, slack: float) -> bool:
+    """Whether a difference is more than `slack` standard errors above zero."""
+    return difference > slack * error
+
+
+def gap(one: Candidate, best: Candidate) -> tuple[float, float]:
+    """By how much one's criterion is expected to be higher for new images, and the standard error of that."""
+    nested, error = behind(one.losses, best.losses)
+    if not len(one.ambiguity):
+        return nested, error
+    averaged, spread = behind(one.ambiguity, best.ambiguity)
+    return nested - averaged, float(np.hypot(error, spread))
 
 
 def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> str:
     """Why a candidate was or was not chosen."""
     if not able:
         return "lowers macro-F1 against the best single backbone by more than one standard error"
-    gap, error = behind(one.losses, best.losses)
-    distance = f"behind {best.name} by {gap:.5f} with standard error {error:.5f}" if error else f"equals {best.name}"
+    difference, error = gap(one, best)
+    behind_best = f"behind {best.name} by {difference:.5f} with standard error {error:.5f}"
+    distance = behind_best if error else f"equals {best.name}"
     if one is chosen and one.name == SIMPLEST:
         return "the best single backbone: nothing beats it" + ("" if one is best else f" clearly ({distance})")
     if one is chosen:
@@ -146,6 +207,7 @@ def table(candidates: Sequence[Candidate], choice: Choice) -> pd.DataFrame:
     """The comparison as it is shown: one row per candidate, simplest first.
 
     macro_f1_low, macro_f1_high: one standard error of macro-F1 either way. standard_error: of the criterion.
+    averaging: by how much averaging the folds' answers for new images lowers the log-loss; NaN where it is not known.
     """
     rows = [
         {
@@ -155,6 +217,7 @@ def table(candidates: Sequence[Candidate], choice: Choice) -> pd.DataFrame:
             "macro_f1_high": one.scores["macro_f1"] + scores.standard_error(one.misses),
             **one.scores,
             "standard_error": one.fold_error,
+            "averaging": one.averaging,
             "temperature": one.temperature,
             "seconds": round(one.seconds, 2),
             "chosen": one.name == choice.name,
