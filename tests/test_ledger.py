@@ -7,6 +7,7 @@ from stages.stacking import ledger, selection, uncertainty
 from stages.stacking.combiners import COMBINERS
 from stages.stacking.costs import Cost, of_training
 from stages.stacking.ensemble import Ensemble
+from stages.stacking.log_space import normalise
 from stages.stacking.uncertainty import Interval, Sampling
 from tests.stacks import stack
 
@@ -19,7 +20,12 @@ def made(values, labels, folds, name="pool", costs=None):
     ensemble = Ensemble(members, ("w", "x", "y", "z"), name, fits[0], fits, "refitted", 1.0, {})
     costs = costs or {member: Cost(10.0, 0.001) for member in members}
     whole = selection.cross_temper(selection.held_out(fits, values, folds), labels, folds)
-    return ledger.ledger(ensemble, values, whole, labels, folds, costs, SAMPLING).set_index("backbone")
+    return ledger.ledger(ensemble, said(values, labels, folds), whole, costs, SAMPLING).set_index("backbone")
+
+
+def said(values, labels, folds, models=None):
+    """With models of the folds that agree, unless given."""
+    return ledger.Said(values, labels, folds, np.repeat(values[None], 3, axis=0) if models is None else models)
 
 
 def test_experts_are_kept_and_noise_may_go():
@@ -90,8 +96,22 @@ def test_a_loss_is_measured_on_rows_that_the_combiner_had_not_seen():
     values, labels, folds = stack(600)
     fits = selection.cross_fit(COMBINERS["pool"], values, labels, folds, 0)
     whole = selection.cross_temper(selection.held_out(fits, values, folds), labels, folds)
-    found = ledger.without(0, values, labels, folds, "pool", whole, SAMPLING)
+    found = ledger.without(0, said(values, labels, folds), "pool", whole, np.zeros(600), SAMPLING)
     rest = values[:, 1:]
     alone = selection.held_out(selection.cross_fit(COMBINERS["pool"], rest, labels, folds, 0), rest, folds)
     gain = uncertainty.gain(labels, whole.argmax(axis=1), alone.argmax(axis=1), 4, SAMPLING)
     assert found.macro_f1 == gain
+
+
+def test_what_averaging_does_for_a_backbone_alone_is_taken_off_what_another_adds_to_it():
+    values, labels, folds = stack(1000, experts=((0, 1, 2, 3), (0, 1)))
+    noise = np.random.default_rng(1).normal(size=(3, *values.shape))
+    noisy = np.stack([np.stack([normalise(one) for one in rows]) for rows in values + noise])
+    fits = selection.cross_fit(COMBINERS["pool"], values, labels, folds, 0)
+    whole = selection.cross_temper(selection.held_out(fits, values, folds), labels, folds)
+    rises = []
+    for models in (np.repeat(values[None], 3, axis=0), noisy):
+        gained = selection.averaging(fits, models, 1.0)
+        found = ledger.without(1, said(values, labels, folds, models), "pool", whole, gained, SAMPLING)
+        rises.append(found.log_loss)
+    assert rises[1] < rises[0]

@@ -158,8 +158,9 @@ class Evaluation:
 
     def ledger(self) -> pd.DataFrame:
         """What each stacked backbone is worth."""
-        stack, labels = self.members[0], self.train_labels
-        return ledger.ledger(self.ensemble, stack, self.tempered, labels, self.folds, self.costs, self.sampling)
+        stack, models = self.members
+        said = ledger.Said(stack, self.train_labels, self.folds, models)
+        return ledger.ledger(self.ensemble, said, self.tempered, self.costs, self.sampling)
 
     def cascade(self, loss: float) -> pd.DataFrame:
         """Accuracy against cost, the cheapest backbones first."""

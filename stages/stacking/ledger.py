@@ -1,7 +1,8 @@
 """What each backbone is worth to the stack: measured on the out-of-fold rows alone, with what it costs.
 
 Leaving a backbone out means to fit the chosen combiner anew on the others, by the same nested cross-validation, so that
-no row is predicted by a combiner that has seen it.
+no row is predicted by a combiner that has seen it. As for the choice of the combiner, what averaging the folds' models
+does to the log-loss of new images is reckoned with; to macro-F1 it cannot be.
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,23 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking import scores, selection, uncertainty
+from stages.stacking import calibration, scores, selection, uncertainty
 from stages.stacking.combiners import COMBINERS
 from stages.stacking.costs import Cost
 from stages.stacking.ensemble import Ensemble
 from stages.stacking.log_space import LogScores, log_losses
+from stages.stacking.selection import Models
 from stages.stacking.uncertainty import Sampling
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the backbones say: of the training rows out of fold, with labels and folds, and of new images."""
+
+    stack: Stack
+    labels: Labels
+    folds: Labels
+    models: Models
 
 
 @dataclass(frozen=True)
@@ -30,30 +42,26 @@ class Loss:
 
 
 def ledger(
-    ensemble: Ensemble,
-    stack: Stack,
-    whole: LogScores,
-    labels: Labels,
-    folds: Labels,
-    costs: Mapping[str, Cost],
-    sampling: Sampling,
+    ensemble: Ensemble, said: Said, whole: LogScores, costs: Mapping[str, Cost], sampling: Sampling
 ) -> pd.DataFrame:
-    """A row per member of the stack, in their order. `whole`: what the ensemble says of the rows, nested and tempered.
+    """A row per member of the stack, in their order. `whole`: what the ensemble says of the training rows, nested and
+    tempered.
 
     macro_f1, log_loss: its own. correlation: of its being right with another's being right, the mean over the others.
     disagreement: the share of rows for which another predicts another class, the mean over the others. loss, loss_low,
-    loss_high: of the stack's macro-F1 without it, with interval; log_loss_rise: of the stack's log-loss.
+    loss_high: of the stack's macro-F1 without it, with interval; log_loss_rise: of the stack's log-loss for new images.
     training_seconds; milliseconds: to predict an image with one of its models; training_share, predicting_share: of all
     members' together. recommendation: in words.
     """
-    classes = stack.argmax(axis=2)
-    correlation, disagreement = agreement(classes == labels[:, None]), differences(classes)
+    classes = said.stack.argmax(axis=2)
+    correlation, disagreement = agreement(classes == said.labels[:, None]), differences(classes)
     members = [costs[name] for name in ensemble.members]
     training, predicting = sum(one.training for one in members), sum(one.predicting for one in members)
+    gained = selection.averaging(ensemble.fold_combiners, said.models, ensemble.temperature)
     rows = []
     for m, name in enumerate(ensemble.members):
-        loss = without(m, stack, labels, folds, ensemble.name, whole, sampling)
-        own, cost = scores.summary(stack[:, m], labels), costs[name]
+        loss = without(m, said, ensemble.name, whole, gained, sampling)
+        own, cost = scores.summary(said.stack[:, m], said.labels), costs[name]
         shares = {"training_share": cost.training / training, "predicting_share": cost.predicting / predicting}
         row = {
             "backbone": name,
@@ -81,17 +89,25 @@ def told(loss: Loss | None) -> dict[str, float]:
 
 
 def without(
-    member: int, stack: Stack, labels: Labels, folds: Labels, name: str, whole: LogScores, sampling: Sampling
+    member: int,
+    said: Said,
+    name: str,
+    whole: LogScores,
+    gained: Float64[np.ndarray, " t"],
+    sampling: Sampling,
 ) -> Loss | None:
-    """The stack against itself without one backbone; None where there is no other."""
-    rest = np.delete(stack, member, axis=1)
+    """The stack against itself without one backbone; None where there is no other. `gained`: what averaging takes off
+    the log-loss of the whole stack, for each new image."""
+    labels, folds, rest = said.labels, said.folds, np.delete(said.stack, member, axis=1)
     if not rest.shape[1]:
         return None
     fits = selection.cross_fit(COMBINERS[name], rest, labels, folds, sampling.seed)
-    log_p = selection.cross_temper(selection.held_out(fits, rest, folds), labels, folds)
-    gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), stack.shape[2], sampling)
-    rise = log_losses(log_p, labels) - log_losses(whole, labels)
-    return Loss(gain, float(rise.mean()), scores.standard_error(rise))
+    raw = selection.held_out(fits, rest, folds)
+    log_p = selection.cross_temper(raw, labels, folds)
+    own = selection.averaging(fits, np.delete(said.models, member, axis=2), calibration.temperature(raw, labels))
+    gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), rest.shape[2], sampling)
+    nested = selection.behind(log_losses(log_p, labels), log_losses(whole, labels))
+    return Loss(gain, *selection.averaged(nested, selection.behind(own, gained)))
 
 
 def recommendation(loss: Loss | None, *, training_share: float, predicting_share: float) -> str:

@@ -180,11 +180,13 @@ def far(difference: float, error: float, slack: float) -> bool:
 
 def gap(one: Candidate, best: Candidate) -> tuple[float, float]:
     """By how much one's criterion is expected to be higher for new images, and the standard error of that."""
-    nested, error = behind(one.losses, best.losses)
-    if not len(one.ambiguity):
-        return nested, error
-    averaged, spread = behind(one.ambiguity, best.ambiguity)
-    return nested - averaged, float(np.hypot(error, spread))
+    nested = behind(one.losses, best.losses)
+    return averaged(nested, behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
+
+
+def averaged(nested: tuple[float, float], ambiguity: tuple[float, float]) -> tuple[float, float]:
+    """A difference of nested log-losses less that of the ambiguities; both, and the result, with standard error."""
+    return nested[0] - ambiguity[0], float(np.hypot(nested[1], ambiguity[1]))
 
 
 def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> str:
