@@ -7,7 +7,8 @@ tumours that scikit-learn brings along, with four of scikit-learn's classifiers 
 learns from the out-of-fold predictions and answers for the test rows from the mean over the K fold models:
 foldstack's from their mean log-probabilities, the others from their mean probabilities. StackingClassifier of
 scikit-learn and that of mlxtend fit their usual final estimator, a logistic regression; greedy is Caruana's
-selection with replacement. `gap` is the macro-F1 minus that of the best single backbone out of fold, with the
+selection with replacement. foldstack alone also reads the members' predictions for the test rows, without the labels,
+when it chooses. `gap` is the macro-F1 minus that of the best single backbone out of fold, with the
 standard error of the difference.
 """
 

@@ -7,9 +7,8 @@ from stages.stacking import ledger, selection, uncertainty
 from stages.stacking.combiners import COMBINERS
 from stages.stacking.costs import Cost, of_training
 from stages.stacking.ensemble import Ensemble
-from stages.stacking.log_space import normalise
 from stages.stacking.uncertainty import Interval, Sampling
-from tests.stacks import stack
+from tests.stacks import apart, stack
 
 SAMPLING = Sampling(0.95, 500, 0)
 
@@ -105,8 +104,7 @@ def test_a_loss_is_measured_on_rows_that_the_combiner_had_not_seen():
 
 def test_what_averaging_does_for_a_backbone_alone_is_taken_off_what_another_adds_to_it():
     values, labels, folds = stack(1000, experts=((0, 1, 2, 3), (0, 1)))
-    noise = np.random.default_rng(1).normal(size=(3, *values.shape))
-    noisy = np.stack([np.stack([normalise(one) for one in rows]) for rows in values + noise])
+    noisy = apart(values, 3, 1)
     fits = selection.cross_fit(COMBINERS["pool"], values, labels, folds, 0)
     whole = selection.cross_temper(selection.held_out(fits, values, folds), labels, folds)
     rises = []

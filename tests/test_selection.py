@@ -10,7 +10,7 @@ from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.log_space import ambiguity, average, log_losses
 from stages.stacking.selection import Candidate, choose, compare
 from stages.stacking.uncertainty import Sampling
-from tests.stacks import stack
+from tests.stacks import apart, stack
 
 FAST = ["best_single", "mean", "pool"]
 
@@ -151,12 +151,6 @@ def test_more_features_help_where_being_sure_depends_on_the_backbone(name):
     candidates, _ = select(values, labels, folds, names=[name])
     assert candidates[-1].name == name
     assert candidates[-1].scores["macro_f1"] > candidates[0].scores["macro_f1"] + 0.05
-
-
-def apart(values, models, seed):
-    """What so many models of each backbone say of these rows, each with noise of its own."""
-    noisy = values + np.random.default_rng(seed).normal(size=(models, *values.shape))
-    return noisy - np.log(np.exp(noisy).sum(axis=-1, keepdims=True))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What each backbone is worth to the stack: measured on the out-of-fold rows alone, with what it costs.
+"""What each backbone is worth to the stack: measured on the out-of-fold rows, by no test label, with what it costs.
 
 Leaving a backbone out means to fit the chosen combiner anew on the others, by the same nested cross-validation, so that
 no row is predicted by a combiner that has seen it. As for the choice of the combiner, what averaging the folds' models
