@@ -33,10 +33,11 @@ endif
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m pytest -n 2 --dist loadfile
 
-check: setup ## Check format, lint and types
+check: setup ## Check format, lint, types and the guards of the layout
 	ruff format --check .
 	ruff check .
 	pyright
+	python -m pytest -q tests/test_layout.py -k test_guard
 
 bench: setup ## Measure all benchmarks anew into docs/benchmarks.md; BENCHMARKS='split folds' measures some
 	python -m benchmarks $(BENCHMARKS)

@@ -8,8 +8,7 @@ learns from the out-of-fold predictions and answers for the test rows from the m
 foldstack's from their mean log-probabilities, the others from their mean probabilities. StackingClassifier of
 scikit-learn and that of mlxtend fit their usual final estimator, a logistic regression; greedy is Caruana's
 selection with replacement. foldstack alone also reads the members' predictions for the test rows, without the labels,
-when it chooses. `gap` is the macro-F1 minus that of the best single backbone out of fold, with the
-standard error of the difference.
+when it chooses. `gap` is the macro-F1 minus that of the best single backbone out of fold, with its standard error.
 """
 
 import argparse
@@ -40,6 +39,7 @@ from stages.running.errors import UserError
 from stages.stack import Params, compose
 from stages.stacking import pools, scores, tables, uncertainty
 from stages.stacking.ensemble import side_by_side
+from stages.stacking.level_one import LevelOne
 from stages.stacking.log_space import LogScores
 from stages.stacking.uncertainty import Sampling
 
@@ -120,16 +120,8 @@ def breast_cancer() -> Job:
 
 def ours(job: Job) -> tuple[LogScores, str]:
     members, classes = (tuple(map(str, range(length))) for length in job.out_of_fold.shape[1:])
-    ensemble, *_ = compose(
-        job.out_of_fold.astype(np.float64),
-        job.labels,
-        job.folds,
-        Params.model_validate({}),
-        members=members,
-        classes=classes,
-        seed=0,
-        models=job.test,
-    )
+    data = LevelOne(job.out_of_fold.astype(np.float64), job.labels, job.folds, job.test)
+    ensemble, *_ = compose(data, Params.model_validate({}), members=members, classes=classes, seed=0)
     return ensemble.predict(job.test), ensemble.name
 
 

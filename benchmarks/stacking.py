@@ -29,6 +29,7 @@ from benchmarks import processes
 from stages.images.arrays import Labels, Stack
 from stages.stack import Params, compose
 from stages.stacking.combiners import COMBINERS, USUAL
+from stages.stacking.level_one import LevelOne
 from stages.stacking.log_space import normalise
 
 FOLDS, BLOCK = 5, 65_536
@@ -82,8 +83,8 @@ def prepared(part: str, stack: Stack, labels: Labels) -> Callable[[], object]:
     if part in COMBINERS:
         return partial(COMBINERS[part].fit, stack, labels, 0)
     members, classes = (tuple(map(str, range(length))) for length in stack.shape[1:])
-    folds = np.arange(len(labels)) % FOLDS
-    return partial(compose, stack, labels, folds, Params.model_validate({}), members=members, classes=classes, seed=0)
+    data = LevelOne(stack, labels, np.arange(len(labels)) % FOLDS)
+    return partial(compose, data, Params.model_validate({}), members=members, classes=classes, seed=0)
 
 
 def measure(part: str, n: int, members: int, classes: int) -> tuple[float, float]:

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, field_validator
 
-from stages.images.arrays import Labels, Stack
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
 from stages.running.command import command
@@ -21,8 +20,9 @@ from stages.running.parameters import Block
 from stages.stacking import modes, results, selection, tables
 from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.ensemble import Ensemble, by_seed, side_by_side
-from stages.stacking.modes import Measured, Seeds
-from stages.stacking.selection import Candidate, Choice, Criterion, Models
+from stages.stacking.level_one import LevelOne
+from stages.stacking.modes import Measured
+from stages.stacking.selection import Candidate, Choice, Criterion
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
 
@@ -75,35 +75,26 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
     return [path.stem for path in strangers]
 
 
-def stacked(
+def level_one(
     index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]
-) -> tuple[Stack, Models, Seeds | None]:
-    """The members' out-of-fold log-probabilities, what they say of the test images, and the former by seed. Every
-    backbone's table is checked, and none is kept in memory."""
+) -> LevelOne:
+    """What the members say. Every backbone's table is checked, and none is kept in memory."""
     predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    return *side_by_side(predictions, members), by_seed(predictions, members)
+    stack, models = side_by_side(predictions, members)
+    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    train = folds >= 0
+    return LevelOne(stack, labels[train], folds[train], models, by_seed(predictions, members))
 
 
 def compose(
-    stack: Stack,
-    labels: Labels,
-    folds: Labels,
-    params: Params,
-    *,
-    members: tuple[str, ...],
-    classes: tuple[str, ...],
-    seed: int,
-    seeds: Seeds | None = None,
-    models: Models | None = None,
+    data: LevelOne, params: Params, *, members: tuple[str, ...], classes: tuple[str, ...], seed: int
 ) -> tuple[Ensemble, list[Candidate], Choice, Measured]:
     """Compare the combiners, choose one and fit it on all rows; then choose how it answers for new images."""
-    candidates = selection.compare(
-        stack, labels, folds, params.combiners, criterion=params.criterion, seed=seed, models=models
-    )
+    candidates = selection.compare(data, params.combiners, criterion=params.criterion, seed=seed)
     choice = selection.choose(candidates, one_standard_error=params.one_standard_error)
     chosen = next(one for one in candidates if one.name == choice.name)
-    fitted = COMBINERS[choice.name].fit(stack, labels, seed)
-    measured = modes.measured(choice.name, chosen.fits, stack, labels, folds, seeds, seed)
+    fitted = COMBINERS[choice.name].fit(data.stack, data.labels, seed)
+    measured = modes.measured(choice.name, chosen.fits, data, seed)
     mode = modes.choose(measured)
     ensemble = Ensemble(members, classes, choice.name, fitted, chosen.fits, mode, chosen.temperature, chosen.scores)
     return ensemble, candidates, choice, measured
@@ -142,19 +133,9 @@ def main() -> None:
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    stack, models, seeds = stacked(index, classes, backbones, members)
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
-    train = folds >= 0
+    data = level_one(index, classes, backbones, members)
     ensemble, candidates, choice, measured = compose(
-        stack,
-        labels[train],
-        folds[train],
-        params,
-        members=members,
-        classes=classes,
-        seed=parameters.seed(content),
-        seeds=seeds,
-        models=models,
+        data, params, members=members, classes=classes, seed=parameters.seed(content)
     )
     metrics, table = summary(ensemble, candidates, choice, measured, params), selection.table(candidates, choice)
     ensemble.write(MODELS)

@@ -1,10 +1,13 @@
 """Ways to answer for new images: what each computes, that it is measured on unseen rows, and the choice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from stages.stacking import modes, selection
+from stages.stacking import modes
 from stages.stacking.combiners import COMBINERS
+from stages.stacking.level_one import LevelOne, cross_fit
 from stages.stacking.log_space import average
 from stages.stacking.modes import AVERAGED, FOLD_COMBINERS, REFITTED
 from tests.stacks import stack
@@ -15,7 +18,7 @@ def job():
     values, labels, folds = stack(600)
     rng = np.random.default_rng(5)
     seeds = np.stack([normalised(values + 0.5 * rng.normal(size=values.shape)) for _ in range(3)])
-    return values, labels, folds, seeds
+    return LevelOne(values, labels, folds, seeds=seeds)
 
 
 def normalised(values):
@@ -24,35 +27,32 @@ def normalised(values):
 
 @pytest.mark.parametrize("name", ["best_single", "mean", "pool", "greedy", "scaled_pool"])
 def test_averaging_first_changes_nothing_for_a_pool(job, name):
-    values, labels, _, models = job
-    combiner = COMBINERS[name].fit(values, labels, 0)
-    answers = [modes.answer(mode, combiner, [], models) for mode in (REFITTED, AVERAGED)]
+    combiner = COMBINERS[name].fit(job.stack, job.labels, 0)
+    answers = [modes.answer(mode, combiner, [], job.seeds) for mode in (REFITTED, AVERAGED)]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-9)
 
 
 def test_fold_combiners_answer_for_the_models_of_their_folds(job):
-    values, labels, folds, models = job
-    fits = selection.cross_fit(COMBINERS["pool"], values, labels, folds, 0)
-    found = modes.answer(FOLD_COMBINERS, fits[0], fits, models)
-    expected = average(np.stack([fit.predict(one) for fit, one in zip(fits, models, strict=True)]))
+    fits = cross_fit(COMBINERS["pool"], job, 0)
+    found = modes.answer(FOLD_COMBINERS, fits[0], fits, job.seeds)
+    expected = average(np.stack([fit.predict(one) for fit, one in zip(fits, job.seeds, strict=True)]))
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["pool", "xgboost"])
 def test_what_is_measured_has_not_seen_the_labels_of_its_fold(job, name):
-    values, labels, folds, _ = job
-    shuffled = np.where(folds == 1, (labels + 1) % 4, labels)
-    before, after = (modes.without_another(COMBINERS[name], values, y, folds, 0) for y in (labels, shuffled))
+    folds = job.folds
+    shuffled = replace(job, labels=np.where(folds == 1, (job.labels + 1) % 4, job.labels))
+    before, after = (modes.without_another(COMBINERS[name], each, 0) for each in (job, shuffled))
     np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
     assert not np.array_equal(before[folds != 1], after[folds != 1])
 
 
 def test_averaging_is_measured_where_there_are_seeds(job):
-    values, labels, folds, seeds = job
-    fits = selection.cross_fit(COMBINERS["xgboost"], values, labels, folds, 0)
-    without = modes.measured("xgboost", fits, values, labels, folds, None, 0)
+    fits = cross_fit(COMBINERS["xgboost"], job, 0)
+    without = modes.measured("xgboost", fits, replace(job, seeds=None), 0)
     assert list(without) == [FOLD_COMBINERS]
-    found = modes.measured("xgboost", fits, values, labels, folds, seeds, 0)
+    found = modes.measured("xgboost", fits, job, 0)
     assert list(found) == [FOLD_COMBINERS, AVERAGED]
     assert all(np.isfinite(list(one.values())).all() for one in found.values())
     assert found[AVERAGED]["log_loss"] != found[AVERAGED]["refitted_log_loss"]
@@ -60,9 +60,8 @@ def test_averaging_is_measured_where_there_are_seeds(job):
 
 def test_two_folds_leave_nothing_to_fit_on_without_another():
     values, labels, _ = stack(200)
-    folds = np.arange(200) % 2
-    fits = selection.cross_fit(COMBINERS["mean"], values, labels, folds, 0)
-    assert modes.measured("mean", fits, values, labels, folds, None, 0) == {}
+    data = LevelOne(values, labels, np.arange(200) % 2)
+    assert modes.measured("mean", cross_fit(COMBINERS["mean"], data, 0), data, 0) == {}
     assert modes.choose({}) == REFITTED
 
 

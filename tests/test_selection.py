@@ -7,6 +7,7 @@ import pytest
 
 from stages.stacking import calibration, scores, selection, uncertainty
 from stages.stacking.combiners import COMBINERS, USUAL
+from stages.stacking.level_one import LevelOne, cross_fit, cross_temper, held_out
 from stages.stacking.log_space import ambiguity, average, log_losses
 from stages.stacking.selection import Candidate, choose, compare
 from stages.stacking.uncertainty import Sampling
@@ -16,7 +17,7 @@ FAST = ["best_single", "mean", "pool"]
 
 
 def select(values, labels, folds, *, names=FAST, criterion="log_loss", one_standard_error=True):
-    candidates = compare(values, labels, folds, names, criterion=criterion, seed=0)
+    candidates = compare(LevelOne(values, labels, folds), names, criterion=criterion, seed=0)
     return candidates, choose(candidates, one_standard_error=one_standard_error)
 
 
@@ -31,10 +32,8 @@ def test_what_predicts_a_fold_has_not_seen_its_labels(name):
     values, labels, folds = stack(300)
     shuffled = labels.copy()
     shuffled[folds == 1] = np.random.default_rng(5).permutation(labels[folds == 1])
-    before, after = (
-        selection.held_out(selection.cross_fit(COMBINERS[name], values, y, folds, 0), values, folds)
-        for y in (labels, shuffled)
-    )
+    jobs = [LevelOne(values, y, folds) for y in (labels, shuffled)]
+    before, after = (held_out(cross_fit(COMBINERS[name], job, 0), job) for job in jobs)
     np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
     if name != "mean" and name != "best_single":
         assert not np.array_equal(before[folds != 1], after[folds != 1])
@@ -43,7 +42,7 @@ def test_what_predicts_a_fold_has_not_seen_its_labels(name):
 def test_the_temperature_of_a_fold_comes_from_the_others():
     values, labels, folds = stack(300)
     shuffled = np.where(folds == 1, (labels + 1) % 4, labels)
-    before, after = (selection.cross_temper(values[:, 0], y, folds) for y in (labels, shuffled))
+    before, after = (cross_temper(values[:, 0], LevelOne(values, y, folds)) for y in (labels, shuffled))
     np.testing.assert_array_equal(before[folds == 1], after[folds == 1])
     assert not np.array_equal(before[folds != 1], after[folds != 1])
 
@@ -164,7 +163,7 @@ def noisy():
 def test_what_is_expected_for_new_images_is_what_the_averaged_models_reach(noisy):
     values, labels, folds, models, truth = noisy
     names = ["best_single", "mean", "pool", "logistic"]
-    for one in compare(values, labels, folds, names, criterion="log_loss", seed=0, models=models):
+    for one in compare(LevelOne(values, labels, folds, models), names, criterion="log_loss", seed=0):
         answers = [fit.predict(part) for fit, part in zip(one.fits, models, strict=True)]
         answered = calibration.apply(average(np.stack(answers)), one.temperature)
         losses = log_losses(answered, truth)

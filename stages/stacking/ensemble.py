@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
 
+from stages.images.arrays import Stack
 from stages.stacking import calibration, modes, results
 from stages.stacking.combiners import COMBINERS, Fitted
+from stages.stacking.level_one import Models, Seeds
 from stages.stacking.log_space import LogScores
 from stages.stacking.pools import Pool
 from stages.stacking.tables import Predictions
@@ -40,8 +41,8 @@ class Ensemble:
             return tuple(bool(row.any()) for row in self.combiner.weights)
         return (True,) * len(self.members)
 
-    def predict(self, models: Float[np.ndarray, "folds n m k"]) -> LogScores:
-        """Log-probabilities [n, k] from those of the K models of every backbone.
+    def predict(self, models: Models) -> LogScores:
+        """Log-probabilities [t, k] from those of the K models of every backbone.
 
         As a rule the combiner meets the fold models one at a time, since it was fitted on predictions of single models,
         which are less sure than an average of K; then the K results are averaged in log space and tempered.
@@ -84,16 +85,14 @@ class Ensemble:
         )
 
 
-def by_seed(predictions: Mapping[str, Predictions], members: Sequence[str]) -> modes.Seeds | None:
+def by_seed(predictions: Mapping[str, Predictions], members: Sequence[str]) -> Seeds | None:
     """The members' out-of-fold log-probabilities, seed by seed: as many as all of them have; None for a single one."""
     chosen = [predictions[name].by_seed for name in members]
     n_seeds = min(map(len, chosen))
     return np.stack([one[:n_seeds] for one in chosen], axis=2).astype(np.float64) if n_seeds > 1 else None
 
 
-def side_by_side(
-    predictions: Mapping[str, Predictions], members: Sequence[str]
-) -> tuple[Float[np.ndarray, "n m k"], Float[np.ndarray, "folds t m k"]]:
+def side_by_side(predictions: Mapping[str, Predictions], members: Sequence[str]) -> tuple[Stack, Models]:
     """The members' out-of-fold and test log-probabilities, in their order."""
     chosen = [predictions[name] for name in members]
     n, k = chosen[0].out_of_fold.shape

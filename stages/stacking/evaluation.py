@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking import calibration, cascade, conformal, leaks, ledger, scores, selection, uncertainty
+from stages.stacking import calibration, cascade, conformal, leaks, ledger, scores, uncertainty
 from stages.stacking.costs import Cost
 from stages.stacking.ensemble import Ensemble, side_by_side
+from stages.stacking.level_one import LevelOne, Models, cross_temper, held_out
 from stages.stacking.log_space import LogScores, average
 from stages.stacking.tables import Predictions
 from stages.stacking.uncertainty import Sampling
@@ -45,9 +46,15 @@ class Evaluation:
         return {name: average(one.test.astype(np.float64)) for name, one in self.predictions.items()}
 
     @cached_property
-    def members(self) -> tuple[Stack, Float[np.ndarray, "folds t m k"]]:
+    def members(self) -> tuple[Stack, Models]:
         """What the stacked backbones say of the training rows, out of fold, and of the test set."""
         return side_by_side(self.predictions, self.ensemble.members)
+
+    @cached_property
+    def level_one(self) -> LevelOne:
+        """The same, with labels and folds of the training rows."""
+        stack, models = self.members
+        return LevelOne(stack, self.train_labels, self.folds, models)
 
     @cached_property
     def stack(self) -> LogScores:
@@ -56,12 +63,12 @@ class Evaluation:
     @cached_property
     def nested(self) -> LogScores:
         """The stack of the training rows, each by a combiner and models that had not seen it; not tempered."""
-        return selection.held_out(self.ensemble.fold_combiners, self.members[0], self.folds)
+        return held_out(self.ensemble.fold_combiners, self.level_one)
 
     @cached_property
     def tempered(self) -> LogScores:
         """The same, each fold at the temperature that suits the others."""
-        return selection.cross_temper(self.nested, self.train_labels, self.folds)
+        return cross_temper(self.nested, self.level_one)
 
     @cached_property
     def best(self) -> str:
@@ -158,9 +165,7 @@ class Evaluation:
 
     def ledger(self) -> pd.DataFrame:
         """What each stacked backbone is worth."""
-        stack, models = self.members
-        said = ledger.Said(stack, self.train_labels, self.folds, models)
-        return ledger.ledger(self.ensemble, said, self.tempered, self.costs, self.sampling)
+        return ledger.ledger(self.ensemble, self.level_one, self.tempered, self.costs, self.sampling)
 
     def cascade(self, loss: float) -> pd.DataFrame:
         """Accuracy against cost, the cheapest backbones first."""
@@ -169,7 +174,7 @@ class Evaluation:
         stack, test = self.members[0][:, order], self.members[1][:, :, order]
         raw = [average(np.moveaxis(stack[:, :size], 1, 0)) for size in range(1, len(order))]
         heat = [calibration.temperature(each, self.train_labels) for each in raw]
-        firsts = [selection.cross_temper(each, self.train_labels, self.folds) for each in raw]
+        firsts = [cross_temper(each, self.level_one) for each in raw]
         fresh = [
             calibration.apply(average(test[:, :, :size].astype(np.float64).mean(axis=2)), value)
             for size, value in enumerate(heat, 1)

@@ -12,22 +12,20 @@ linear in the log-probabilities both are the same, and only the trees can tell t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from stages.images.arrays import Labels, Stack
 from stages.stacking import selection
 from stages.stacking.combiners import COMBINERS, Combiner, Fitted
+from stages.stacking.level_one import LevelOne, cross_fit, cross_temper, held_out
 from stages.stacking.log_space import LogScores, average, log_losses
 
 REFITTED, FOLD_COMBINERS, AVERAGED = "refitted", "fold_combiners", "averaged"
 
 MAX_ROWS = 100_000
 """With more, a combiner hardly depends on whether it was fitted on one more fold, and the fits take long."""
-
-Seeds = Float[np.ndarray, "seeds n m k"]
-"""Out-of-fold log-probabilities, one for each seed."""
 
 Measured = dict[str, dict[str, float]]
 """By mode: its log-loss, that of `refitted` beside it, and the standard error of the difference."""
@@ -43,27 +41,26 @@ def answer(
     return average(np.stack([one.predict(stack.astype(np.float64)) for one, stack in zip(own, models, strict=True)]))
 
 
-def measured(
-    name: str, fits: Sequence[Fitted], stack: Stack, labels: Labels, folds: Labels, by_seed: Seeds | None, seed: int
-) -> Measured:
+def measured(name: str, fits: Sequence[Fitted], data: LevelOne, seed: int) -> Measured:
     """Every mode that can be measured, beside `refitted`.
 
     `fits`: for each fold, the combiner of that name fitted on the other folds. `fold_combiners` takes three folds and
     is not tried with more than MAX_ROWS rows, `averaged` takes two seeds; what is not measured is left out.
     """
     combiner, pairs = COMBINERS[name], dict[str, tuple[LogScores, LogScores]]()
-    if len(fits) > 2 and len(labels) <= MAX_ROWS:
-        plain = selection.held_out(fits, stack, folds)
-        pairs[FOLD_COMBINERS] = (without_another(combiner, stack, labels, folds, seed), plain)
-    if by_seed is not None:
-        firsts = selection.cross_fit(combiner, by_seed[0], labels, folds, seed)
-        single = average(np.stack([selection.held_out(firsts, one, folds) for one in by_seed]))
-        pairs[AVERAGED] = (selection.held_out(firsts, by_seed.mean(axis=0), folds), single)
-    return {mode: difference(one, plain, labels, folds) for mode, (one, plain) in pairs.items()}
+    if len(fits) > 2 and len(data.labels) <= MAX_ROWS:
+        pairs[FOLD_COMBINERS] = (without_another(combiner, data, seed), held_out(fits, data))
+    if data.seeds is not None:
+        singly = [replace(data, stack=one) for one in data.seeds]
+        firsts = cross_fit(combiner, singly[0], seed)
+        single = average(np.stack([held_out(firsts, one) for one in singly]))
+        pairs[AVERAGED] = (held_out(firsts, replace(data, stack=data.seeds.mean(axis=0))), single)
+    return {mode: difference(one, plain, data) for mode, (one, plain) in pairs.items()}
 
 
-def without_another(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> LogScores:
+def without_another(combiner: Combiner, data: LevelOne, seed: int) -> LogScores:
     """Each fold's rows by the mean of the combiners fitted without that fold and without one other."""
+    stack, labels, folds = data.stack, data.labels, data.folds
     numbers = np.unique(folds)
     answers: dict[int, list[LogScores]] = {fold: [] for fold in numbers}
     for place, one in enumerate(numbers):
@@ -78,9 +75,9 @@ def without_another(combiner: Combiner, stack: Stack, labels: Labels, folds: Lab
     return result
 
 
-def difference(one: LogScores, refitted: LogScores, labels: Labels, folds: Labels) -> dict[str, float]:
+def difference(one: LogScores, refitted: LogScores, data: LevelOne) -> dict[str, float]:
     """Both log-losses, tempered, and the standard error of their difference."""
-    losses = [log_losses(selection.cross_temper(each, labels, folds), labels) for each in (one, refitted)]
+    losses = [log_losses(cross_temper(each, data), data.labels) for each in (one, refitted)]
     _, error = selection.behind(losses[0], losses[1])
     return {"log_loss": float(losses[0].mean()), "refitted_log_loss": float(losses[1].mean()), "standard_error": error}
 

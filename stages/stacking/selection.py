@@ -18,17 +18,14 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
-from stages.images.arrays import Labels, Stack
 from stages.stacking import calibration, scores
-from stages.stacking.combiners import COMBINERS, Combiner, Fitted
-from stages.stacking.log_space import LogScores, ambiguity
+from stages.stacking.combiners import COMBINERS, Fitted
+from stages.stacking.level_one import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
 RowLosses = Float64[np.ndarray, " n"]
-Models = Float[np.ndarray, "folds t m k"]
-"""What each fold's models of the backbones say of images that none of them has seen."""
 SIMPLEST = "best_single"
 
 
@@ -72,36 +69,19 @@ class Choice:
     reasons: dict[str, str]
 
 
-def compare(
-    stack: Stack,
-    labels: Labels,
-    folds: Labels,
-    names: Sequence[str],
-    *,
-    criterion: Criterion,
-    seed: int,
-    models: Models | None = None,
-) -> list[Candidate]:
+def compare(data: LevelOne, names: Sequence[str], *, criterion: Criterion, seed: int) -> list[Candidate]:
     """Every named combiner, and the best single backbone in any case, scored by nested cross-validation."""
     order = [name for name in COMBINERS if name in names or name == SIMPLEST]
-    return [examine(name, stack, labels, folds, criterion=criterion, seed=seed, models=models) for name in order]
+    return [examine(name, data, criterion=criterion, seed=seed) for name in order]
 
 
-def examine(
-    name: str,
-    stack: Stack,
-    labels: Labels,
-    folds: Labels,
-    *,
-    criterion: Criterion,
-    seed: int,
-    models: Models | None = None,
-) -> Candidate:
+def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Candidate:
     """One combiner scored by nested cross-validation."""
     start = time.perf_counter()
-    fits = cross_fit(COMBINERS[name], stack, labels, folds, seed)
-    raw = held_out(fits, stack, folds)
-    log_p = cross_temper(raw, labels, folds)
+    labels, folds = data.labels, data.folds
+    fits = cross_fit(COMBINERS[name], data, seed)
+    raw = held_out(fits, data)
+    log_p = cross_temper(raw, data)
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
     temperature = calibration.temperature(raw, labels)
@@ -114,39 +94,8 @@ def examine(
         temperature,
         fits,
         time.perf_counter() - start,
-        averaging(fits, models, temperature) if criterion == "log_loss" else np.empty(0),
+        ambiguities(fits, data.models, temperature) if criterion == "log_loss" else np.empty(0),
     )
-
-
-def averaging(fits: Sequence[Fitted], models: Models | None, temperature: float) -> Float64[np.ndarray, " t"]:
-    """By how much averaging lowers the log-loss of each image: for each fold's models the combiner that was fitted
-    without the fold answers, tempered. Empty without models."""
-    if models is None:
-        return np.empty(0)
-    answers = [one.predict(stack.astype(np.float64)) for one, stack in zip(fits, models, strict=True)]
-    return ambiguity(np.stack([calibration.apply(log_p, temperature) for log_p in answers]))
-
-
-def cross_fit(combiner: Combiner, stack: Stack, labels: Labels, folds: Labels, seed: int) -> tuple[Fitted, ...]:
-    """For each fold, the combiner fitted on the other folds."""
-    return tuple(combiner.fit(stack[folds != fold], labels[folds != fold], seed) for fold in np.unique(folds))
-
-
-def held_out(fits: Sequence[Fitted], stack: Stack, folds: Labels) -> LogScores:
-    """Each fold's rows, predicted by the combiner that was fitted on the other folds."""
-    result = np.empty((len(stack), stack.shape[2]))
-    for fold, fitted in zip(np.unique(folds), fits, strict=True):
-        result[folds == fold] = fitted.predict(stack[folds == fold])
-    return result
-
-
-def cross_temper(log_p: LogScores, labels: Labels, folds: Labels) -> LogScores:
-    """Each fold's rows at the temperature that suits the other folds."""
-    result = np.empty_like(log_p)
-    for fold in np.unique(folds):
-        inside = folds == fold
-        result[inside] = calibration.apply(log_p[inside], calibration.temperature(log_p[~inside], labels[~inside]))
-    return result
 
 
 def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choice:
@@ -181,10 +130,10 @@ def far(difference: float, error: float, slack: float) -> bool:
 def gap(one: Candidate, best: Candidate) -> tuple[float, float]:
     """By how much one's criterion is expected to be higher for new images, and the standard error of that."""
     nested = behind(one.losses, best.losses)
-    return averaged(nested, behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
+    return corrected(nested, behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
 
 
-def averaged(nested: tuple[float, float], ambiguity: tuple[float, float]) -> tuple[float, float]:
+def corrected(nested: tuple[float, float], ambiguity: tuple[float, float]) -> tuple[float, float]:
     """A difference of nested log-losses less that of the ambiguities; both, and the result, with standard error."""
     return nested[0] - ambiguity[0], float(np.hypot(nested[1], ambiguity[1]))
 
