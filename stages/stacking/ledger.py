@@ -35,9 +35,9 @@ class Loss:
     log_loss_error: float
 
     @property
-    def clear(self) -> bool:
-        """Whether the log-loss changes, either way, by something to speak of and by more than two standard errors."""
-        return abs(self.log_loss) > max(2 * self.log_loss_error, SLIGHT)
+    def rises(self) -> bool:
+        """Whether the log-loss is clearly higher: by more than two standard errors and more than SLIGHT."""
+        return self.log_loss > max(2 * self.log_loss_error, SLIGHT)
 
 
 def ledger(
@@ -115,19 +115,16 @@ def recommendation(loss: Loss | None, *, training_share: float, predicting_share
     if loss is None:
         return "the only backbone"
     points, saved = 100 * loss.macro_f1.value, f"{training_share:.0%} of training, {predicting_share:.0%} of predicting"
-    rises, falls = loss.clear and loss.log_loss > 0, loss.clear and loss.log_loss < 0
     if loss.macro_f1.high < 0:
         return f"leave out: without it the stack gains {-points:.2f} points of macro-F1 and saves {saved}"
-    if rises and loss.macro_f1.low > 0:
+    if loss.rises and loss.macro_f1.low > 0:
         return f"keep: without it the stack loses {points:.2f} points of macro-F1"
-    if rises:
+    if loss.rises:
         return f"keep: without it the log-loss rises by {loss.log_loss:.4f}, while macro-F1 shows no change"
-    if falls:
-        return f"leave out: without it the log-loss of new images falls by {-loss.log_loss:.4f}, and it saves {saved}"
     if loss.macro_f1.low > 0:
         added = f"the {points:.2f} points of macro-F1 that it adds out of fold"
         return f"may be left out: the log-loss of new images does not bear out {added}, and it saves {saved}"
-    return f"may be left out: no change can be shown, and it saves {saved}"
+    return f"may be left out: no loss can be shown, and it saves {saved}"
 
 
 def agreement(right: Bool[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:
