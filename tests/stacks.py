@@ -18,7 +18,7 @@ def stack(n=1200, k=4, *, experts=((0, 1), (2, 3)), noise=0, seed=0):
     return np.stack(members, axis=1), labels, (rng.permutation(n) % 3).astype(np.int64)
 
 
-def apart(values, models, seed):
-    """What so many models of each backbone say of these rows, each with noise of its own."""
-    noisy = values + np.random.default_rng(seed).normal(size=(models, *values.shape))
+def apart(values, models, seed, spread=1.0):
+    """What so many models of each backbone say of these rows, each with noise of its own of that standard deviation."""
+    noisy = values + spread * np.random.default_rng(seed).normal(size=(models, *values.shape))
     return noisy - np.log(np.exp(noisy).sum(axis=-1, keepdims=True))

@@ -10,19 +10,13 @@ from stages.stacking.combiners import COMBINERS
 from stages.stacking.level_one import LevelOne, cross_fit
 from stages.stacking.log_space import average
 from stages.stacking.modes import AVERAGED, FOLD_COMBINERS, REFITTED
-from tests.stacks import stack
+from tests.stacks import apart, stack
 
 
 @pytest.fixture
 def job():
     values, labels, folds = stack(600)
-    rng = np.random.default_rng(5)
-    seeds = np.stack([normalised(values + 0.5 * rng.normal(size=values.shape)) for _ in range(3)])
-    return LevelOne(values, labels, folds, seeds=seeds)
-
-
-def normalised(values):
-    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return LevelOne(values, labels, folds, seeds=apart(values, 3, 5, 0.5))
 
 
 @pytest.mark.parametrize("name", ["best_single", "mean", "pool", "greedy", "scaled_pool"])

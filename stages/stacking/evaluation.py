@@ -13,7 +13,7 @@ from stages.images.arrays import Labels, Stack
 from stages.stacking import calibration, cascade, conformal, leaks, ledger, scores, uncertainty
 from stages.stacking.costs import Cost
 from stages.stacking.ensemble import Ensemble, side_by_side
-from stages.stacking.level_one import LevelOne, Models, cross_temper, held_out
+from stages.stacking.level_one import LevelOne, Models, answers, cross_temper, held_out
 from stages.stacking.log_space import LogScores, average
 from stages.stacking.tables import Predictions
 from stages.stacking.uncertainty import Sampling
@@ -153,10 +153,7 @@ class Evaluation:
             conformal.strangeness(self.nested[self.folds == fold], self.train_labels[self.folds == fold])
             for fold in np.unique(self.folds)
         ]
-        models = [
-            combiner.predict(stack.astype(np.float64))
-            for combiner, stack in zip(self.ensemble.fold_combiners, self.members[1], strict=True)
-        ]
+        models = answers(self.ensemble.fold_combiners, self.members[1])
         found = conformal.filled(conformal.sets(known, models, coverage), self.stack.argmax(axis=1))
         means, n = conformal.overall(found, self.labels), len(self.labels)
         low, high = uncertainty.shares(np.array([means["coverage"] * n]), np.array([n]), self.sampling.confidence)

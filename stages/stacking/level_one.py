@@ -66,10 +66,14 @@ def cross_temper(log_p: LogScores, data: LevelOne) -> LogScores:
     return result
 
 
+def answers(fits: Sequence[Fitted], models: Models) -> list[LogScores]:
+    """What each fold's combiner makes of its fold's models, for new images; not tempered."""
+    return [one.predict(stack.astype(np.float64)) for one, stack in zip(fits, models, strict=True)]
+
+
 def ambiguities(fits: Sequence[Fitted], models: Models | None, temperature: float) -> Float64[np.ndarray, " t"]:
     """By how much averaging lowers the log-loss of each new image: for each fold's models the combiner that was fitted
     without the fold answers, tempered. Empty without models."""
     if models is None:
         return np.empty(0)
-    answers = [one.predict(stack.astype(np.float64)) for one, stack in zip(fits, models, strict=True)]
-    return ambiguity(np.stack([calibration.apply(log_p, temperature) for log_p in answers]))
+    return ambiguity(np.stack([calibration.apply(log_p, temperature) for log_p in answers(fits, models)]))

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
 from stages.stacking import selection
 from stages.stacking.combiners import COMBINERS, Combiner, Fitted
-from stages.stacking.level_one import LevelOne, cross_fit, cross_temper, held_out
+from stages.stacking.level_one import LevelOne, Models, answers, cross_fit, cross_temper, held_out
 from stages.stacking.log_space import LogScores, average, log_losses
 
 REFITTED, FOLD_COMBINERS, AVERAGED = "refitted", "fold_combiners", "averaged"
@@ -31,14 +30,12 @@ Measured = dict[str, dict[str, float]]
 """By mode: its log-loss, that of `refitted` beside it, and the standard error of the difference."""
 
 
-def answer(
-    mode: str, combiner: Fitted, fold_combiners: Sequence[Fitted], models: Float[np.ndarray, "folds n m k"]
-) -> LogScores:
-    """Log-probabilities [n, k] from those of the fold models of every backbone; not tempered."""
+def answer(mode: str, combiner: Fitted, fold_combiners: Sequence[Fitted], models: Models) -> LogScores:
+    """Log-probabilities [t, k] from those of the fold models of every backbone; not tempered."""
     if mode == AVERAGED:
         return combiner.predict(models.astype(np.float64).mean(axis=0))
     own = fold_combiners if mode == FOLD_COMBINERS else [combiner] * len(models)
-    return average(np.stack([one.predict(stack.astype(np.float64)) for one, stack in zip(own, models, strict=True)]))
+    return average(np.stack(answers(own, models)))
 
 
 def measured(name: str, fits: Sequence[Fitted], data: LevelOne, seed: int) -> Measured:
