@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import results
-from stages.running import machine
-from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import closest
+from stages.showing import machine
+from stages.showing.command import command
 
 PACKAGES = {
     "throughput": ("torch", "torchvision", "timm", "tensorflow", "keras", "airbench"),

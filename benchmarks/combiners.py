@@ -34,8 +34,8 @@ from sklearn.preprocessing import StandardScaler
 from stages.images.arrays import Labels
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
-from stages.running.command import command
 from stages.running.errors import UserError
+from stages.showing.command import command
 from stages.stack import Params, compose
 from stages.stacking import pools, scores, tables, uncertainty
 from stages.stacking.ensemble import side_by_side

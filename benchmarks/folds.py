@@ -28,11 +28,11 @@ import yaml
 
 from benchmarks import processes, settings
 from benchmarks.results import middle
-from stages import backbones
+from stages import backbones, executors
 from stages.images.dataset import TEST, Dataset
-from stages.running import executors, parameters
-from stages.running.command import command
+from stages.running import parameters
 from stages.running.history import Row
+from stages.showing.command import command
 from stages.train import Backbone, train_fold
 
 ROOT = Path(__file__).parent.parent

@@ -23,9 +23,8 @@ import numpy as np
 import torch  # noqa: TID253  (a benchmark of one framework)
 
 from benchmarks.results import middle
-from stages.backbones.pytorch import _devices as devices
-from stages.backbones.pytorch import _heads as heads
-from stages.backbones.pytorch.frozen import Params, fit_folds
+from stages.backbones.pytorch.frozen import Params, fit_folds, heads
+from stages.backbones.pytorch.shared import devices
 
 FEW, MANY = 2, 5
 

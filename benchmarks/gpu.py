@@ -26,9 +26,10 @@ import yaml
 from benchmarks import results, settings
 from stages import backbones, report
 from stages.reporting.results import STACK, Results
-from stages.running import machine, parameters
-from stages.running.command import command
+from stages.running import parameters
 from stages.running.errors import UserError
+from stages.showing import machine
+from stages.showing.command import command
 
 ROOT = Path(__file__).parents[1]
 SPEEDS = ("pytorch", "airbench")

@@ -20,7 +20,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from stages import backbones
 from stages.images.arrays import Rows
 from stages.images.dataset import TEST, Dataset
-from stages.running.command import command
+from stages.showing.command import command
 
 BLOCK = {"framework": "pytorch", "recipe": "speedrun", "widths": [32, 96, 96], "epochs": 8, "batch_size": 256}
 LOSSES: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from stages import backbones
 from stages.images.arrays import ImageRows
 from stages.images.dataset import ImageFile
 from stages.running import parameters
-from stages.running.command import command
+from stages.showing.command import command
 
 INTERVAL = 0.05
 """Seconds between two looks at the memory."""

@@ -29,8 +29,8 @@ import yaml
 
 from benchmarks import processes, settings
 from stages.running import history, parameters
-from stages.running.command import command
 from stages.running.errors import UserError
+from stages.showing.command import command
 
 ROOT = Path(__file__).parent.parent
 CPU = Path("profiles/cifar10-cpu.yaml")

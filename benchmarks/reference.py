@@ -28,9 +28,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from stages import backbones
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import TEST, Dataset
-from stages.running import parameters, progress
-from stages.running.command import command
-from stages.running.machine import commit, device
+from stages.running import parameters
+from stages.showing import progress
+from stages.showing.command import command
+from stages.showing.machine import commit, device
 
 PROFILE, TABLE = Path("profiles/reference.yaml"), Path("docs/reference.csv")
 PUBLISHED = {

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
-from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import Block
+from stages.showing.command import command
 from stages.stacking import leaks, results, scores, tables
 from stages.stacking.costs import Cost
 from stages.stacking.ensemble import Ensemble

@@ -15,8 +15,9 @@ from stages import backbones
 from stages.backbones import FoldsRecipe, Recipe
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, progress, scratch
-from stages.running.command import command
+from stages.running import history, parameters, scratch
+from stages.showing import progress
+from stages.showing.command import command
 from stages.stacking import costs, tables
 from stages.stacking.costs import Cost
 
@@ -54,7 +55,7 @@ def main() -> None:
     training = costs.of_training(history.read(HISTORY / f"{name}.csv"), together=together)
     Cost(training, seeds * seconds / len(rows)).write(COSTS, name, block["framework"])
     tables.write(Path("data/predictions") / f"{name}.parquet", rows, folds, predictions, dataset.classes)
-    scratch.free(scratch.of_backbone(name, block, parameters.seed(content)))
+    scratch.free(scratch.of_backbone(name, block, parameters.seed(content), backbones.sources(block)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from stages.images.dataset import Dataset
 from stages.reporting import card, drawing, pages
 from stages.reporting.results import Results, check
 from stages.running import parameters
-from stages.running.command import command
+from stages.showing.command import command
 
 METRICS = Path("metrics")
 

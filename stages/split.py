@@ -18,9 +18,9 @@ from stages.images.dataset import CLASSES, FOLDER, IMAGES, INDEX, TEST, ImageFil
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running import parameters
-from stages.running.command import command
 from stages.running.errors import UserError
-from stages.running.progress import bar
+from stages.showing.command import command
+from stages.showing.progress import bar
 
 METRICS = Path("metrics/split.json")
 

@@ -14,9 +14,9 @@ from pydantic import Field, field_validator
 
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
-from stages.running.command import command
 from stages.running.errors import UserError
 from stages.running.parameters import Block
+from stages.showing.command import command
 from stages.stacking import modes, results, selection, tables
 from stages.stacking.combiners import COMBINERS, USUAL
 from stages.stacking.ensemble import Ensemble, by_seed, side_by_side

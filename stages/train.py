@@ -3,7 +3,7 @@
 `python -m stages.train <backbone>` writes `models/<backbone>/fold-<k>/` and, while it runs,
 `metrics/history/<backbone>.csv`. Models are numbered through: the K of the first seed, then those of the second, where
 the block has `seeds`. Folds that an interrupted run finished are taken up again, not trained again. A recipe with
-`fit_folds` trains all folds of a seed in one pass. Where folds are trained says `stages/running/executors`.
+`fit_folds` trains all folds of a seed in one pass. Where folds are trained says `stages/executors`.
 """
 
 import argparse
@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from stages import backbones
+from stages import backbones, executors
 from stages.backbones import FoldsRecipe, Recipe
+from stages.executors import Executor, Task
 from stages.images.dataset import TEST, Dataset, partition
-from stages.running import executors, history, parameters, progress, scratch
-from stages.running.command import command
-from stages.running.executors import Executor, Task
+from stages.running import history, parameters, scratch
 from stages.running.history import Observer
+from stages.showing import progress
+from stages.showing.command import command
 
 
 def fold_seed(seed: int, backbone: str, fold: int) -> int:
@@ -146,7 +147,7 @@ def main() -> None:
         Dataset.load,
         Backbone(name, resolve, partial(fold_seed, seed, name), backbones.seeds(block, place=f"backbones.{name}")),
         executors.chosen(),
-        place=scratch.of_backbone(name, block, seed),
+        place=scratch.of_backbone(name, block, seed, backbones.sources(block)),
         models=Path("models") / name,
         curve=Path("metrics/history") / f"{name}.csv",
     )

@@ -5,22 +5,32 @@ Each takes a repository's root and returns its complaints, so that the tests can
 
 import ast
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from stages import backbones
+
 FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "keras", "jax", "flax"}
-PACKAGES = ("running", "images", "training", "backbones", "stacking", "reporting")
 BESIDE = ("tuning", "benchmarks", "tests")
 ALLOWED = {  # what a package may import besides itself
     "running": set(),
-    "images": {"running"},
-    "training": {"running", "images"},
-    "backbones": {"running", "images", "training"},
+    "showing": {"running"},
+    "executors": {"running"},
+    "images": {"running", "showing"},
+    "backbones": {"running", "showing", "images"},
     "stacking": {"running", "images"},
     "reporting": {"running", "images", "stacking"},
 }
+NO_DEPENDENCIES = ("showing", "executors")
+"""Packages that no stage depends on: what a bar shows, how a mistake is worded, what a machine is called and in which
+process a fold is trained changes no byte of what a stage leaves, so that nobody is to wait half an hour for it."""
+MOST_FILES = 12
+"""Modules in a folder."""
 
 
 def steps(root: Path) -> dict[str, Path]:
@@ -95,23 +105,79 @@ def is_only_a_docstring(path: Path) -> bool:
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
+def recipes(root: Path) -> list[dict[str, str]]:
+    """What names each recipe in a block, from the folders."""
+    folders = [path.parent for path in sorted((root / "stages/backbones").glob("*/*/__init__.py"))]
+    return [{"framework": each.parent.name, "recipe": each.name} for each in folders if each.name != "shared"]
+
+
+def dependencies(root: Path, stage: str, recipe: Mapping[str, str] | None = None) -> list[str]:
+    """Our code among the `deps` of a stage; where they name the block's recipe, that of this one, or left out."""
+    found = [dep for dep in stages(root).get(stage, {}).get("deps", []) if dep.startswith("stages/")]
+    for key, name in (recipe or {}).items():
+        found = [dep.replace(f"${{item.{key}}}", name) for dep in found]
+    return [dep for dep in found if "${" not in dep]
+
+
+def uncovered(root: Path, files: Iterable[Path], deps: Iterable[str | Path]) -> list[str]:
+    """Those of the files that lie in none of the dependencies and might change a byte of what a stage leaves."""
+    places = [root / dep for dep in deps] + [root / "stages" / package for package in NO_DEPENDENCIES]
+    left = [file for file in sorted(files) if not any(file == place or place in file.parents for place in places)]
+    return [file.relative_to(root).as_posix() for file in left if not is_only_a_docstring(file)]
+
+
 def imports_are_dependencies(root: Path) -> list[str]:
+    """What a step imports; and what each recipe imports, which comes by `importlib`, for the stages that run it."""
     complaints = []
     for name, path in steps(root).items():
-        deps = [root / dep for dep in stages(root).get(name, {}).get("deps", []) if "${" not in dep]
-        for file in sorted(reached(root, path)):
-            covered = any(file == dep or dep in file.parents for dep in deps)
-            if not covered and not is_only_a_docstring(file):
-                complaints.append(f"{name}: imports {file.relative_to(root)}, which is no dependency in dvc.yaml")
+        left = uncovered(root, reached(root, path), dependencies(root, name))
+        complaints += [f"{name}: imports {file}, which is no dependency in dvc.yaml" for file in left]
+    for recipe in recipes(root):
+        path = root / "stages/backbones" / recipe["framework"] / recipe["recipe"] / "__init__.py"
+        for name in ("train", "export"):
+            left = uncovered(root, reached(root, path), dependencies(root, name, recipe))
+            complaints += [f"{name} of {recipe}: imports {file}, which is no dependency in dvc.yaml" for file in left]
+    return complaints
+
+
+def sources_decide_models(root: Path) -> list[str]:
+    """The hash that finished folds are kept under covers just what DVC compares before it trains."""
+    complaints = []
+    for recipe in recipes(root):
+        ours, deps = {path.as_posix() for path in backbones.sources(recipe)}, set(dependencies(root, "train", recipe))
+        complaints += [f"train of {recipe}: {path} is not in backbones.sources" for path in sorted(deps - ours)]
+        complaints += [f"train of {recipe}: {path} is no dependency in dvc.yaml" for path in sorted(ours - deps)]
     return complaints
 
 
 def dependencies_exist(root: Path) -> list[str]:
     complaints = []
-    for name, stage in stages(root).items():
-        ours = [dep for dep in stage.get("deps", []) if dep.startswith("stages/") and "${" not in dep]
-        complaints += [f"{name}: depends on {dep}, which is not there" for dep in ours if not (root / dep).exists()]
-    return complaints
+    for name in stages(root):
+        for recipe in recipes(root):
+            deps = dependencies(root, name, recipe)
+            complaints += [f"{name}: depends on {dep}, which is not there" for dep in deps if not (root / dep).exists()]
+    return sorted(set(complaints))
+
+
+def imports_make_no_circle(root: Path) -> list[str]:
+    """No module is reached from what it imports; the packages that it lies in, which Python runs first, aside."""
+
+    def beside(path: Path) -> set[Path]:
+        return {
+            file for file in local_imports(root, path) if file.parent not in path.parents or file.stem != "__init__"
+        }
+
+    graph = {path: beside(path) - {path} for path in (root / "stages").rglob("*.py")}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return [" imports ".join(str(path.relative_to(root)) for path in reversed(error.args[1]))]
+    return []
+
+
+def folders_stay_small(root: Path) -> list[str]:
+    counts = Counter(path.parent for path in (root / "stages").rglob("*.py"))
+    return [f"{folder.relative_to(root)} has {n} modules" for folder, n in counts.items() if n > MOST_FILES]
 
 
 def steps_do_not_import_steps(root: Path) -> list[str]:
@@ -125,10 +191,10 @@ def steps_do_not_import_steps(root: Path) -> list[str]:
 
 def packages_keep_their_layers(root: Path) -> list[str]:
     complaints = []
-    for package in PACKAGES:
+    for package in ALLOWED:
         for path in (root / "stages" / package).rglob("*.py"):
             others = {file.relative_to(root / "stages").parts[0] for file in local_imports(root, path)}
-            wrong = (others & set(PACKAGES)) - ALLOWED[package] - {package}
+            wrong = (others & set(ALLOWED)) - ALLOWED[package] - {package}
             complaints += [f"{path.relative_to(root)} imports the package {other}" for other in sorted(wrong)]
     return complaints
 
@@ -166,11 +232,15 @@ def parameters_are_explained(root: Path) -> list[str]:
     return complaints
 
 
-def readme_lists_every_file(root: Path) -> list[str]:
+def readme_names_every_folder(root: Path) -> list[str]:
+    """Each package of the pipeline has its line, and so have the folders beside it."""
     readme = (root / "README.md").read_text()
-    folders = ("stages", "tuning", "benchmarks")
-    files = [path for folder in folders for path in (root / folder).rglob("*.py") if not path.stem.startswith("__")]
-    return [f"README's file tree lacks {path.relative_to(root)}" for path in files if path.name not in readme]
+    packages = [f"stages/{path.parent.name}/" for path in sorted((root / "stages").glob("*/__init__.py"))]
+    return [
+        f"README has no line for {name}"
+        for name in (*packages, "tuning/", "benchmarks/", "tests/")
+        if f"`{name}`" not in readme
+    ]
 
 
 def functions_stay_short(root: Path) -> list[str]:
@@ -189,12 +259,15 @@ GUARDS = (
     steps_are_stages,
     descriptions_match,
     imports_are_dependencies,
+    sources_decide_models,
     dependencies_exist,
+    imports_make_no_circle,
+    folders_stay_small,
     steps_do_not_import_steps,
     packages_keep_their_layers,
     stages_stand_alone,
     frameworks_stay_home,
     parameters_are_explained,
-    readme_lists_every_file,
+    readme_names_every_folder,
     functions_stay_short,
 )

@@ -1,13 +1,13 @@
-"""Random changes of batches in PyTorch, each as `stages.training.augmentations` describes it."""
+"""Random changes of batches in PyTorch, each as `stages.backbones.vocabulary.changes` describes it."""
 
 import numpy as np
 import pytest
 import torch  # noqa: TID253
 from pydantic import TypeAdapter
 
-from stages.backbones.pytorch._changes import changer
+from stages.backbones.pytorch.shared.changes import changer
+from stages.backbones.vocabulary.changes import AnyChange
 from stages.running.errors import UserError
-from stages.training.augmentations import AnyChange
 
 EVERY = [
     "flip",

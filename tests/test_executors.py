@@ -15,11 +15,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from stages import executors
+from stages.executors import inline, process
+from stages.executors import ray as on_ray
 from stages.images.dataset import Dataset
-from stages.running import executors, history
+from stages.running import history
 from stages.running.errors import UserError
-from stages.running.executors import inline, process
-from stages.running.executors import ray as on_ray
 from stages.running.history import Observer
 from stages.train import Backbone, train
 from tests.toys import TOY, ToyParams, toy_dataset
@@ -198,7 +199,7 @@ def test_an_unknown_executor_is_refused_with_the_choices(monkeypatch: pytest.Mon
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDSTACK_EXECUTOR", "ray")
-    monkeypatch.delitem(sys.modules, "stages.running.executors.ray")
+    monkeypatch.delitem(sys.modules, "stages.executors.ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs the extra ray; run `make setup`"):
         executors.chosen()

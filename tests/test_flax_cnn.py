@@ -10,17 +10,19 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from stages.backbones.flax import _session, _steps, cnn
-from stages.backbones.flax._augmentation import augmented
-from stages.backbones.flax._batches import PREDICTED, batches
-from stages.backbones.flax._losses import loss
-from stages.backbones.flax._mixing import mixed
-from stages.backbones.flax._optimizers import Name, optimizer
-from stages.backbones.flax._pace import Best, Rates
-from stages.backbones.flax._training import Training, sizes
+from stages.backbones.flax import cnn
+from stages.backbones.flax.cnn import steps
+from stages.backbones.flax.cnn.batches import PREDICTED, batches
+from stages.backbones.flax.cnn.changes import augmented
+from stages.backbones.flax.cnn.losses import loss
+from stages.backbones.flax.cnn.mixing import mixed
+from stages.backbones.flax.cnn.optimizers import Name, optimizer
+from stages.backbones.flax.cnn.pace import Best, Rates
+from stages.backbones.flax.cnn.training import Training, sizes
+from stages.backbones.flax.shared import session
+from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
 from stages.running.errors import UserError
 from stages.running.parameters import check
-from stages.training.normalization import channel_statistics, whitening_filters
 
 # isort: split
 import jax  # noqa: TID253  (the test of a Flax recipe)
@@ -62,7 +64,7 @@ def trained(folder: Path, seed: int = 1, **changes: Any) -> tuple[np.ndarray, st
 
 def arrays(layers: list[Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of what trains, by their names."""
-    _, network, _ = _steps.parts(_steps.abstract(settings(layers=layers)))
+    _, network, _ = steps.parts(steps.abstract(settings(layers=layers)))
     flat = nnx.to_flat_state(network.weights)
     return {".".join(map(str, path)): variable.shape for path, variable in flat}
 
@@ -124,7 +126,7 @@ def test_prediction_takes_any_number_of_images(standard: Any) -> None:
 
 def test_folds_share_what_is_compiled(standard: Any, tmp_path: Path) -> None:
     described = settings(**STANDARD).model_dump_json()
-    compiled: list[Any] = [each(described) for each in (_steps.preparing, _steps.training, _steps.logits)]
+    compiled: list[Any] = [each(described) for each in (steps.preparing, steps.training, steps.logits)]
     trained(tmp_path / "b", seed=2, **STANDARD)
     assert [each._cache_size() for each in compiled] == [1, 1, 1]
 
@@ -190,10 +192,10 @@ def test_every_kind_of_layer_builds_and_trains(tmp_path: Path) -> None:
 
 
 def test_a_penalty_counts_the_squares_of_its_layers_kernel_alone() -> None:
-    made = _steps.network(settings(layers=["flatten", {"dense": 2, "l2": 0.5}, {"dense": 2}]), 0)
-    _, network, _ = _steps.parts(made)
+    made = steps.network(settings(layers=["flatten", {"dense": 2, "l2": 0.5}, {"dense": 2}]), 0)
+    _, network, _ = steps.parts(made)
     kernel = np.asarray(network.weights["inner"]["layers"][1]["kernel"][...])
-    assert float(_steps.penalty(network.weights)) == pytest.approx(0.5 * (kernel**2).sum(), rel=1e-5)
+    assert float(steps.penalty(network.weights)) == pytest.approx(0.5 * (kernel**2).sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", get_args(Name))
@@ -227,9 +229,9 @@ def test_muon_takes_a_step_of_equal_length_in_every_direction_of_a_kernel() -> N
 
 def test_the_weights_move_by_the_rate() -> None:
     plan = settings(optimizer="sgd", momentum=0.0)
-    network, fixed = _steps.initial(plan.model_dump_json())(0)
-    task = _steps.Task(fixed, jnp.ones(3), jax.random.key(0))
-    step, state = _steps.training(plan.model_dump_json()), _steps.begin(network, plan.params)
+    network, fixed = steps.initial(plan.model_dump_json())(0)
+    task = steps.Task(fixed, jnp.ones(3), jax.random.key(0))
+    step, state = steps.training(plan.model_dump_json()), steps.begin(network, plan.params)
     images, labels = toy(16)
     batch = (images, jax.nn.one_hot(labels, 3))
     moved = [step(state, task, *batch, 0, rate, size=(12, 12))[0].trained.weights for rate in (0.1, 0.2)]
@@ -249,7 +251,7 @@ def test_a_plateau_lowers_the_rate_when_the_loss_stays_but_not_below_the_smalles
 
 
 def test_the_best_network_is_kept_and_patience_ends_the_training() -> None:
-    best, networks = Best(2), [_steps.Trained(number, None) for number in range(4)]
+    best, networks = Best(2), [steps.Trained(number, None) for number in range(4)]
     ends = [best.take(total, network) for total, network in zip((3.0, 1.0, 2.0, 1.0), networks, strict=True)]
     assert ends == [False, False, False, True]
     assert best.trained is networks[1]
@@ -372,10 +374,10 @@ def test_layers_for_one_size_alone_cannot_learn_from_images_that_grow(tmp_path: 
 
 def test_an_average_forgets_the_zeros_it_began_with() -> None:
     plan = params(ema_decay=0.999)
-    network, _ = _steps.initial(settings().model_dump_json())(0)
-    state = _steps.begin(network, plan)
-    _, average = _steps.averaging(plan).update(network, state.average)
-    kept = _steps.averaged(state._replace(average=average), plan)
+    network, _ = steps.initial(settings().model_dump_json())(0)
+    state = steps.begin(network, plan)
+    _, average = steps.averaging(plan).update(network, state.average)
+    kept = steps.averaged(state._replace(average=average), plan)
     before, after = (each.weights["head"]["kernel"][...] for each in (network, kept))
     np.testing.assert_allclose(before, after, rtol=1e-3)
 
@@ -408,9 +410,9 @@ def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(
 
 
 def test_the_device_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(_session.VARIABLE, "cpu")
-    assert _session.device().platform == "cpu"
+    monkeypatch.setenv(session.VARIABLE, "cpu")
+    assert session.device().platform == "cpu"
     for name, message in (("tpu", "expected cpu, cuda"), ("cuda:x", "expected cpu, cuda"), ("cuda:99", "JAX sees")):
-        monkeypatch.setenv(_session.VARIABLE, name)
+        monkeypatch.setenv(session.VARIABLE, name)
         with pytest.raises(UserError, match=f"FOLDSTACK_DEVICE={name}.*{message}"):
-            _session.device()
+            session.device()

@@ -62,7 +62,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every batch that goes through the network, as it goes."""
-    from stages.backbones.pytorch import _features
+    from stages.backbones.pytorch.frozen import features as _features
 
     sizes: list[int] = []
     batch = _features.Extractor.batch
@@ -162,7 +162,7 @@ def test_an_images_features_do_not_depend_on_its_neighbours(tmp_path: Path, arch
 
 
 def test_what_a_killed_writer_left_is_not_read(tmp_path: Path) -> None:
-    from stages.backbones.pytorch._feature_store import SIZE, Store
+    from stages.backbones.pytorch.frozen.store import SIZE, Store
 
     keys, features = [bytes([k]) * SIZE for k in range(3)], np.arange(6, dtype=np.float32).reshape(3, 2)
     np.save(tmp_path / "a.features.npy", features)  # killed before the digests
@@ -176,7 +176,7 @@ def test_what_a_killed_writer_left_is_not_read(tmp_path: Path) -> None:
 
 
 def test_two_writers_add_to_one_store(tmp_path: Path) -> None:
-    from stages.backbones.pytorch._feature_store import SIZE, Store
+    from stages.backbones.pytorch.frozen.store import SIZE, Store
 
     keys, features = [bytes([k]) * SIZE for k in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
     one, other = Store(tmp_path), Store(tmp_path)
@@ -217,7 +217,7 @@ def some_rows(n: int = 400, width: int = 6, signal: float = 1.0) -> Any:
     """Rows of two folds with features of different scales and offsets; labels follow from them as far as `signal`."""
     import torch
 
-    from stages.backbones.pytorch._heads import Rows
+    from stages.backbones.pytorch.frozen.heads import Rows
 
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(n, width, generator=generator)
@@ -228,7 +228,7 @@ def some_rows(n: int = 400, width: int = 6, signal: float = 1.0) -> Any:
 
 def test_the_solver_finds_the_optimum_of_logistic_regression() -> None:
     """scikit-learn's, on features standardised by hand."""
-    from stages.backbones.pytorch import _heads as heads
+    from stages.backbones.pytorch.frozen import heads
 
     rows, decay = some_rows(), 0.01
     weights, _ = heads.train(rows, [1], [decay], 60, lambda *_: None)
@@ -242,7 +242,7 @@ def test_the_solver_finds_the_optimum_of_logistic_regression() -> None:
 
 
 def test_the_loss_falls_with_every_step() -> None:
-    from stages.backbones.pytorch import _heads as heads
+    from stages.backbones.pytorch.frozen import heads
 
     losses: list[list[float]] = [[], []]
     heads.train(some_rows(), [0, 1], [1e-6], 12, lambda head, step, loss: losses[head].append(loss))
@@ -251,7 +251,7 @@ def test_the_loss_falls_with_every_step() -> None:
 
 
 def test_noise_gets_the_strongest_penalty_and_a_clear_signal_a_weak_one() -> None:
-    from stages.backbones.pytorch import _heads as heads
+    from stages.backbones.pytorch.frozen import heads
 
     candidates = [1e-3, 10.0]
     _, noise = heads.train(some_rows(200, 40, signal=0), [0, 1], candidates, 1, lambda *_: None)
@@ -288,7 +288,7 @@ def test_weights_of_a_file_do_not_depend_on_the_seed(tmp_path: Path) -> None:
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.backbones.pytorch import _features
+    from stages.backbones.pytorch.frozen import features as _features
 
     def broken(self: Any, images: Images) -> np.ndarray:
         return np.full((len(images), self.backbone.width), np.nan, np.float32)

@@ -9,8 +9,9 @@ import pytest
 import torch  # noqa: TID253
 from torch._dynamo.utils import counters  # noqa: TID253
 
-from stages.backbones.pytorch import _compiled, speedrun
-from stages.backbones.pytorch import _devices as devices
+from stages.backbones.pytorch import speedrun
+from stages.backbones.pytorch.shared import devices
+from stages.backbones.pytorch.speedrun import compiled as _compiled
 from stages.images.arrays import ImageRows
 from tests.contract import toy_set
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.backbones.keras import _drawn_changes as drawn_changes
-from stages.backbones.keras._augmentation import augmentation
-from stages.backbones.keras._seeds import BatchSeed, seeded
 from stages.backbones.keras.cnn import Params
+from stages.backbones.keras.shared import rand_augment as drawn_changes
+from stages.backbones.keras.shared.changes import augmentation
+from stages.backbones.keras.shared.seeds import BatchSeed, seeded
 from stages.running.parameters import check
 
 # isort: split

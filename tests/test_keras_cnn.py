@@ -10,18 +10,18 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from stages.backbones.keras import _saving as saving
 from stages.backbones.keras import cnn
-from stages.backbones.keras._batches import batches
-from stages.backbones.keras._optimizers import Name, optimizer
+from stages.backbones.keras.shared import saving
+from stages.backbones.keras.shared.batches import batches
+from stages.backbones.keras.shared.optimizers import Name, optimizer
+from stages.backbones.vocabulary import progressive
+from stages.backbones.vocabulary.layers import Conv
+from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
+from stages.backbones.vocabulary.schedules import Constant, Cosine, OneCycle, Step, rates
+from stages.backbones.vocabulary.short_forms import parser
+from stages.backbones.vocabulary.stopping import carve
 from stages.running.errors import UserError
 from stages.running.parameters import check
-from stages.training import growing
-from stages.training.kinds import parser
-from stages.training.layers import Conv
-from stages.training.normalization import channel_statistics, whitening_filters
-from stages.training.schedules import Constant, Cosine, OneCycle, Step, rates
-from stages.training.validation import carve
 from tests.toys import OPERATIONS
 
 # isort: split
@@ -181,7 +181,7 @@ def test_each_epoch_has_its_own_order_and_the_batches_repeat_for_the_same_seed()
 
 def test_batches_come_in_the_size_of_their_step() -> None:
     images, labels = toy(20)
-    sizes = growing.sizes((16, 16), 4, start=0.5, share=1.0)
+    sizes = progressive.sizes((16, 16), 4, start=0.5, share=1.0)
     made = batches(images, labels, np.arange(20), classes=3, size=10, epochs=2, seed=0, augment=None, sizes=sizes)
     assert [pixels.shape[1:3] for pixels, _ in made.as_numpy_iterator()] == [(8, 8), (8, 8), (12, 12), (16, 16)]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.backbones.keras import cnn
-from stages.backbones.keras._training import Training, objective
+from stages.backbones.keras.shared.training import Training, objective
 from stages.images.arrays import ImageRows
 from stages.running.parameters import check
 from tests.contract import toy_set

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.backbones.keras import _applications as applications
 from stages.backbones.keras import transfer
-from stages.backbones.keras._training import Training
+from stages.backbones.keras.shared.training import Training
+from stages.backbones.keras.transfer import applications
 from stages.images.arrays import ImageRows
 from stages.running.errors import UserError
 from stages.running.parameters import check

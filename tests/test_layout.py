@@ -24,13 +24,27 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
+def append_package(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+
+
 PLANTED = {
     layout.steps_are_stages: lambda root: (root / "stages/dream.py").write_text('"""Dream."""\n'),
     layout.descriptions_match: lambda root: replace(root / "dvc.yaml", "desc: Fetch", "desc: Guess"),
-    layout.imports_are_dependencies: lambda root: replace(
-        root / "dvc.yaml", "        - stages/stacking/tables.py\n", ""
+    layout.imports_are_dependencies: lambda root: append(
+        root / "stages/backbones/pytorch/speedrun/plain.py", "from stages.images import decoding\n"
+    ),
+    layout.sources_decide_models: lambda root: replace(
+        root / "dvc.yaml", "        - stages/backbones/${item.framework}/shared\n", ""
     ),
     layout.dependencies_exist: lambda root: (root / "stages/stacking/tables.py").unlink(),
+    layout.imports_make_no_circle: lambda root: append(
+        root / "stages/running/errors.py", "from stages.running import scratch\n"
+    ),
+    layout.folders_stay_small: lambda root: [
+        (root / f"stages/showing/dream_{number}.py").write_text("") for number in range(12)
+    ],
     layout.steps_do_not_import_steps: lambda root: append(root / "stages/stack.py", "import stages.evaluate\n"),
     layout.packages_keep_their_layers: lambda root: append(
         root / "stages/images/arrays.py", "from stages.stacking import tables\n"
@@ -38,7 +52,7 @@ PLANTED = {
     layout.stages_stand_alone: lambda root: append(root / "stages/train.py", "from tuning import space\n"),
     layout.frameworks_stay_home: lambda root: append(root / "stages/export.py", "def f():\n    import torch\n"),
     layout.parameters_are_explained: lambda root: append(root / "params.yaml", "\n\nnovelty: 3\n"),
-    layout.readme_lists_every_file: lambda root: (root / "stages/stacking/dream.py").write_text(""),
+    layout.readme_names_every_folder: lambda root: append_package(root / "stages/dreams"),
     layout.functions_stay_short: lambda root: append(root / "stages/export.py", "def f():\n" + "    print()\n" * 40),
 }
 
@@ -66,7 +80,7 @@ def test_guard_fails_on_a_planted_fault(guard: Callable[[Path], list[str]], copy
 IMPORT_ALL = """
 import importlib, json, pathlib, sys
 for path in sorted(pathlib.Path("stages").rglob("*.py")):
-    if path.parent.parent.name != "backbones":
+    if not {"pytorch", "keras", "flax"} & set(path.parts):
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 print(json.dumps(sorted(set(sys.modules) & {names})))
 """

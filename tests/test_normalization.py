@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.training.normalization import channel_statistics, normalized, whitening_filters
+from stages.backbones.vocabulary.pixels import channel_statistics, normalized, whitening_filters
 
 
 def smooth(n: int = 64, channels: int = 3) -> np.ndarray:

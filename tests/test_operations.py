@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.operations import Operations, peaks
+from benchmarks.operations import flax as in_jax
+from benchmarks.operations import keras as in_keras
+from benchmarks.operations import pytorch as in_torch
+from benchmarks.operations.peaks import Peak
 from stages import backbones
-from stages.backbones.flax import _operations as in_jax
-from stages.backbones.flax import _session
 from stages.backbones.flax import cnn as flax_cnn
-from stages.backbones.keras import _operations as in_keras
+from stages.backbones.flax.shared import session
 from stages.backbones.keras import cnn as keras_cnn
-from stages.backbones.keras._layers import network as keras_network
-from stages.backbones.pytorch import _operations as in_torch
-from stages.backbones.pytorch._network import Network
-from stages.backbones.pytorch._resnet import ResNet
-from stages.training import peaks
-from stages.training.operations import Operations
-from stages.training.peaks import Peak
+from stages.backbones.keras.shared.layers import network as keras_network
+from stages.backbones.pytorch.speedrun.plain import Network
+from stages.backbones.pytorch.speedrun.residual import ResNet
 from tests.contract import toy_set
 
 # isort: split
@@ -187,8 +186,8 @@ def test_every_framework_measures_a_peak_once() -> None:
     state = torch.get_rng_state()
     found = [in_torch.peak_of(torch.float32, where), in_torch.peak_of(torch.bfloat16, where)]
     found += [in_keras.peak_of("float32"), in_keras.peak_of("bfloat16")]
-    _session.begin()
-    device = _session.device()
+    session.begin()
+    device = session.device()
     found += [in_jax.peak_of("float32", device), in_jax.peak_of("bfloat16", device)]
     assert all(each.tflops > 0 and each.measured for each in found)
     assert in_torch.peak_of(torch.float32, where) is found[0]

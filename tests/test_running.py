@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.running import history, progress, scratch
-from stages.running.command import command
+from stages.running import history, scratch
 from stages.running.errors import UserError
+from stages.showing import progress
+from stages.showing.command import command
 
 
 def test_a_users_mistake_is_one_message_and_status_1() -> None:

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from stages import backbones, export
+from stages.executors import inline
 from stages.images import folds
 from stages.images.dataset import Dataset, partition, read_index, write_index
 from stages.running import history
 from stages.running.errors import UserError
-from stages.running.executors import inline
 from stages.stacking import tables
 from stages.stacking.log_space import normalise
 from stages.train import Backbone, train

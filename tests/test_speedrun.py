@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch  # noqa: TID253
 
-from stages.backbones.pytorch import _augmentation as augmentation
-from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch._muon import Muon, orthogonalized
-from stages.backbones.pytorch._network import Network
+from stages.backbones.pytorch.shared import devices
+from stages.backbones.pytorch.shared import views as augmentation
+from stages.backbones.pytorch.speedrun.muon import Muon, orthogonalized
+from stages.backbones.pytorch.speedrun.plain import Network
 from stages.running.errors import UserError
 
 TOY = {"epochs": 4, "batch_size": 32, "widths": [8, 16, 16], "translate": 1}

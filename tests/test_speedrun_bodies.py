@@ -5,13 +5,13 @@ import pytest
 import torch  # noqa: TID253
 from pydantic import ValidationError
 
-from stages.backbones.pytorch import _devices as devices
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch._network import Network
-from stages.backbones.pytorch._resnet import ResNet
-from stages.backbones.pytorch._speedrun_parameters import Settings
-from stages.backbones.pytorch._speedrun_training import Training, mixer, summed_loss
-from stages.backbones.pytorch._speedrun_updates import Updates
+from stages.backbones.pytorch.shared import devices
+from stages.backbones.pytorch.speedrun.parameters import Settings
+from stages.backbones.pytorch.speedrun.plain import Network
+from stages.backbones.pytorch.speedrun.residual import ResNet
+from stages.backbones.pytorch.speedrun.training import Training, mixer, summed_loss
+from stages.backbones.pytorch.speedrun.updates import Updates
 from stages.running.errors import UserError
 from tests.contract import toy_set
 

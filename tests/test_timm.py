@@ -73,7 +73,7 @@ def test_bfloat16_stays_where_no_strided_convolution_sees_a_single_pixel() -> No
     import timm
     import torch
 
-    from stages.backbones.pytorch import _faults
+    from stages.backbones.pytorch.shared import faults as _faults
 
     network = timm.create_model("test_resnet", pretrained=False)
     kinds = [_faults.dtype("bfloat16", torch.device("cpu"), network, (side, side)) for side in (16, 64)]
@@ -104,7 +104,7 @@ def network(architecture: str, weights: Path | str, classes: int) -> dict[str, n
     """The tensors of a network as the recipe builds it."""
     import torch
 
-    from stages.backbones.pytorch import _timm_networks as networks
+    from stages.backbones.pytorch.shared import zoo as networks
 
     model = networks.network(architecture, str(weights), classes, (16, 16), torch.device("cpu"))
     return {name: np.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}
@@ -155,7 +155,7 @@ def test_everything_at_once_learns_and_depends_on_the_seed_alone(tmp_path: Path)
 
 
 def test_global_generators_are_put_back() -> None:
-    from stages.backbones.pytorch._timm_pixels import global_generators
+    from stages.backbones.pytorch.timm.pixels import global_generators
 
     with global_generators(5):
         first = random.random(), np.random.random()

@@ -8,8 +8,8 @@ import pytest
 import torch  # noqa: TID253
 from safetensors.torch import load_file, save_file
 
-from stages.backbones.pytorch import _timm_networks as networks
-from stages.backbones.pytorch import _timm_phases as phases
+from stages.backbones.pytorch.shared import zoo as networks
+from stages.backbones.pytorch.timm import phases
 from stages.running.errors import UserError
 
 CPU = torch.device("cpu")

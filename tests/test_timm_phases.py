@@ -67,7 +67,7 @@ def pretrained(architecture: str, folder: Path) -> tuple[Path, Tensors]:
     """A file as timm publishes them, for two classes, with random weights and statistics."""
     import torch
 
-    from stages.backbones.pytorch import _timm_networks as networks
+    from stages.backbones.pytorch.shared import zoo as networks
 
     torch.manual_seed(1)
     state = networks.network(architecture, "none", 2, (32, 32), torch.device("cpu")).state_dict()

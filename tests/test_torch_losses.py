@@ -4,8 +4,8 @@ import pytest
 import torch  # noqa: TID253
 from torch.nn import functional  # noqa: TID253
 
-from stages.backbones.pytorch._losses import Reduction, objective
-from stages.training.losses import Loss
+from stages.backbones.pytorch.shared.losses import Reduction, objective
+from stages.backbones.vocabulary.losses import Loss
 
 CLASSES = torch.tensor([0, 2, 1, 2, 0])
 ONES = torch.ones(3)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.executors import inline
 from stages.images.arrays import Images, Labels, Numbers
 from stages.images.dataset import Dataset
 from stages.running import history, scratch
-from stages.running.executors import inline
 from stages.train import Backbone, fold_seed, train
 from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
 

@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial
 from stages import backbones
 from stages.images.dataset import Dataset
 from stages.running import parameters, scratch
-from stages.running.command import command
 from stages.running.errors import UserError
+from stages.showing.command import command
 from tuning import overrides, results
 from tuning.space import Range, Space, read
 from tuning.study import Pruning, finished, open_study, pruner, search

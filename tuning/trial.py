@@ -19,9 +19,10 @@ from stages.backbones import Recipe, Report
 from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows
 from stages.images.dataset import Dataset
-from stages.running import parameters, progress
+from stages.running import parameters
 from stages.running.errors import UserError
-from stages.running.progress import Bar
+from stages.showing import progress
+from stages.showing.progress import Bar
 from stages.stacking import calibration, scores
 from tuning.space import Space
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks import processes
 from benchmarks.results import middle
-from stages.running import machine
+from stages.showing import machine
 
 SIDES = {
     "pytorch": {

@@ -1,7 +1,7 @@
 """The contract of a backbone, and finding a recipe by name without importing any framework.
 
-A recipe is one module, `stages/backbones/<framework>/<recipe>.py`, with three names, or four. Only numpy crosses the
-line:
+A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init__.py` has three names, or four. Only
+numpy crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
                                `framework`, `recipe` and `seeds`. It has a field `epochs`.
@@ -42,8 +42,7 @@ class Report(Protocol):
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
         """Take the values reached after `epoch` epochs; a fraction moves the bar, a whole number enters the history.
 
-        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`. `images`, `gflops_per_image`,
-        `peak_tflops` and `peak_measured` may be left out; stages/running/history.py says what they mean.
+        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`.
         """
 
 
@@ -94,8 +93,29 @@ EXTRAS = {"flax": "jax"}
 
 
 def names() -> list[str]:
-    """Every recipe as `framework/recipe`, from the files alone; modules named with a leading `_` are shared parts."""
-    return sorted(f"{path.parent.name}/{path.stem}" for path in HERE.glob("*/*.py") if not path.name.startswith("_"))
+    """Every recipe as `framework/recipe`, from the folders alone; `shared` is what a framework's recipes share."""
+    folders = [path.parent for path in HERE.glob("*/*/__init__.py") if path.parent.name != "shared"]
+    return sorted(f"{folder.parent.name}/{folder.name}" for folder in folders)
+
+
+def sources(block: Mapping[str, Any]) -> list[Path]:
+    """The files and folders of ours that decide what `train` makes of a block, from the repository's root.
+
+    The `deps` of `train` in dvc.yaml are these, the imports of every recipe lie within them, and finished folds are
+    kept under their hash: tests/layout.py holds the three together.
+    """
+    framework = Path("stages/backbones", str(block["framework"]))
+    return [
+        Path("stages/train.py"),
+        Path("stages/backbones/__init__.py"),
+        Path("stages/backbones/vocabulary"),
+        framework / "__init__.py",
+        framework / "shared",
+        framework / str(block["recipe"]),
+        Path("stages/images/arrays.py"),
+        Path("stages/images/dataset.py"),
+        Path("stages/running"),
+    ]
 
 
 def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import urllib3
 
 from stages.images.replacement import space
 from stages.running.errors import UserError
-from stages.running.progress import bar
+from stages.showing.progress import bar
 
 CHUNK = 1 << 18
 TIMEOUT = (10, 60)

@@ -58,9 +58,6 @@ WORDS = (
     "recipe",
 )
 """Columns that hold words, even where they look like numbers or like nothing."""
-SPEED = ("images_per_second", "gflops_per_image", "peak_share", "peak_tflops", "peak_measured")
-"""Columns of a history that need not be there; stages/running/history.py says what they mean."""
-
 Row = dict[str, Any]
 
 
@@ -128,7 +125,7 @@ class Results:
 
     def speed(self, name: str) -> Row:
         """Medians over all epochs of all folds of a backbone: the first epoch, which also compiles, hardly counts."""
-        return {"backbone": name, **self.histories[name].reindex(columns=list(SPEED)).median().to_dict()}
+        return {"backbone": name, "images_per_second": self.histories[name]["images_per_second"].median()}
 
     def ranked(self) -> list[Row]:
         """The stack first, then the backbones from the best on the test set to the weakest."""

@@ -155,23 +155,9 @@ def run(results: Results) -> Table:
 
 
 def speed(results: Results) -> Table:
-    """In the order of params.yaml; a history that does not tell a number has none here."""
-    columns: dict[str, Cell] = {
-        "Backbone": cell("backbone"),
-        "Images/s": cell("images_per_second", significant),
-        "GFLOP/image": cell("gflops_per_image", significant),
-        "Of the peak, %": cell("peak_share", percent),
-        "Peak": peak,
-    }
-    return build(map(results.speed, results.names), columns, texts={"Peak"})
-
-
-def peak(row: Row) -> str:
-    """A device's, and what it was taken from."""
-    if math.isnan(row["peak_tflops"]):
-        return "–"
-    source = "matrix product’s measured rate" if row["peak_measured"] else "datasheet"
-    return f"{significant(row['peak_tflops'])} TFLOP/s, {source}"
+    """In the order of params.yaml."""
+    columns = {"Backbone": cell("backbone"), "Images/s": cell("images_per_second", significant)}
+    return build(map(results.speed, results.names), columns)
 
 
 def cell(name: str, show: Callable[..., str] = str) -> Cell:

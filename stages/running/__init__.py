@@ -1,1 +1,1 @@
-"""How steps run: parameters, errors, progress, history, scratch space. Imports no other package of ours."""
+"""How steps run, as far as it decides what they leave: parameters, errors, history, scratch. Imports none of ours."""

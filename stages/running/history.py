@@ -1,15 +1,7 @@
 """A backbone's learning curves, written while it trains: one CSV that `dvc plots` and editors read live.
 
-One row per fold and epoch: fold, epoch, seconds (since the fold began), images_per_second (of the epochs since the last
-row), then the recipe's values. Of those some tell how well the device is used, where the recipe can say it:
-
-    images            shown in an epoch, where those are not all rows
-    gflops_per_image  10**9 floating-point operations of an image, forward and backward; multiply and add count as two
-    peak_tflops       10**12 operations a second: the most that the device does in the number format in use
-    peak_measured     1 where a matrix product gave the peak, 0 where it is the datasheet's
-    peak_share        model FLOPs utilization, 0 to 1: gflops_per_image * images_per_second / 1000 / peak_tflops
-
-Validation and what else an epoch spends its time on lower the share. stages/training/operations.py says what counts.
+One row per fold and epoch: fold, epoch, seconds (since the fold began), images_per_second (the fold's training rows
+times the epochs since the last row, by the time that they took, validation included), then the recipe's values.
 """
 
 import csv
@@ -18,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-
-from stages.running.progress import Bar
 
 Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
@@ -34,6 +24,12 @@ class Observer(Protocol):
 
     def add(self, row: Row) -> None:
         """A fold has ended an epoch."""
+
+
+class Bar(Protocol):
+    """What shows how far the work is."""
+
+    def update(self, n: float, note: str = "") -> None: ...
 
 
 class Display:
@@ -74,20 +70,12 @@ class Recorder:
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         now = time.monotonic()
-        rate = (epoch - self.epochs) * values.get("images", self.images) / max(now - self.before, 1e-9)
+        rate = (epoch - self.epochs) * self.images / max(now - self.before, 1e-9)
         self.epochs, self.before = epoch, now
         row: Row = {"fold": self.fold, "epoch": epoch, "seconds": round(now - self.started, 2)}
         row["images_per_second"] = round(rate, 1)
-        told = {**values, **peak_share(values, rate)}
-        self.rows.append(row | {name: float(f"{value:.6g}") for name, value in told.items()})
+        self.rows.append(row | {name: float(f"{value:.6g}") for name, value in values.items()})
         self.observer.add(self.rows[-1])
-
-
-def peak_share(values: Mapping[str, float], images_per_second: float) -> dict[str, float]:
-    """The share of the device's peak, where the recipe tells operations and peak."""
-    if "gflops_per_image" not in values or not values.get("peak_tflops"):
-        return {}
-    return {"peak_share": values["gflops_per_image"] * images_per_second / 1000 / values["peak_tflops"]}
 
 
 def write(path: Path, rows: list[Row]) -> None:

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,17 @@ class Block(BaseModel):
     """A block of parameters: immutable, no unknown names, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """What to write instead, by the name that a parameter had once."""
+
+    def save(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def restore(cls, path: Path) -> Self:
+        """What `save` wrote."""
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 class Loader(yaml.SafeLoader):
@@ -75,6 +86,8 @@ def describe(mistake: Any, model: type[BaseModel], place: str) -> str:
     """One pydantic mistake as a line a person can act on."""
     where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
+        if new := getattr(model, "renamed", {}).get(mistake["loc"][-1]):
+            return f"params: {where}: has another name now; expected {new}"
         known = list(model.model_fields)
         return f"params: {where}: unknown parameter{closest(str(mistake['loc'][-1]), known)}"
     if mistake["type"] == "missing":

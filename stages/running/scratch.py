@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,26 @@ def root() -> Path:
     return Path(os.environ.get("FOLDSTACK_SCRATCH") or cache / "foldstack" / "folds")
 
 
-def of_backbone(name: str, block: Mapping[str, Any], seed: int) -> Path:
+def of_backbone(name: str, block: Mapping[str, Any], seed: int, sources: Iterable[Path]) -> Path:
     """The folder for one backbone's folds, named by the hash of everything that decides what they become.
 
-    That is its block of parameters, the seed, the index (pixels' hashes, labels, folds), the framework's recipes, what
-    all recipes share and the installed versions. Call from the root of the repository.
+    That is its block of parameters, the seed, the index (pixels' hashes, labels, folds), the installed versions and
+    `sources`, files and folders of code. Call from the root of the repository.
     """
-    folders = Path("stages/training"), Path("stages/backbones", str(block["framework"]))
-    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    files = [Path("data/index.parquet"), Path("data/classes.json"), Path("stages/train.py"), *sources]
     parts = {
         "block": block,
         "seed": seed,
-        "files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "files": digests([Path("data/index.parquet"), Path("data/classes.json"), *sources]),
         "versions": {package: version(package) for package in PACKAGES},
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return root() / f"{name}-{key[:20]}"
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of every file among these and, below the folders among them, of every Python module."""
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    return {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def version(package: str) -> str | None:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from stages.running import machine
 from stages.running.history import Row
+from stages.showing import machine
 from stages.stacking import results
 
 PACKAGES = {"pytorch": ("torch", "timm"), "keras": ("tensorflow", "keras"), "flax": ("jax", "flax")}

@@ -1,3 +1,3 @@
-"""Recipes that train with Keras. Modules whose name starts with an underscore are what the recipes share."""
+"""Recipes that train with Keras, a folder each; `shared` is what they have in common."""
 
-from stages.backbones.keras import _session as _session  # before any other module imports TensorFlow
+from stages.backbones.keras.shared import session as session  # before any other module imports TensorFlow

@@ -1,1 +1,1 @@
-"""Recipes that train with PyTorch. Modules whose name starts with an underscore are what the recipes share."""
+"""Recipes that train with PyTorch, a folder each; `shared` is what they have in common."""

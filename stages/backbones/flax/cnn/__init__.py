@@ -1,0 +1,90 @@
+"""A convolutional network from scratch, described layer by layer in params.yaml and trained by JAX and Flax NNX.
+
+The same `layers` as `keras/cnn`, with the same weights to train; XLA compiles the changes of a batch and the
+training step, once for all folds of a process.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from scipy.special import log_softmax
+
+from stages.backbones import Predict, Report
+from stages.backbones.flax.cnn import steps
+from stages.backbones.flax.cnn.batches import predicted
+from stages.backbones.flax.cnn.parameters import Params as Params
+from stages.backbones.flax.cnn.parameters import Settings
+from stages.backbones.flax.cnn.training import Training
+from stages.backbones.flax.shared import session
+from stages.backbones.vocabulary import pixels
+from stages.backbones.vocabulary.layers import Whiten
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+
+WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
+
+
+def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
+
+    Raises UserError for layers that do not fit one another or the size of the images.
+    """
+    session.begin()
+    settings = describe(images, labels, params)
+    trained, fixed = steps.initial(settings.model_dump_json())(seed)
+    look(fixed, images, params)
+    training = Training(images, labels, settings, fixed, seed, report)
+    save_file(named(training.run(trained), fixed), folder / WEIGHTS)
+    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Predict:
+    session.begin()
+    settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    trained, fixed = restored(settings, load_file(folder / WEIGHTS))
+    logits = steps.logits(settings.model_dump_json())
+
+    def predict(images: Images) -> LogProbabilities:
+        rows = np.arange(len(images))
+        given = predicted(logits, trained, fixed, images, rows)
+        if settings.params.views == "flip":
+            given = (given + predicted(logits, trained, fixed, images[:, :, ::-1], rows)) / 2
+        return np.asarray(log_softmax(given, axis=1), np.float32)
+
+    return predict
+
+
+def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
+    return Settings(
+        params=params,
+        size=(images.shape[1], images.shape[2]),
+        classes=int(labels.max()) + 1,
+        precision=session.precision(params.precision),
+    )
+
+
+def look(fixed: Any, images: TrainingImages, params: Params) -> None:
+    """Fill in what comes from the training pixels: their statistics, and the filters of a whitening layer."""
+    mean, deviation = pixels.channel_statistics(images)
+    fixed["mean"][...], fixed["deviation"][...] = jnp.array(mean), jnp.array(deviation)
+    if isinstance(params.layers[0], Whiten):
+        kernel = fixed["inner"]["layers"][0]["kernel"]
+        filters = pixels.whitening_filters(images, params.layers[0].whiten, mean, deviation)
+        kernel[...] = jnp.zeros(kernel.shape).at[..., : len(filters)].set(filters.transpose(1, 2, 3, 0))
+
+
+def named(trained: steps.Trained, fixed: steps.Arrays) -> dict[str, np.ndarray]:
+    """All arrays by their place in the network, such as `inner.layers.0.kernel`."""
+    flat = nnx.to_flat_state(nnx.merge_state(*trained, fixed))
+    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
+
+
+def restored(settings: Settings, arrays: dict[str, np.ndarray]) -> tuple[steps.Trained, steps.Arrays]:
+    """The network's arrays out of those of a file."""
+    _, trained, fixed = steps.parts(steps.abstract(settings))
+    for path, variable in nnx.to_flat_state(nnx.merge_state(*trained, fixed)):
+        variable.set_value(jnp.asarray(arrays[".".join(map(str, path))]))
+    return trained, fixed

@@ -1,0 +1,132 @@
+"""The changes of `stages.backbones.vocabulary.changes`, by dm-pix and JAX inside the compiled training step."""
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+
+from stages.backbones.vocabulary import changes
+
+pix: Any = dm_pix
+PADDINGS = {"reflect": "symmetric", "constant": "constant", "nearest": "edge", "wrap": "wrap"}
+GREY = 0.5
+SHAPES = (0.3, 3.3)
+"""Height over width of a rectangle that is erased, at least and at most: those of the paper."""
+
+
+def augmented(described: Sequence[changes.Change], key: jax.Array, pixels: jax.Array) -> jax.Array:
+    """Pixels 0 to 255, float32 [n, h, w, 3], each image changed in its own way; the same key gives the same changes."""
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        for number, change in enumerate(described):
+            image = jnp.clip(changed(change, jax.random.fold_in(key, number), image), 0, 1)
+        return image
+
+    return jax.vmap(one)(jax.random.split(key, len(pixels)), pixels / 255) * 255
+
+
+def known(described: tuple[changes.Change, ...]) -> tuple[changes.Change, ...]:
+    """The same changes. Raises ValueError for one that can not be made here."""
+    for change in described:
+        if type(change) not in changed.registry:
+            able = [kind.name() for kind in changed.registry if issubclass(kind, changes.Change)]
+            raise ValueError(f"{change.name()} can not be made with JAX; expected any of: {', '.join(able)}")
+    return described
+
+
+@singledispatch
+def changed(change: changes.Change, key: jax.Array, image: jax.Array) -> jax.Array:
+    """One image, pixels 0 to 1, float32 [h, w, 3], changed at random."""
+    raise TypeError(change)
+
+
+@changed.register
+def flip(change: changes.Flip, key: jax.Array, image: jax.Array) -> jax.Array:
+    across, down = jax.random.split(key)
+    if "horizontal" in change.flip:
+        image = pix.random_flip_left_right(across, image)
+    if "vertical" in change.flip:
+        image = pix.random_flip_up_down(down, image)
+    return image
+
+
+@changed.register
+def crop(change: changes.Crop, key: jax.Array, image: jax.Array) -> jax.Array:
+    around = [(change.crop, change.crop), (change.crop, change.crop), (0, 0)]
+    return pix.random_crop(key, jnp.pad(image, around, mode=PADDINGS[change.fill]), image.shape)
+
+
+@changed.register
+def translation(change: changes.Translation, key: jax.Array, image: jax.Array) -> jax.Array:
+    shares = jax.random.uniform(key, (2,), minval=-change.translation, maxval=change.translation)
+    offset = jnp.append(shares * jnp.array(image.shape[:2]), 0)
+    return pix.affine_transform(image, jnp.ones(3), offset=offset, mode=change.fill)
+
+
+@changed.register
+def rotation(change: changes.Rotation, key: jax.Array, image: jax.Array) -> jax.Array:
+    turn = 2 * jnp.pi * change.rotation
+    return pix.rotate(image, jax.random.uniform(key, minval=-turn, maxval=turn), mode=change.fill)
+
+
+@changed.register
+def zoom(change: changes.Zoom, key: jax.Array, image: jax.Array) -> jax.Array:
+    factor = jax.random.uniform(key, minval=1 - change.zoom, maxval=1 + change.zoom)
+    scale = jnp.array([factor, factor, 1])
+    center = (jnp.array(image.shape) - 1) / 2
+    return pix.affine_transform(image, scale, offset=center - scale * center, mode=change.fill)
+
+
+@changed.register
+def contrast(change: changes.Contrast, key: jax.Array, image: jax.Array) -> jax.Array:
+    return pix.random_contrast(key, image, 1 - change.contrast, 1 + change.contrast)
+
+
+@changed.register
+def brightness(change: changes.Brightness, key: jax.Array, image: jax.Array) -> jax.Array:
+    return pix.random_brightness(key, image, change.brightness)
+
+
+@changed.register
+def saturation(change: changes.Saturation, key: jax.Array, image: jax.Array) -> jax.Array:
+    return pix.random_saturation(key, image, 1 - change.saturation, 1 + change.saturation)
+
+
+@changed.register
+def hue(change: changes.Hue, key: jax.Array, image: jax.Array) -> jax.Array:
+    return pix.random_hue(key, image, change.hue / 2)
+
+
+@changed.register
+def gamma(change: changes.Gamma, key: jax.Array, image: jax.Array) -> jax.Array:
+    return pix.random_gamma(key, image, 1 - change.gamma, 1 + change.gamma, assume_in_bounds=True)
+
+
+@changed.register
+def channel_shuffle(change: changes.ChannelShuffle, key: jax.Array, image: jax.Array) -> jax.Array:
+    chosen, order = jax.random.split(key)
+    shuffled = jax.random.permutation(order, image, axis=-1)
+    return jnp.where(jax.random.bernoulli(chosen, change.channel_shuffle), shuffled, image)
+
+
+@changed.register
+def erase(change: changes.Erase, key: jax.Array, image: jax.Array) -> jax.Array:
+    chosen, area, shape, place = jax.random.split(key, 4)
+    share = jax.random.uniform(area, minval=change.smallest, maxval=change.largest)
+    ratio = jnp.exp(jax.random.uniform(shape, minval=jnp.log(SHAPES[0]), maxval=jnp.log(SHAPES[1])))
+    sides = jnp.minimum(jnp.sqrt(share * jnp.array([ratio, 1 / ratio])), 1)
+    covered = rectangle(place, image.shape[:2], sides) & jax.random.bernoulli(chosen, change.erase)
+    return jnp.where(covered, GREY, image)
+
+
+def rectangle(key: jax.Array, size: tuple[int, ...], sides: jax.Array) -> jax.Array:
+    """Where a rectangle lies that is drawn somewhere within an image, bool [h, w, 1]; `sides` are shares of `size`."""
+    lengths = jnp.round(sides * jnp.array(size))
+    starts = jnp.floor(jax.random.uniform(key, (2,)) * (jnp.array(size) - lengths + 1))
+    down, across = (jnp.arange(length) for length in size)
+    rows = (down >= starts[0]) & (down < starts[0] + lengths[0])
+    columns = (across >= starts[1]) & (across < starts[1] + lengths[1])
+    return (rows[:, None] & columns)[..., None]

@@ -1,0 +1,175 @@
+"""What is compiled: preparing a batch, a training step and the logits, once per process and shape, for all folds alike.
+
+What differs between folds is an argument: pixel statistics, rates, class factors, keys. All else is in `Settings`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from stages.backbones.flax.cnn.changes import augmented
+from stages.backbones.flax.cnn.layers import Fixed, Network
+from stages.backbones.flax.cnn.losses import loss
+from stages.backbones.flax.cnn.mixing import mixed
+from stages.backbones.flax.cnn.optimizers import optimizer
+from stages.backbones.flax.cnn.parameters import Params, Settings
+
+Arrays = Any
+"""A tree of JAX arrays, as `nnx.split` gives it."""
+
+
+class Trained(NamedTuple):
+    """The arrays of a network: what the gradient changes, and the running statistics of normalisation."""
+
+    weights: Arrays
+    statistics: Arrays
+
+
+class State(NamedTuple):
+    """What one training step hands to the next: the network, the optimizer's memory, the sum behind the average."""
+
+    trained: Trained
+    moments: optax.OptState
+    average: optax.OptState
+
+
+class Task(NamedTuple):
+    """What stays the same in all steps of one fold: pixel statistics, factors of the classes [k], dropout's key."""
+
+    fixed: Arrays
+    factors: jax.Array
+    key: jax.Array
+
+
+Logits = Callable[[Trained, Arrays, Any], jax.Array]
+Prepare = Callable[..., tuple[jax.Array, jax.Array]]
+Step = Callable[..., tuple[State, jax.Array, jax.Array]]
+
+
+def network(settings: Settings, seed: Any) -> Network:
+    """With weights drawn from the seed. Raises UserError for layers that do not fit."""
+    return Network(
+        settings.params.layers,
+        size=settings.size,
+        classes=settings.classes,
+        dtype=jnp.dtype(settings.precision),
+        rngs=nnx.Rngs(seed),
+    )
+
+
+def abstract(settings: Settings) -> Network:
+    """With the shapes of its arrays in their place."""
+    return nnx.eval_shape(lambda: network(settings, 0))
+
+
+def parts(made: Network) -> tuple[Any, Trained, Arrays]:
+    """The network's structure, what trains and what does not."""
+    graph, weights, statistics, fixed = nnx.split(made, nnx.Param, nnx.BatchStat, Fixed)
+    return graph, Trained(weights, statistics), fixed
+
+
+@functools.lru_cache(maxsize=4)
+def initial(settings: str) -> Callable[[int], tuple[Trained, Arrays]]:
+    """A compiled function of a seed to a network's arrays, for `Settings` as JSON."""
+    plan = Settings.model_validate_json(settings)
+    return jax.jit(lambda seed: parts(network(plan, jax.random.key(seed)))[1:])
+
+
+def begin(trained: Trained, params: Params) -> State:
+    return State(trained, steps_of(params).init(trained.weights), averaging(params).init(trained))
+
+
+def averaged(state: State, params: Params) -> Trained:
+    """The network to keep: the moving average of all steps where one is kept, without the share of its first zeros."""
+    if params.ema_decay is None:
+        return state.trained
+    kept: Any = state.average
+    return optax.tree.bias_correction(kept.ema, params.ema_decay, kept.count)
+
+
+def steps_of(params: Params) -> optax.GradientTransformation:
+    return optimizer(
+        params.optimizer, momentum=params.momentum, nesterov=params.nesterov, weight_decay=params.weight_decay
+    )
+
+
+def averaging(params: Params) -> optax.GradientTransformation:
+    return optax.identity() if params.ema_decay is None else optax.ema(params.ema_decay)
+
+
+@functools.lru_cache(maxsize=4)
+def logits(settings: str) -> Logits:
+    """A compiled function of (trained, fixed, pixels uint8 [n, h, w, 3]) to logits, for `Settings` as JSON."""
+    graph, _, _ = parts(abstract(Settings.model_validate_json(settings)))
+    return jax.jit(lambda trained, fixed, pixels: nnx.merge(graph, *trained, fixed)(pixels))
+
+
+@functools.lru_cache(maxsize=4)
+def preparing(settings: str) -> Prepare:
+    """The compiled changes of a batch for `Settings` as JSON: (key, pixels uint8, labels, number).
+
+    It gives float32 pixels, augmented and mixed, and the probabilities wanted, [n, k]. Apart from the step, it is
+    compiled once however the images grow.
+    """
+    plan = Settings.model_validate_json(settings)
+    params = plan.params
+
+    def prepare(key: jax.Array, pixels: Any, labels: Any, number: Any) -> tuple[jax.Array, jax.Array]:
+        changing, mixing = jax.random.split(jax.random.fold_in(key, number))
+        targets = jax.nn.one_hot(labels, plan.classes)
+        changed = augmented(params.augmentation, changing, pixels.astype(jnp.float32))
+        return mixed(mixing, changed, targets, mixup=params.mixup, cutmix=params.cutmix)
+
+    return jax.jit(prepare)
+
+
+@functools.lru_cache(maxsize=4)
+def training(settings: str) -> Step:
+    """The compiled training step for `Settings` as JSON: (state, task, pixels, targets, number, rate, size=...).
+
+    It gives the next state, the loss and the accuracy. `size`: height and width the images are reduced to.
+    """
+    plan = Settings.model_validate_json(settings)
+    modes = {"deterministic": False, "use_running_average": False}
+    graph, _, _ = parts(nnx.view(abstract(plan), raise_if_not_found=False, **modes))
+    params, moving, average = plan.params, steps_of(plan.params), averaging(plan.params)
+
+    def objective(weights: Arrays, statistics: Arrays, task: Task, pixels: Any, targets: Any, key: Any) -> Any:
+        # A copy: the arrays' own variables belong to the outer function, and normalisation writes to its own.
+        model = nnx.merge(graph, weights, statistics, task.fixed, copy=True)
+        given = model(pixels, rngs=nnx.Rngs(dropout=key))
+        total = loss(params, given, targets, task.factors) + penalty(weights)
+        return total, (parts(model)[1].statistics, given)
+
+    @functools.partial(jax.jit, static_argnames="size")
+    def step(
+        state: State, task: Task, pixels: Any, targets: Any, number: Any, rate: Any, *, size: tuple[int, int]
+    ) -> tuple[State, jax.Array, jax.Array]:
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        weights, statistics = state.trained
+        key = jax.random.fold_in(task.key, number)
+        (total, (statistics, given)), slopes = gradient(weights, statistics, task, resized(pixels, size), targets, key)
+        moves, moments = moving.update(slopes, state.moments, weights)
+        moved: Any = optax.apply_updates(weights, optax.tree.scale(rate, moves))
+        trained = Trained(moved, statistics)
+        _, mean = average.update(trained, state.average)
+        return State(trained, moments, mean), total, (given.argmax(1) == targets.argmax(1)).mean()
+
+    return step
+
+
+def penalty(weights: Arrays) -> jax.Array | float:
+    """The sum of the squared weights of each layer times its `l2`."""
+    held = [(variable.get_metadata("l2", 0.0), variable) for _, variable in nnx.to_flat_state(weights)]
+    return sum((factor * jnp.sum(variable[...] ** 2) for factor, variable in held if factor), 0.0)
+
+
+def resized(pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
+    if pixels.shape[1:3] == size:
+        return pixels
+    return jax.image.resize(pixels, (len(pixels), *size, 3), "linear", antialias=True)

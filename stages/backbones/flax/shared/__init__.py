@@ -1,0 +1,1 @@
+"""What the JAX recipes have in common."""

@@ -1,0 +1,1 @@
+"""What the Keras recipes have in common."""

@@ -1,0 +1,167 @@
+"""Any architecture of keras.applications, trained in phases: a new head first, then the last layers or all of them.
+
+As in Keras' guide, https://keras.io/guides/transfer_learning, each phase has its own optimizer and pretrained networks
+stay in inference mode, so that batch normalisation keeps its statistics. Images change at the size they come in, are
+resized batch by batch and preprocessed as their architecture expects.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from stages.backbones import Predict, Report
+from stages.backbones.keras.shared import saving, session
+from stages.backbones.keras.shared.layers import draw, logits, policy
+from stages.backbones.keras.shared.parameters import Common
+from stages.backbones.keras.shared.training import Training
+from stages.backbones.keras.transfer import applications
+from stages.backbones.keras.transfer.phases import Part, Phase, Steady, filled, spread
+from stages.backbones.vocabulary.layers import AnyLayer, GlobalAveragePool
+from stages.images.arrays import Labels, TrainingImages
+from stages.running.errors import UserError
+from stages.running.parameters import Block
+
+Architecture = Annotated[str, AfterValidator(applications.check_architecture)]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Params(Steady, Common):
+    """The block of this recipe in params.yaml."""
+
+    architecture: Architecture = Field(description="its name in keras.applications, such as MobileNetV2")
+    weights: str = Field("imagenet", min_length=1, description="imagenet (downloaded once), none or a file")
+    image_size: int | None = Field(None, ge=8, le=2048, description="pixels: side of the input; null: as the rows")
+    interpolation: Interpolation = "bilinear"
+    head: tuple[AnyLayer, ...] = Field((GlobalAveragePool(),), description="without the dense layer over the classes")
+    inference_mode: bool = Field(
+        True, description="false: statistics and dropout of the layers that train do too; always so without weights"
+    )
+    phases: tuple[Phase, ...] = Field((), min_length=1, description="in order; left out: the head alone, frozen else")
+
+    @model_validator(mode="before")
+    @classmethod
+    def spread_over_phases(cls, block: Any) -> Any:
+        return spread(block)
+
+    @field_validator("phases")
+    @classmethod
+    def fill_last_phase(cls, phases: tuple[Phase, ...], info: Any) -> tuple[Phase, ...]:
+        return filled(phases, info.data["epochs"]) if "epochs" in info.data else phases
+
+
+class Settings(Block):
+    """All that rebuilds the trained network, saved beside its weights."""
+
+    params: Params
+    size: tuple[int, int]
+    classes: int
+    precision: str
+
+
+def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
+
+    Raises UserError for weights that cannot be had or do not fit, and for layers and sizes that do not fit one another.
+    """
+    session.begin(seed)
+    settings = describe(images, labels, params)
+    model, backbone = build(settings, params.weights, seed)
+    training = Training(images, labels, params, seed, report, params.batch_size, resizing(settings))
+    train(model, backbone, training, params.phases)
+    saving.save(model, settings, folder)
+    session.end()
+
+
+def load(folder: Path) -> Predict:
+    settings = saving.settings(folder, Settings)
+    model, _ = build(settings)
+    params = settings.params
+    return saving.predictor(
+        model,
+        folder,
+        classes=settings.classes,
+        views=params.views,
+        batch=params.batch_size,
+        prepare=resizing(settings),
+    )
+
+
+def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
+    height, width = images.shape[1:3]
+    return Settings(
+        params=params,
+        size=(params.image_size or height, params.image_size or width),
+        classes=int(labels.max()) + 1,
+        precision=session.precision(params.precision),
+    )
+
+
+def resizing(settings: Settings) -> partial[Any]:
+    return partial(resized, size=settings.size, interpolation=settings.params.interpolation)
+
+
+def resized(pixels: Any, *, size: tuple[int, int], interpolation: Interpolation) -> Any:
+    """Images [n, h, w, 3] as float32 [n, *size, 3], 0 to 255; smaller ones are averages, not samples."""
+    with tf.device("CPU:0"):
+        if tuple(pixels.shape[1:3]) == size:
+            return tf.cast(pixels, tf.float32)
+        return tf.clip_by_value(tf.image.resize(pixels, size, interpolation, antialias=True), 0, 255)
+
+
+def build(settings: Settings, weights: str = applications.SCRATCH, seed: int = 0) -> tuple[keras.Model, Any]:
+    """The network from pixels, 0 to 255, to float32 logits [n, classes], and its backbone."""
+    params = settings.params
+    pixels = keras.Input((*settings.size, 3))
+    with policy(settings.precision):
+        backbone = applications.backbone(params.architecture, settings.size, weights)
+        body = Body(backbone)
+        # Without weights there are no statistics to keep.
+        body.still = params.inference_mode and params.weights != applications.SCRATCH
+        features = body(applications.preprocessing(params.architecture)(pixels))
+        outputs = logits(features, params.head, classes=settings.classes, seeds=draw(seed), place="head")
+    return keras.Model(pixels, outputs), backbone
+
+
+class Body(keras.layers.Wrapper):
+    """The backbone inside the network. Where `still`, it stays in inference mode while the network trains.
+
+    Keras calls a nested network in the mode of the outer one, whatever `training` it was given as an argument.
+    """
+
+    still = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        layer: Any = self.layer
+        outputs = layer(inputs, training=False if self.still else training)
+        return outputs if layer.trainable_variables else keras.ops.stop_gradient(outputs)
+
+
+def train(model: keras.Model, backbone: Any, training: Training, phases: Sequence[Phase]) -> None:
+    """Every phase in turn. One that ends with a higher validation loss than an earlier one is undone."""
+    first, lowest, weights = 0, np.inf, None
+    for phase in phases:
+        assert phase.epochs is not None
+        unfreeze(backbone, phase.trainable)
+        trainer = keras.Model(model.inputs, model.outputs[0])
+        reached = training.run(trainer, phase, epochs=phase.epochs, first=first, patience=phase.patience)
+        if reached is not None and weights is not None and not reached < lowest:
+            model.set_weights(weights)
+        elif reached is not None:
+            lowest, weights = reached, model.get_weights()
+        first += phase.epochs
+
+
+def unfreeze(backbone: Any, part: Part) -> None:
+    """Let that part of the backbone train, and nothing else of it."""
+    n = len(backbone.layers)
+    if isinstance(part, int) and part > n:
+        raise UserError(f"phases: trainable {part}; {backbone.name} has {n} layers, expected fewer, or all")
+    backbone.trainable = part != "head"
+    for layer in backbone.layers[: n - part if isinstance(part, int) else 0]:
+        layer.trainable = False

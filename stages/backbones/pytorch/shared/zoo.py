@@ -1,0 +1,193 @@
+"""timm's architectures: their names, and networks built from nothing, from timm's published weights or from a file."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from timm.layers import PatchEmbed  # pyright: ignore[reportPrivateImportUsage]
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.backbones.pytorch.shared import devices
+from stages.images.arrays import TrainingImages
+from stages.running.errors import UserError
+
+SCRATCH, PUBLISHED = "none", "imagenet"
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: up to three near ones; timm's whole list has over a thousand."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else "; see timm's documentation for the names"
+
+
+def check_architecture(name: str) -> str:
+    """The name itself. Raises UserError with the closest ones for an architecture, or its tag, unknown to timm."""
+    base, _, tag = name.partition(".")
+    known = list(map(str, timm.list_models()))
+    if base not in known:
+        raise UserError(f"timm knows no architecture {name!r}{closest(base, known)}")
+    tagged = list(map(str, timm.list_pretrained(f"{base}.*")))
+    if tag and name not in tagged:
+        raise UserError(f"timm knows no weights {tag!r} of {base}; expected one of {', '.join(tagged) or 'none'}")
+    return name
+
+
+def published(architecture: str) -> PretrainedCfg:
+    """What timm says about an architecture's published weights: where they lie, input size, normalisation, classes."""
+    return get_pretrained_cfg(architecture) or PretrainedCfg()
+
+
+def input_size(architecture: str, weights: str, image_size: int | None, images: TrainingImages) -> Size:
+    """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
+    if image_size is not None:
+        return image_size, image_size
+    if weights != SCRATCH:
+        return published(architecture).input_size[1:]
+    return images.shape[1], images.shape[2]
+
+
+def network(
+    architecture: str, weights: str, classes: int, size: Size, where: torch.device, drop_path: float = 0.0
+) -> nn.Module:
+    """A network on that device, in evaluation mode, that maps float [n, 3, *size] to logits [n, classes].
+
+    `weights` is `none`, `imagenet` or the path of a state dictionary. Raises UserError for weights that cannot be had
+    or do not fit, an input size that the architecture cannot take and a drop_path that it does not know.
+    """
+    options: dict[str, Any] = {"drop_path_rate": drop_path or None}
+    if published(architecture).fixed_input_size:
+        options["img_size"] = size
+    try:
+        model: Any = weighted(architecture, weights, classes, options).eval()
+        check_patches(model, architecture, size)
+        shape = run_once(model, size)
+    except UserError:
+        raise
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        unknown = "drop_path_rate" in str(error)
+        reason = "takes no drop_path" if unknown else f"fails at image_size {size[0]} x {size[1]}: {first_line(error)}"
+        raise UserError(f"architecture {architecture} {reason}") from error
+    assert shape == (1, classes), f"{architecture} gives {shape}"
+    return model.to(where, memory_format=torch.channels_last)
+
+
+def check_patches(model: nn.Module, architecture: str, size: Size) -> None:
+    """Raises UserError for a size that whole patches do not fill: some transformers would overlook what is left."""
+    embedding: Any = getattr(model, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or embedding.dynamic_img_pad:
+        return
+    side = max(map(int, embedding.patch_size))
+    if size[0] % side or size[1] % side:
+        below = size[0] // side * side
+        expected = f"{below} or {below + side}" if below else f"{side}"
+        raise UserError(
+            f"image_size {size[0]} x {size[1]} is no whole number of the {side} pixels of a patch of architecture "
+            f"{architecture}; expected image_size: {expected}"
+        )
+
+
+def run_once(model: nn.Module, size: Size) -> tuple[int, ...]:
+    """The shape of the output for one black image: an unfit input size shows here and not after an epoch."""
+    with torch.inference_mode():
+        return tuple(model(torch.zeros(1, 3, *size)).shape)
+
+
+def weighted(architecture: str, weights: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """The network with its weights; a head for another number of classes is replaced by a fresh one."""
+    if weights == SCRATCH:
+        return timm.create_model(architecture, num_classes=classes, **options)
+    if weights == PUBLISHED:
+        return downloaded(architecture, classes, options)
+    return from_file(architecture, Path(weights), classes, options)
+
+
+def downloaded(architecture: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """The network with timm's published weights, out of the cache or from the network."""
+    known = published(architecture)
+    if not known.has_weights:
+        raise UserError(f"timm publishes no weights of {architecture}; expected weights: none or weights: <path>")
+    cache = constants.HF_HUB_CACHE if known.hf_hub_id else f"{torch.hub.get_dir()}/checkpoints"
+    try:
+        return timm.create_model(architecture, pretrained=True, num_classes=classes, **options)
+    except OSError as error:
+        raise UserError(
+            f"the published weights of {architecture} are neither in the cache {cache} nor to be had from the network "
+            f"({first_line(error)}); get them on a machine that has access, or name a file with weights: <path>"
+        ) from error
+
+
+def from_file(architecture: str, path: Path, classes: int, options: dict[str, Any]) -> nn.Module:
+    """The network with the weights of a file, every tensor accounted for; the file's own head decides the first size.
+
+    timm's own conversions apply: other spellings of the names, position embeddings for another input size.
+    """
+    state = read_state(path)
+    mistakes = []
+    for head in head_sizes(architecture, state):
+        overlay = {"state_dict": dict(state), "num_classes": head}
+        try:
+            model: Any = timm.create_model(
+                architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=head, **options
+            )
+        except (RuntimeError, KeyError) as error:
+            mistakes.append(first_line(error))
+            continue
+        model.pretrained_cfg.pop("state_dict", None)
+        if head != classes:
+            model.reset_classifier(classes)
+        return model
+    raise UserError(f"weights {path} are not those of architecture {architecture}: {mistakes[0]}")
+
+
+def head_sizes(architecture: str, state: dict[str, Tensor]) -> list[int]:
+    """The numbers of classes that the weights may be made for, the likeliest first; 0 is a network without head."""
+    known = published(architecture)
+    names = [known.classifier] if isinstance(known.classifier, str) else list(known.classifier or ())
+    found = [len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state]
+    return found[:1] or [known.num_classes, 0]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dictionary from safetensors or PyTorch's format, the latter read without running code from it."""
+    if not path.is_file():
+        raise UserError(f"weights: {path} is not there; expected none, imagenet or a file of weights")
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
+        raise UserError(f"weights: {path} cannot be read as a state dictionary: {first_line(error)}") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"weights: {path} holds something else than named tensors; expected a state dictionary")
+    return state
+
+
+def prepared(pixels: Tensor, size: Size, mean: list[float], deviation: list[float]) -> Tensor:
+    """Rows 0 to 255, [n, 3, h, w], as float32 [n, 3, *size], bicubic and normalised, in channels_last memory."""
+    if tuple(pixels.shape[2:]) != size:
+        pixels = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return devices.normalized(pixels, mean, deviation, torch.float32)
+
+
+def save(model: nn.Module, file: Path) -> None:
+    """The weights as safetensors."""
+    # Copies, since safetensors refuses tied and channels_last tensors.
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    save_file(state, file)
+
+
+def first_line(error: Exception) -> str:
+    """The gist of a message, at most 160 characters: PyTorch lists every missing tensor, on lines of their own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    gist = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return gist if len(gist) <= 160 else f"{gist[:157]}..."

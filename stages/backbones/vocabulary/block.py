@@ -1,0 +1,45 @@
+"""The words that the block of every recipe has which trains a network, and the old names of some."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from stages.backbones.vocabulary.changes import AnyChange, Mixing
+from stages.backbones.vocabulary.losses import Loss
+from stages.backbones.vocabulary.schedules import AnySchedule, OneCycle
+from stages.running.parameters import Block
+
+Precision = Literal["auto", "bfloat16", "float32"]
+"""The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster."""
+
+Views = Literal["none", "flip"]
+"""What is averaged when predicting: the image alone, or with its mirror image."""
+
+
+class Common(Loss, Mixing):
+    """What every recipe has beside its network and its optimizer."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "flip": "augmentation: [{flip: alternating}], or horizontal",
+        "translate": "augmentation: [{shift: 2}]",
+        "crop_padding": "augmentation: [{shift: 2}]",
+        "cutout": "augmentation: [{erase: 0.5}]",
+        "random_erasing": "augmentation: [{erase: 0.5}]",
+    }
+
+    epochs: int = Field(8, ge=1, le=10_000, description="passes over the training rows, of all phases together")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
+    augmentation: tuple[AnyChange, ...] = Field((), description="changes of the training images, in order")
+    precision: Precision = "auto"
+    views: Views = "none"
+
+
+class Optimization(Block):
+    """How the weights of Keras and Flax networks move; `optimizer` is the framework's own choice."""
+
+    learning_rate: float = Field(2e-3, gt=0, le=100, description="the highest of the schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
+    nesterov: bool = Field(True, description="of sgd and muon")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="per step, as a share of weight times learning rate")
+    schedule: AnySchedule = OneCycle.model_validate({})

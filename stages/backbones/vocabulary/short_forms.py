@@ -1,0 +1,75 @@
+"""Short forms in params.yaml: `flatten`, `{conv: 32, kernel: 3}`: the key that names the kind has its main value."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from stages.running.parameters import Block, closest
+
+
+class Kind(Block):
+    """One of several things a parameter may hold. Its first field has its name; with a default, the name will do."""
+
+    @classmethod
+    def name(cls) -> str:
+        return next(iter(cls.model_fields))
+
+
+def parser(*kinds: type[Kind], renamed: Mapping[str, str] | None = None) -> Callable[[Any], Kind]:
+    """A pydantic validator that reads the short form of any of `kinds`; its errors name the closest kind or option.
+
+    `renamed`: the new names of kinds that had another.
+    """
+    known = {kind.name(): kind for kind in kinds}
+
+    def parse(value: Any) -> Kind:
+        if isinstance(value, kinds):
+            return value
+        options = {value: None} if isinstance(value, str) else value
+        if not isinstance(options, Mapping) or not options:
+            raise mistake(f"expected a name or a mapping that starts with one of: {', '.join(known)}")
+        for old, new in (renamed or {}).items():
+            if old in options:
+                raise mistake(f"{old} is {new} now")
+        kind = known[kind_of(options, known)]
+        return read(kind, {name: given for name, given in options.items() if given is not None})
+
+    return parse
+
+
+def kind_of(options: Mapping[Any, Any], known: Mapping[str, type[Kind]]) -> str:
+    """The key that names the kind: the one that is no option of another kind's mapping, wherever it stands."""
+    names = [name for name in options if name in known]
+    owners = [name for name in names if not any(name in known[other].model_fields for other in names if other != name)]
+    if not owners:
+        first = next(iter(options))
+        raise mistake(f"unknown kind {first!r}{closest(str(first), list(known))}")
+    return owners[0]
+
+
+def read(kind: type[Kind], options: Mapping[str, Any]) -> Kind:
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        lines = [describe(each, kind) for each in error.errors()]
+        raise mistake("; ".join(lines)) from None
+
+
+def describe(each: Any, kind: type[Kind]) -> str:
+    where = place(each["loc"])
+    if each["type"] == "extra_forbidden":
+        return f"unknown option {where!r} of {kind.name()}{closest(where, list(kind.model_fields))}"
+    if each["type"] == "missing":
+        return f"{kind.name()} needs {where}"
+    return f"{where}: got {each['input']!r}; {each['msg']}"
+
+
+def place(path: tuple[Any, ...]) -> str:
+    """`('layers', 3, 'kernel')` as `layers[3].kernel`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def mistake(message: str) -> PydanticCustomError:
+    return PydanticCustomError("kind", "{message}", {"message": message})
