@@ -1,6 +1,7 @@
 # What people and CI call. Needs git, make, a C library, python3 (3.11 to 3.13) with venv, and a package index.
 PYTHON ?= python3
-JOBS ?= 1
+# Backbones trained at once: two where there are cores for them, as half of a small job is imports; one on a GPU.
+JOBS ?= $(shell if command -v nvidia-smi >/dev/null || [ "$$(getconf _NPROCESSORS_ONLN)" -lt 2 ]; then echo 1; else echo 2; fi)
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -22,10 +23,12 @@ $(BIN)/.locked: requirements.lock
 	@touch $@
 
 # Stages that run at once wait for DVC's lock, which one holds only before and after its command.
-repro: setup ## Run the job in params.yaml: dvc repro; JOBS=4 trains up to four backbones at once
+# Each keeps the threads that it has alone, as their number changes the last bits; those that wait must not spin then.
+repro: setup ## Run the job in params.yaml: dvc repro, two backbones at once; JOBS=4 for four, JOBS=1 for one
 ifneq ($(JOBS),1)
 	dvc repro split
-	dvc stage list --name-only | grep '^train@' | xargs -P $(JOBS) -I '{}' dvc --wait-for-lock repro --single-item '{}'
+	dvc stage list --name-only | sed -n 's/^train@//p' | OMP_WAIT_POLICY=passive xargs -P $(JOBS) -I '{}' \
+	  dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'
 endif
 	dvc repro
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from stages import backbones, executors
 from stages.backbones import FoldsRecipe, Recipe
+from stages.backbones.predicting import predict
 from stages.executors import Executor, Task
 from stages.images.dataset import TEST, Dataset, partition
 from stages.running import history, parameters, scratch
@@ -108,7 +109,10 @@ def plans(backbone: Backbone, recipe: Recipe, k: int, place: Path) -> dict[str, 
 def train(
     load: Callable[[], Dataset], backbone: Backbone, executor: Executor, *, place: Path, models: Path, curve: Path
 ) -> None:
-    """Every fold: finished under `place`, then given to `models/fold-<k>`; `curve` grows all the while."""
+    """Every fold: finished under `place`, then given to `models/fold-<k>`; `curve` grows all the while.
+
+    What the models, loaded anew, say of rows that they have not seen is left under `place` for `export`.
+    """
     dataset = load()
     recipe, params = backbone.resolve()
     planned = plans(backbone, recipe, dataset.folds, place)
@@ -125,6 +129,7 @@ def train(
         for name in executor(load, tasks, place, display) if tasks else ():
             rows |= give(planned[name], models)
     history.write(curve, list(chain(*(rows[fold] for fold in sorted(rows)))))
+    predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
 
 
 def give(plan: Plan, models: Path) -> dict[int, list[history.Row]]:

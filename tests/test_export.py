@@ -1,49 +1,60 @@
-"""Out-of-fold predictions come from the one model that never saw the row; the test set from every model."""
+"""What `train` predicted last is taken where it fits, without a framework; else it is computed from the saved files."""
 
-import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 
-from stages import backbones, export
-from stages.stacking import tables
-from tests.toys import TOY, toy_dataset
+from tests.contract import ROOT
+from tests.toys import toy_dataset
 
-
-def models(tmp_path: Path) -> Path:
-    """Three models that can be told apart: fold k's puts the boundary elsewhere."""
-    for fold in range(3):
-        folder = tmp_path / "models" / f"fold-{fold}"
-        folder.mkdir(parents=True)
-        (folder / "model.json").write_text(json.dumps({"means": [10.0 + fold, 120.0 + fold]}))
-    return tmp_path / "models"
-
-
-def test_each_row_is_predicted_by_the_model_of_its_fold(tmp_path: Path) -> None:
-    dataset, folder = toy_dataset(tmp_path / "data"), models(tmp_path)
-    rows, folds, predictions = export.export(dataset, TOY, folder, "toy")
-    for fold in range(3):
-        own = folds == fold
-        expected = np.concatenate([dataset.held_out_rows(fold), dataset.test_rows])
-        np.testing.assert_array_equal(rows[own], expected)
-        direct = TOY.load(folder / f"fold-{fold}")(dataset.take(expected))
-        np.testing.assert_array_equal(predictions[own], direct)
+RECIPE = """
+from tests.toys import TOY
+Params, load, fit = TOY.Params, TOY.load, TOY.fit
+"""
+BLOCK = {"framework": "numpy", "recipe": "toy"}
+"""The recipe imports `tests.toys`, as others their framework."""
+FILES = ("data/predictions/toy.parquet", "models/toy/fold-1/model.json")
 
 
-def test_the_table_written_is_one_that_stack_accepts(tmp_path: Path) -> None:
-    dataset = toy_dataset(tmp_path / "data")
-    rows, folds, predictions = export.export(dataset, TOY, models(tmp_path), "toy")
-    path = tmp_path / "predictions" / "toy.parquet"
-    tables.write(path, rows, folds, predictions, dataset.classes)
-    read = tables.read(path, dataset.index, dataset.classes)
-    assert read.out_of_fold.shape == (24, 2)
-    assert read.test.shape == (3, 6, 2)
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The stages with a recipe in plain numpy, a toy dataset and its block."""
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    home = tmp_path / "stages/backbones/numpy"
+    for folder, text in ((home, ""), (home / "shared", ""), (home / "toy", RECIPE)):
+        folder.mkdir()
+        (folder / "__init__.py").write_text(text)
+    toy_dataset(tmp_path / "data")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"backbones": {"toy": BLOCK}}))
+    return tmp_path
 
 
-def test_prediction_goes_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, folder = toy_dataset(tmp_path / "data"), models(tmp_path)
-    whole = export.export(dataset, TOY, folder, "toy")
-    monkeypatch.setattr(backbones, "CHUNK", 5)
-    for left, right in zip(whole, export.export(dataset, TOY, folder, "toy"), strict=True):
-        np.testing.assert_array_equal(left, right)
+def run(repository: Path, step: str) -> str:
+    environment = os.environ | {"FOLDSTACK_SCRATCH": str(repository / "scratch")}
+    command = [sys.executable, "-X", "importtime", "-m", f"stages.{step}", "toy"]
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+def test_predictions_are_taken_without_the_recipe_and_equal_those_computed(repository: Path) -> None:
+    run(repository, "train")
+    assert "tests.toys" not in run(repository, "export")
+    taken = [(repository / file).read_bytes() for file in FILES]
+    assert not list((repository / "scratch").rglob("*.safetensors")), "what was taken is freed"
+    assert "tests.toys" in run(repository, "export")
+    assert [(repository / file).read_bytes() for file in FILES] == taken
+
+
+def test_predictions_of_other_models_are_not_taken(repository: Path) -> None:
+    run(repository, "train")
+    file = repository / FILES[1]
+    file.unlink()  # a link to the finished fold
+    file.write_text('{"means": [0.0, 200.0]}')
+    assert "tests.toys" in run(repository, "export")

@@ -96,19 +96,16 @@ class Listening:
         self.rows.append(row)
 
 
-def test_each_epoch_tells_its_own_rate_and_its_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_epoch_tells_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0, 112.0, 116.0])
     monkeypatch.setattr(history.time, "monotonic", lambda: next(clock))
     observer = Listening()
     recorder = history.Recorder(0, 50, observer)
-    device = {"gflops_per_image": 3.0, "peak_tflops": 0.5, "peak_measured": 1}
-    recorder(1, {"train_loss": 1.0, **device})
-    recorder(2, {"train_loss": 0.5, **device, "images": 40})
+    recorder(1, {"train_loss": 1.0})
+    recorder(2, {"train_loss": 0.5})
     recorder(4, {"train_loss": 0.4})
     assert [row["seconds"] for row in observer.rows] == [10, 12, 16]
-    assert [row["images_per_second"] for row in observer.rows] == [5, 20, 25]
-    shares = [row.get("peak_share") for row in observer.rows]
-    assert shares == [pytest.approx(3e9 * 5 / 0.5e12), pytest.approx(3e9 * 20 / 0.5e12), None]
+    assert [row["images_per_second"] for row in observer.rows] == [5, 25, 25]
 
 
 def test_a_finished_fold_is_kept_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
@@ -155,19 +152,20 @@ def test_freeing_spares_what_another_run_is_making(tmp_path: Path, monkeypatch: 
 
 def test_the_key_changes_with_everything_that_decides_a_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    files = ["data/index.parquet", "data/classes.json", "stages/train.py", "stages/backbones/keras/cnn.py"]
+    files = ["data/index.parquet", "data/classes.json", "stages/train.py", "stages/backbones/keras/cnn/deep/part.py"]
+    sources = [Path("stages/train.py"), Path("stages/backbones/keras/cnn")]
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("")
     block = {"framework": "keras", "recipe": "cnn", "epochs": 1}
     keys = [
-        scratch.of_backbone("a", block, 0),
-        scratch.of_backbone("b", block, 0),
-        scratch.of_backbone("a", block | {"epochs": 2}, 0),
-        scratch.of_backbone("a", block, 1),
+        scratch.of_backbone("a", block, 0, sources),
+        scratch.of_backbone("b", block, 0, sources),
+        scratch.of_backbone("a", block | {"epochs": 2}, 0, sources),
+        scratch.of_backbone("a", block, 1, sources),
     ]
     for file in files:
         (tmp_path / file).write_text("changed")
-        keys.append(scratch.of_backbone("a", block, 0))
+        keys.append(scratch.of_backbone("a", block, 0, sources))
     assert len(set(keys)) == len(keys) == 8
-    assert scratch.of_backbone("a", block, 0) == keys[-1]
+    assert scratch.of_backbone("a", block, 0, sources) == keys[-1]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages import backbones, export
+from stages import backbones
+from stages.backbones.predicting import predict
 from stages.executors import inline
 from stages.images import folds
 from stages.images.dataset import Dataset, partition, read_index, write_index
@@ -71,9 +72,9 @@ def test_seeds_take_the_partitions_in_turn(tmp_path: Path, recipe: object) -> No
 def test_a_row_is_predicted_out_of_fold_once_for_each_seed_and_averaged(tmp_path: Path) -> None:
     dataset = repeated(tmp_path / "data")
     models = trained(tmp_path)
-    rows, numbers, predictions = export.export(dataset, TOY, models, "toy", seeds=2)
+    found = predict(dataset, TOY, models, "toy", seeds=2)
     path = tmp_path / "toy.parquet"
-    tables.write(path, rows, numbers, predictions, dataset.classes)
+    tables.write(path, found.rows, found.models, found.log_p, dataset.classes)
     read = tables.read(path, dataset.index, dataset.classes)
     assert (read.out_of_fold.shape, read.test.shape) == ((24, 2), (3, 6, 2))
     for row in range(24):
@@ -86,9 +87,9 @@ def test_a_row_is_predicted_out_of_fold_once_for_each_seed_and_averaged(tmp_path
 
 def test_a_table_without_a_model_of_the_second_seed_is_refused(tmp_path: Path) -> None:
     dataset = repeated(tmp_path / "data")
-    rows, numbers, predictions = export.export(dataset, TOY, trained(tmp_path), "toy", seeds=2)
-    some = numbers != 4
-    tables.write(tmp_path / "toy.parquet", rows[some], numbers[some], predictions[some], dataset.classes)
+    found = predict(dataset, TOY, trained(tmp_path), "toy", seeds=2)
+    some = found.models != 4
+    tables.write(tmp_path / "toy.parquet", found.rows[some], found.models[some], found.log_p[some], dataset.classes)
     with pytest.raises(UserError, match=r"missing pairs of row and fold, first row \d+ with fold 4"):
         tables.read(tmp_path / "toy.parquet", dataset.index, dataset.classes)
 

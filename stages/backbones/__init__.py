@@ -108,6 +108,7 @@ def sources(block: Mapping[str, Any]) -> list[Path]:
     return [
         Path("stages/train.py"),
         Path("stages/backbones/__init__.py"),
+        Path("stages/backbones/predicting.py"),
         Path("stages/backbones/vocabulary"),
         framework / "__init__.py",
         framework / "shared",

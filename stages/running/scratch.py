@@ -1,9 +1,10 @@
 """Where finished folds wait until DVC has cached them, so that a kill at any moment costs one fold at most.
 
 The place is outside the repository, since DVC empties a stage's outputs before it runs the stage again.
-`train` moves each finished fold here in one rename and takes it up again when it is asked for the same thing;
-`export`, which DVC runs only once the trained models are in its cache, frees the space. Recipes may keep what they
-computed in folders of their own beside; those go when nobody has touched them for `AGE` seconds.
+`train` moves each finished fold here in one rename and takes it up again when it is asked for the same thing; last it
+leaves what the models predict. `export`, which DVC runs only once the trained models are in its cache, takes that and
+frees the space. Recipes may keep what they computed in folders of their own beside; those go when nobody has touched
+them for `AGE` seconds.
 """
 
 import contextlib
@@ -49,7 +50,13 @@ def of_backbone(name: str, block: Mapping[str, Any], seed: int, sources: Iterabl
 def digests(paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of every file among these and, below the folders among them, of every Python module."""
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    return {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.as_posix(): digest(file) for file in files}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version(package: str) -> str | None:
@@ -100,6 +107,8 @@ def free(folder: Path) -> None:
     """
     for fold in folder.glob("fold-*[0-9]"):
         shutil.rmtree(fold, ignore_errors=True)
+    for file in folder.glob("*.safetensors"):
+        file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
     old = time.time() - AGE

@@ -1,0 +1,78 @@
+"""What a backbone's models say of rows that they have not seen, from their saved files; `train` ends with it.
+
+What is scored is what is served: every model is loaded anew, with the preprocessing and the test-time views saved with
+it. The framework is in memory then, which takes a process of its own seconds, so the result waits in the scratch folder
+for `export`, under the digests of the models that it came from. Whoever finds none, or one of other models, computes
+it anew: on a CPU the same bytes.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from stages import backbones
+from stages.backbones import Recipe
+from stages.images.arrays import LogProbabilities, Rows
+from stages.images.dataset import Dataset
+from stages.running import scratch
+from stages.showing import progress
+
+FILE = "predictions.safetensors"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Each model's held-out rows, then the test rows, model after model."""
+
+    rows: Rows
+    models: Rows
+    """The number of the model that predicted each row."""
+    log_p: LogProbabilities
+    seconds: float
+
+    def keep(self, folder: Path, models: Path) -> None:
+        """In `folder`, as what the files below `models` say."""
+        folder.mkdir(parents=True, exist_ok=True)
+        half = folder / f"{FILE}.part"
+        arrays = {"rows": self.rows, "models": self.models, "log_p": self.log_p}
+        save_file(arrays, half, metadata={"models": digest(models), "seconds": repr(self.seconds)})
+        half.replace(folder / FILE)
+
+    @classmethod
+    def kept(cls, folder: Path, models: Path) -> Self | None:
+        """What was kept there of these very files; None where nothing was, or of others."""
+        try:
+            with safe_open(folder / FILE, "numpy") as file:
+                told = file.metadata()
+                if told["models"] != digest(models):
+                    return None
+                return cls(*(file.get_tensor(name) for name in ("rows", "models", "log_p")), float(told["seconds"]))
+        except (OSError, SafetensorError):  # not there, or damaged: as if never written
+            return None
+
+
+def digest(models: Path) -> str:
+    """SHA-256 of the names and the contents of all files of a folder."""
+    files = [path for path in sorted(models.rglob("*")) if path.is_file()]
+    parts = [f"{path.relative_to(models).as_posix()} {scratch.digest(path)}" for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def predict(dataset: Dataset, recipe: Recipe, models: Path, name: str, seeds: int = 1) -> Predicted:
+    """What the models in `models/fold-<k>` say, K for each seed. `name`: of the backbone, for the bar."""
+    start, numbers = time.perf_counter(), range(seeds * dataset.folds)
+    rows = [np.concatenate([dataset.held_out_rows(model), dataset.test_rows]) for model in numbers]
+    with progress.bar(sum(map(len, rows)), "images", f"{name}, predicting") as bar:
+        log_p = [
+            backbones.predictions(recipe.load(models / f"fold-{model}"), dataset, part, bar.update)
+            for model, part in enumerate(rows)
+        ]
+    predicting = [np.full(len(part), model, np.int64) for model, part in enumerate(rows)]
+    seconds = time.perf_counter() - start
+    return Predicted(np.concatenate(rows), np.concatenate(predicting), np.concatenate(log_p), seconds)
