@@ -27,8 +27,8 @@ $(BIN)/.locked: requirements.lock
 repro: setup ## Run the job in params.yaml: dvc repro, two backbones at once; JOBS=4 for four, JOBS=1 for one
 ifneq ($(JOBS),1)
 	dvc repro split
-	dvc stage list --name-only | sed -n 's/^train@//p' | OMP_WAIT_POLICY=passive xargs -P $(JOBS) -I '{}' \
-	  dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'
+	python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
+	  | OMP_WAIT_POLICY=passive xargs -P $(JOBS) -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'
 endif
 	dvc repro
 
