@@ -103,24 +103,12 @@ AnyChange = Annotated[
     SerializeAsAny[Change],
     BeforeValidator(
         parser(
-            Flip,
-            Shift,
-            Translation,
-            Rotation,
-            Zoom,
-            Contrast,
-            Brightness,
-            Saturation,
-            Hue,
-            Gamma,
-            ChannelShuffle,
-            Erase,
-            RandAugment,
-            TrivialAugment,
+            *Change.__subclasses__(),
             renamed={"crop": "shift", "translate": "shift", "cutout": "erase", "random_erasing": "erase"},
         )
     ),
 ]
+"""Any of the above."""
 
 
 class Mixing(Block):

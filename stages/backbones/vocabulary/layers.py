@@ -86,23 +86,6 @@ class Residual(Layer):
     residual: tuple["AnyLayer", ...] = Field(min_length=1)
 
 
-AnyLayer = Annotated[
-    SerializeAsAny[Layer],
-    BeforeValidator(
-        parser(
-            Conv,
-            Whiten,
-            Dense,
-            BatchNormalization,
-            Activate,
-            MaxPool,
-            AveragePool,
-            GlobalAveragePool,
-            GlobalMaxPool,
-            Flatten,
-            Dropout,
-            Residual,
-        )
-    ),
-]
+AnyLayer = Annotated[SerializeAsAny[Layer], BeforeValidator(parser(*Layer.__subclasses__()))]
+"""Any of the above."""
 Residual.model_rebuild()

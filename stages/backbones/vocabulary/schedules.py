@@ -69,7 +69,7 @@ class Plateau(Schedule):
         return np.ones_like(progress)
 
 
-AnySchedule = Annotated[SerializeAsAny[Schedule], BeforeValidator(parser(Constant, Cosine, OneCycle, Step, Plateau))]
+AnySchedule = Annotated[SerializeAsAny[Schedule], BeforeValidator(parser(*Schedule.__subclasses__()))]
 
 
 def rates(schedule: Schedule, highest: float, steps: int) -> Float32[np.ndarray, " steps"]:
