@@ -37,11 +37,12 @@ from stages.running import parameters
 from stages.running.errors import UserError
 from stages.showing.command import command
 from stages.stack import Params, compose
-from stages.stacking import pools, scores, tables, uncertainty
-from stages.stacking.ensemble import side_by_side
-from stages.stacking.level_one import LevelOne
-from stages.stacking.log_space import LogScores
-from stages.stacking.uncertainty import Sampling
+from stages.stacking.choosing.out_of_fold import LevelOne, level_one
+from stages.stacking.combiners import pools
+from stages.stacking.judging import uncertainty
+from stages.stacking.judging.uncertainty import Sampling
+from stages.stacking.predictions import scores, tables
+from stages.stacking.predictions.log_space import LogScores
 
 K, BINS, STEPS = 5, 15, 25
 """Folds of breast_cancer; bins of the calibration error; draws of the greedy selection."""
@@ -93,7 +94,10 @@ def stored(folder: Path) -> Job:
     names = list(content["backbones"])
     found = {name: tables.read(data / f"predictions/{name}.parquet", index, classes) for name in names}
     labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
-    return Job(*side_by_side(found, names), folds[folds >= 0], labels[folds >= 0], labels[folds < 0])
+    train = folds >= 0
+    told = level_one(found, names, labels[train], folds[train])
+    assert told.models is not None
+    return Job(told.stack, told.models, told.folds, told.labels, labels[~train])
 
 
 def breast_cancer() -> Job:
@@ -120,7 +124,7 @@ def breast_cancer() -> Job:
 
 def ours(job: Job) -> tuple[LogScores, str]:
     members, classes = (tuple(map(str, range(length))) for length in job.out_of_fold.shape[1:])
-    data = LevelOne(job.out_of_fold.astype(np.float64), job.labels, job.folds, job.test)
+    data = LevelOne(job.out_of_fold, job.labels, job.folds, job.test)
     ensemble, *_ = compose(data, Params.model_validate({}), members=members, classes=classes, seed=0)
     return ensemble.predict(job.test), ensemble.name
 

@@ -28,9 +28,9 @@ from sklearn.ensemble import StackingClassifier
 from benchmarks import processes
 from stages.images.arrays import Labels, Stack
 from stages.stack import Params, compose
+from stages.stacking.choosing.out_of_fold import LevelOne
 from stages.stacking.combiners import COMBINERS, USUAL
-from stages.stacking.level_one import LevelOne
-from stages.stacking.log_space import normalise
+from stages.stacking.predictions.log_space import normalise
 
 FOLDS, BLOCK = 5, 65_536
 NESTED, PEER = "nested choice", "StackingClassifier"

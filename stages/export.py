@@ -13,8 +13,9 @@ from stages.backbones.predicting import Predicted, predict
 from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch
 from stages.showing.command import command
-from stages.stacking import costs, tables
-from stages.stacking.costs import Cost
+from stages.stacking.predictions import tables
+from stages.stacking.pricing import costs
+from stages.stacking.pricing.costs import Cost
 
 HISTORY, COSTS, MODELS = Path("metrics/history"), Path("metrics/costs"), Path("models")
 

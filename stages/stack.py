@@ -17,12 +17,13 @@ from stages.running import parameters
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 from stages.showing.command import command
-from stages.stacking import modes, results, selection, tables
+from stages.stacking.choosing import averaging, selection
+from stages.stacking.choosing.averaging import Measured
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.choosing.out_of_fold import LevelOne, level_one
+from stages.stacking.choosing.selection import Candidate, Choice, Criterion
 from stages.stacking.combiners import COMBINERS, USUAL
-from stages.stacking.ensemble import Ensemble, by_seed, side_by_side
-from stages.stacking.level_one import LevelOne
-from stages.stacking.modes import Measured
-from stages.stacking.selection import Candidate, Choice, Criterion
+from stages.stacking.predictions import files, tables
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
 
@@ -75,15 +76,12 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
     return [path.stem for path in strangers]
 
 
-def level_one(
-    index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]
-) -> LevelOne:
+def gathered(index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]) -> LevelOne:
     """What the members say. Every backbone's table is checked, and none is kept in memory."""
     predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    stack, models = side_by_side(predictions, members)
     labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
     train = folds >= 0
-    return LevelOne(stack, labels[train], folds[train], models, by_seed(predictions, members))
+    return level_one(predictions, members, labels[train], folds[train])
 
 
 def compose(
@@ -94,8 +92,8 @@ def compose(
     choice = selection.choose(candidates, one_standard_error=params.one_standard_error)
     chosen = next(one for one in candidates if one.name == choice.name)
     fitted = COMBINERS[choice.name].fit(data.stack, data.labels, seed)
-    measured = modes.measured(choice.name, chosen.fits, data, seed)
-    mode = modes.choose(measured)
+    measured = averaging.measured(choice.name, chosen.fits, data, seed)
+    mode = averaging.choose(measured)
     ensemble = Ensemble(members, classes, choice.name, fitted, chosen.fits, mode, chosen.temperature, chosen.scores)
     return ensemble, candidates, choice, measured
 
@@ -133,13 +131,13 @@ def main() -> None:
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    data = level_one(index, classes, backbones, members)
+    data = gathered(index, classes, backbones, members)
     ensemble, candidates, choice, measured = compose(
         data, params, members=members, classes=classes, seed=parameters.seed(content)
     )
     metrics, table = summary(ensemble, candidates, choice, measured, params), selection.table(candidates, choice)
     ensemble.write(MODELS)
-    results.write(METRICS, {"stack.json": metrics, "combiners.csv": table})
+    files.write(METRICS, {"stack.json": metrics, "combiners.csv": table})
     show(table, metrics)
 
 

@@ -23,12 +23,16 @@ ALLOWED = {  # what a package may import besides itself
     "executors": {"running"},
     "images": {"running", "showing"},
     "backbones": {"running", "showing", "images"},
-    "stacking": {"running", "images"},
+    "stacking": {"running", "showing", "images"},
     "reporting": {"running", "images", "stacking"},
 }
 NO_DEPENDENCIES = ("showing", "executors")
 """Packages that no stage depends on: what a bar shows, how a mistake is worded, what a machine is called and in which
 process a fold is trained changes no byte of what a stage leaves, so that nobody is to wait half an hour for it."""
+FLOORS = ("predictions", "combiners", "choosing", "judging", "pricing")
+"""The folders of `stages/stacking`, each of which may import those before it: what a stage depends on ends at a floor."""
+TIMED = ("metrics/",)
+"""Where seconds and commits lie. What depends on them runs again though its predictions are equal."""
 MOST_FILES = 12
 """Modules in a folder."""
 
@@ -199,6 +203,26 @@ def packages_keep_their_layers(root: Path) -> list[str]:
     return complaints
 
 
+def stacking_keeps_its_floors(root: Path) -> list[str]:
+    base, complaints = root / "stages/stacking", []
+    for floor, name in enumerate(FLOORS):
+        above = [base / other for other in FLOORS[floor + 1 :]]
+        for path in (base / name).rglob("*.py"):
+            found = [file for file in sorted(local_imports(root, path)) if file.parent in above]
+            complaints += [f"{path.relative_to(base)} imports {file.relative_to(base)} above it" for file in found]
+    return complaints
+
+
+def no_clock_reruns_a_choice(root: Path) -> list[str]:
+    """What is chosen and judged depends on predictions, and on nothing that holds seconds or commits."""
+    return [
+        f"{name} depends on {dep}, where seconds and commits lie"
+        for name in ("stack", "evaluate")
+        for dep in stages(root)[name]["deps"]
+        if dep.startswith(TIMED)
+    ]
+
+
 def stages_stand_alone(root: Path) -> list[str]:
     """Nothing that a stage runs depends on what stands beside the pipeline."""
     return [
@@ -265,6 +289,8 @@ GUARDS = (
     folders_stay_small,
     steps_do_not_import_steps,
     packages_keep_their_layers,
+    stacking_keeps_its_floors,
+    no_clock_reruns_a_choice,
     stages_stand_alone,
     frameworks_stay_home,
     parameters_are_explained,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.stacking.log_space import normalise
+from stages.stacking.predictions.log_space import normalise
 
 
 def stack(n=1200, k=4, *, experts=((0, 1), (2, 3)), noise=0, seed=0):

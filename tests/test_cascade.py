@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.stacking import cascade
-from stages.stacking.log_space import normalise
+from stages.stacking.predictions.log_space import normalise
+from stages.stacking.pricing import cascade
 
 
 @pytest.fixture

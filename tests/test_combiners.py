@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from stages.stacking import calibration, pools, scores
-from stages.stacking.combiners import COMBINERS
-from stages.stacking.log_space import normalise
-from stages.stacking.tables import FLOOR
+from stages.stacking.combiners import COMBINERS, pools, temperature
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import normalise
+from stages.stacking.predictions.tables import FLOOR
 from tests.stacks import stack
 
 
@@ -135,9 +135,9 @@ def test_complementary_experts_together_beat_the_best_of_them(name):
 def test_the_temperature_undoes_wrong_sureness(sureness):
     values, labels, _ = stack(4000, experts=((0, 1, 2, 3),))
     honest = values[:, 0]
-    own = calibration.temperature(honest, labels)
-    found = calibration.temperature(normalise(honest * sureness), labels)
+    own = temperature.fit(honest, labels)
+    found = temperature.fit(normalise(honest * sureness), labels)
     assert found == pytest.approx(own * sureness, rel=0.03)
-    mended = calibration.apply(normalise(honest * sureness), found)
+    mended = temperature.apply(normalise(honest * sureness), found)
     assert loss(mended, labels) <= loss(honest, labels)
     np.testing.assert_array_equal(mended.argmax(axis=1), honest.argmax(axis=1))

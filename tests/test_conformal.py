@@ -5,8 +5,8 @@ import pytest
 from mapie.classification import SplitConformalClassifier
 from sklearn.linear_model import LogisticRegression
 
-from stages.stacking import conformal
-from stages.stacking.log_space import normalise
+from stages.stacking.judging import conformal
+from stages.stacking.predictions.log_space import normalise
 
 
 def points(rng, n):

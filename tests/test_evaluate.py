@@ -9,7 +9,7 @@ import pytest
 
 from stages import evaluate, stack
 from stages.images import dataset
-from stages.stacking import scores, tables
+from stages.stacking.predictions import scores, tables
 from tests.test_stack import CLASSES, make_job
 
 

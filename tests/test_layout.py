@@ -38,7 +38,7 @@ PLANTED = {
     layout.sources_decide_models: lambda root: replace(
         root / "dvc.yaml", "        - stages/backbones/${item.framework}/shared\n", ""
     ),
-    layout.dependencies_exist: lambda root: (root / "stages/stacking/tables.py").unlink(),
+    layout.dependencies_exist: lambda root: (root / "stages/stacking/predictions/tables.py").unlink(),
     layout.imports_make_no_circle: lambda root: append(
         root / "stages/running/errors.py", "from stages.running import scratch\n"
     ),
@@ -47,7 +47,15 @@ PLANTED = {
     ],
     layout.steps_do_not_import_steps: lambda root: append(root / "stages/stack.py", "import stages.evaluate\n"),
     layout.packages_keep_their_layers: lambda root: append(
-        root / "stages/images/arrays.py", "from stages.stacking import tables\n"
+        root / "stages/images/arrays.py", "from stages.stacking.predictions import tables\n"
+    ),
+    layout.stacking_keeps_its_floors: lambda root: append(
+        root / "stages/stacking/choosing/selection.py", "from stages.stacking.judging import conformal\n"
+    ),
+    layout.no_clock_reruns_a_choice: lambda root: replace(
+        root / "dvc.yaml",
+        "      - models/stack\n      - stages/evaluate.py",
+        "      - metrics/costs\n      - stages/evaluate.py",
     ),
     layout.stages_stand_alone: lambda root: append(root / "stages/train.py", "from tuning import space\n"),
     layout.frameworks_stay_home: lambda root: append(root / "stages/export.py", "def f():\n    import torch\n"),

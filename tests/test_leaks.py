@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from stages.stacking import leaks
-from stages.stacking.log_space import normalise
-from stages.stacking.tables import Predictions
+from stages.stacking.judging import leaks
+from stages.stacking.predictions.log_space import normalise
+from stages.stacking.predictions.tables import Predictions
 
 
 def predicted(rng, labels, strength, k=4):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.stacking import ledger, uncertainty
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS
-from stages.stacking.costs import Cost, of_training
-from stages.stacking.ensemble import Ensemble
-from stages.stacking.level_one import LevelOne, ambiguities, cross_fit, cross_temper, held_out
-from stages.stacking.uncertainty import Interval, Sampling
+from stages.stacking.judging import uncertainty
+from stages.stacking.judging.uncertainty import Interval, Sampling
+from stages.stacking.pricing.costs import Cost, of_training
 from tests.stacks import apart, stack
 
 SAMPLING = Sampling(0.95, 500, 0)

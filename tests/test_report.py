@@ -17,8 +17,8 @@ from stages.images.dataset import TEST, Dataset
 from stages.reporting import card, gallery, pages, summary, tables
 from stages.reporting.results import Results, check
 from stages.running.errors import UserError
-from stages.stacking import modes
-from stages.stacking import scores as stacking
+from stages.stacking.choosing import averaging
+from stages.stacking.predictions import scores as stacking
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "$x_1$", "お茶", "a|b & c"]
 
@@ -445,7 +445,7 @@ def test_how_the_models_answer_together_is_told_in_words(work: Path) -> None:
     assert "fold_combiners has a log-loss of 0.22000 out of fold, refitted 0.21000;" in summary.mode(results)
     same = {"log_loss": 0.2, "refitted_log_loss": 0.2, "standard_error": 0.0}
     assert summary.beside("averaged", same) == "averaged has the same log-loss out of fold."
-    assert set(summary.MODES) == {modes.REFITTED, modes.FOLD_COMBINERS, modes.AVERAGED}
+    assert set(summary.MODES) == {averaging.REFITTED, averaging.FOLD_COMBINERS, averaging.AVERAGED}
 
 
 def test_a_cascade_that_saves_nothing_says_so(work: Path) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from stages.stacking import scores
-from stages.stacking.log_space import normalise
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import normalise
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from stages.images import folds
 from stages.images.dataset import Dataset, partition, read_index, write_index
 from stages.running import history
 from stages.running.errors import UserError
-from stages.stacking import tables
-from stages.stacking.log_space import normalise
+from stages.stacking.predictions import tables
+from stages.stacking.predictions.log_space import normalise
 from stages.train import Backbone, train
 from tests.test_train import Together
 from tests.toys import TOY, ToyParams, toy_dataset

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.stacking import calibration, scores, selection, uncertainty
-from stages.stacking.combiners import COMBINERS, USUAL
-from stages.stacking.level_one import LevelOne, cross_fit, cross_temper, held_out
-from stages.stacking.log_space import ambiguity, average, log_losses
-from stages.stacking.selection import Candidate, choose, compare
-from stages.stacking.uncertainty import Sampling
+from stages.stacking.choosing import selection
+from stages.stacking.choosing.out_of_fold import LevelOne, cross_fit, cross_temper, held_out
+from stages.stacking.choosing.selection import Candidate, choose, compare
+from stages.stacking.combiners import COMBINERS, USUAL, temperature
+from stages.stacking.judging import uncertainty
+from stages.stacking.judging.uncertainty import Sampling
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import ambiguity, average, log_losses
 from tests.stacks import apart, stack
 
 FAST = ["best_single", "mean", "pool"]
@@ -165,7 +167,7 @@ def test_what_is_expected_for_new_images_is_what_the_averaged_models_reach(noisy
     names = ["best_single", "mean", "pool", "logistic"]
     for one in compare(LevelOne(values, labels, folds, models), names, criterion="log_loss", seed=0):
         answers = [fit.predict(part) for fit, part in zip(one.fits, models, strict=True)]
-        answered = calibration.apply(average(np.stack(answers)), one.temperature)
+        answered = temperature.apply(average(np.stack(answers)), one.temperature)
         losses = log_losses(answered, truth)
         error = np.hypot(scores.standard_error(losses), scores.standard_error(one.losses))
         assert abs(losses.mean() - one.expected) < 3 * error

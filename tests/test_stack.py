@@ -9,10 +9,11 @@ import pytest
 
 from stages import stack
 from stages.images import dataset
-from stages.stacking import pools, tables
-from stages.stacking.costs import Cost
-from stages.stacking.ensemble import Ensemble
-from stages.stacking.log_space import normalise
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.combiners import pools
+from stages.stacking.predictions import tables
+from stages.stacking.predictions.log_space import normalise
+from stages.stacking.pricing.costs import Cost
 from tests import stacks
 
 CLASSES = ["cat", "dog", "owl", "pig"]

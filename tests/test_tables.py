@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.running.errors import UserError
-from stages.stacking import tables
+from stages.stacking.predictions import tables
 
 CLASSES = ["cat", "dog", "owl"]
 FOLDS = np.array([1, -1, 0, 1, 0, -1, 2, 2])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from stages.stacking import scores, uncertainty
-from stages.stacking.uncertainty import POWER, Sampling
+from stages.stacking.judging import uncertainty
+from stages.stacking.judging.uncertainty import POWER, Sampling
+from stages.stacking.predictions import scores
 
 SAMPLING = Sampling(confidence=0.95, resamples=1000, seed=0)
 

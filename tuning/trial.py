@@ -23,7 +23,8 @@ from stages.running import parameters
 from stages.running.errors import UserError
 from stages.showing import progress
 from stages.showing.progress import Bar
-from stages.stacking import calibration, scores
+from stages.stacking.combiners import temperature
+from stages.stacking.predictions import scores
 from tuning.space import Space
 
 Part = Literal["inner", "fold"]
@@ -129,7 +130,7 @@ def scored(log_p: LogProbabilities, labels: Labels, objective: str) -> dict[str,
     summary = scores.summary(log_p, labels)
     if not math.isfinite(summary["log_loss"]):
         raise UserError(f"log_loss is {summary['log_loss']}")
-    calibrated = calibration.apply(log_p, calibration.temperature(log_p, labels))
+    calibrated = temperature.apply(log_p, temperature.fit(log_p, labels))
     summary = {"calibrated_log_loss": scores.log_loss(calibrated, labels)} | summary
     chosen = calibrated if objective == "calibrated_log_loss" else log_p
     losses = scores.row_losses(chosen, labels, objective.removeprefix("calibrated_"))

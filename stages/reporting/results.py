@@ -14,10 +14,7 @@ from stages.running.errors import UserError
 STACK = "stack"
 """The name of the stack's own row in `backbones.csv`."""
 SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "brier", "calibration_error")
-WORTH = (
-    *("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disagreement"),
-    *("training_seconds", "milliseconds"),
-)
+WORTH = ("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disagreement")
 """Of a backbone to the stack."""
 RUN = ("training", "predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
@@ -31,8 +28,8 @@ COLUMNS = {
     "confusion": ("evaluate", ("actual", "predicted", "actual_probability", "predicted_probability")),
     "reliability": ("evaluate", ("bin", "confidence", "accuracy", "accuracy_low", "accuracy_high", "count")),
     "comparisons": ("evaluate", ("backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable")),
-    "ledger": ("evaluate", ("backbone", *WORTH, "recommendation")),
-    "cascade": ("evaluate", ("first", *POINTS, *(f"test_{name}" for name in POINTS), "chosen")),
+    "ledger": ("report", ("backbone", *WORTH, "training_seconds", "milliseconds", "recommendation")),
+    "cascade": ("report", ("first", *POINTS, *(f"test_{name}" for name in POINTS), "chosen")),
     "sets": ("evaluate", ("class", "coverage", "size", "single", "images")),
     "combiners": ("stack", ("combiner", *COMBINED, "seconds", "reason")),
 }
@@ -52,6 +49,7 @@ WORDS = (
     "actual",
     "predicted",
     "reason",
+    "advice",
     "recommendation",
     "first",
     "chosen",
@@ -138,6 +136,11 @@ def check(results: Results, dataset: Dataset) -> None:
     predicted = {row["predicted"] for row in results.confusion}
     if [row["actual"] for row in results.confusion] != actual or not predicted <= set(dataset.classes):
         raise UserError("confusion.csv is not of the test set in data/index.parquet; run `dvc repro evaluate`")
+
+
+def read_worth(folder: Path) -> pd.DataFrame:
+    """What the stack loses without each of its backbones, from `without.csv`."""
+    return read_table(folder / "without.csv", "evaluate", ("backbone", *WORTH, "advice"))
 
 
 def read_history(folder: Path, name: str) -> pd.DataFrame:

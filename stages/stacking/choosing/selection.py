@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from stages.stacking import calibration, scores
-from stages.stacking.combiners import COMBINERS, Fitted
-from stages.stacking.level_one import LevelOne, ambiguities, cross_fit, cross_temper, held_out
+from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
+from stages.stacking.combiners import COMBINERS, Fitted, temperature
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.scores import RowLosses
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
-RowLosses = Float64[np.ndarray, " n"]
 SIMPLEST = "best_single"
 
 
@@ -77,24 +77,25 @@ def compare(data: LevelOne, names: Sequence[str], *, criterion: Criterion, seed:
 
 def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Candidate:
     """One combiner scored by nested cross-validation."""
+    combiner, labels, folds = COMBINERS[name], data.labels, data.folds
+    combiner.load()
     start = time.perf_counter()
-    labels, folds = data.labels, data.folds
-    fits = cross_fit(COMBINERS[name], data, seed)
+    fits = cross_fit(combiner, data, seed)
     raw = held_out(fits, data)
     log_p = cross_temper(raw, data)
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
-    temperature = calibration.temperature(raw, labels)
+    heat = temperature.fit(raw, labels)
     return Candidate(
         name,
         scores.summary(log_p, labels),
         losses,
         scores.row_losses(log_p, labels, "macro_f1"),
         scores.standard_error(by_fold),
-        temperature,
+        heat,
         fits,
         time.perf_counter() - start,
-        ambiguities(fits, data.models, temperature) if criterion == "log_loss" else np.empty(0),
+        ambiguities(fits, data.models, heat) if criterion == "log_loss" else np.empty(0),
     )
 
 
@@ -107,35 +108,19 @@ def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choi
     able = [one for one in candidates if not clearly_behind(one.misses, candidates[0].misses)]
     best = min(able, key=lambda one: one.expected)
     slack = 1.0 if one_standard_error else 0.0
-    chosen = next(one for one in able if not far(*gap(one, best), slack))
+    chosen = next(one for one in able if not scores.far(*gap(one, best), slack))
     return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
-
-
-def behind(one: RowLosses, best: RowLosses) -> tuple[float, float]:
-    """By how much one's losses are higher on average, and the standard error of that."""
-    difference = one - best
-    return float(difference.mean()), scores.standard_error(difference)
 
 
 def clearly_behind(one: RowLosses, best: RowLosses) -> bool:
     """Whether one's losses are higher by more than a standard error of the difference."""
-    return far(*behind(one, best), 1.0)
-
-
-def far(difference: float, error: float, slack: float) -> bool:
-    """Whether a difference is more than `slack` standard errors above zero."""
-    return difference > slack * error
+    return scores.far(*scores.behind(one, best), 1.0)
 
 
 def gap(one: Candidate, best: Candidate) -> tuple[float, float]:
     """By how much one's criterion is expected to be higher for new images, and the standard error of that."""
-    nested = behind(one.losses, best.losses)
-    return corrected(nested, behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
-
-
-def corrected(nested: tuple[float, float], ambiguity: tuple[float, float]) -> tuple[float, float]:
-    """A difference of nested log-losses less that of the ambiguities; both, and the result, with standard error."""
-    return nested[0] - ambiguity[0], float(np.hypot(nested[1], ambiguity[1]))
+    nested = scores.behind(one.losses, best.losses)
+    return scores.corrected(nested, scores.behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
 
 
 def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> str:

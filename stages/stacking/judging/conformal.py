@@ -15,8 +15,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from stages.images.arrays import Labels
-from stages.stacking.log_space import LogScores
-from stages.stacking.scores import ratio
+from stages.stacking.predictions.log_space import LogScores
+from stages.stacking.predictions.scores import ratio
 
 Sets = Bool[np.ndarray, "n k"]
 """Rows are images; true where the class is in the image's set."""

@@ -1,4 +1,4 @@
-"""What each backbone is worth to the stack: measured on the out-of-fold rows, by no test label, with what it costs.
+"""What the stack loses without each of its backbones: measured on the out-of-fold rows, by no test label.
 
 Leaving a backbone out means to fit the chosen combiner anew on the others, by the same nested cross-validation, so that
 no row is predicted by a combiner that has seen it. As for the choice of the combiner, what averaging the folds' models
@@ -7,23 +7,24 @@ backbone adds out of fold counts only where the log-loss agrees: on CIFAR-10 the
 single fold models and nothing to their averages, and the log-loss of new images showed it (docs/experiments.md).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from stages.stacking import calibration, scores, selection, uncertainty
-from stages.stacking.combiners import COMBINERS
-from stages.stacking.costs import Cost
-from stages.stacking.ensemble import Ensemble
-from stages.stacking.level_one import LevelOne, ambiguities, cross_fit, cross_temper, held_out
-from stages.stacking.log_space import LogScores, log_losses
-from stages.stacking.uncertainty import Sampling
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
+from stages.stacking.combiners import COMBINERS, temperature
+from stages.stacking.judging import uncertainty
+from stages.stacking.judging.uncertainty import Sampling
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import LogScores, log_losses
 
 SLIGHT = 0.0005
 """A change of the log-loss that is none to speak of."""
+KEEP, MAY_LEAVE, LEAVE = "keep", "may be left out", "leave out"
+"""How an advice begins."""
 
 
 @dataclass(frozen=True)
@@ -40,39 +41,30 @@ class Loss:
         return self.log_loss > max(2 * self.log_loss_error, SLIGHT)
 
 
-def ledger(
-    ensemble: Ensemble, data: LevelOne, whole: LogScores, costs: Mapping[str, Cost], sampling: Sampling
-) -> pd.DataFrame:
+def table(ensemble: Ensemble, data: LevelOne, whole: LogScores, sampling: Sampling) -> pd.DataFrame:
     """A row per member of the stack, in their order. `whole`: what the ensemble says of the training rows, nested and
     tempered.
 
     macro_f1, log_loss: its own. correlation: of its being right with another's being right, the mean over the others.
     disagreement: the share of rows for which another predicts another class, the mean over the others. loss, loss_low,
     loss_high: of the stack's macro-F1 without it, with interval. log_loss_rise, log_loss_rise_error: of the stack's
-    log-loss for new images, with standard error. training_seconds; milliseconds: to predict an image with one of its
-    models; training_share, predicting_share: of all members' together. recommendation: in words.
+    log-loss for new images, with standard error. advice: in words.
     """
     classes = data.stack.argmax(axis=2)
     correlation, disagreement = agreement(classes == data.labels[:, None]), differences(classes)
-    members = [costs[name] for name in ensemble.members]
-    training, predicting = sum(one.training for one in members), sum(one.predicting for one in members)
     gained = ambiguities(ensemble.fold_combiners, data.models, ensemble.temperature)
     rows = []
     for m, name in enumerate(ensemble.members):
-        loss = without(m, data, ensemble.name, whole, gained, sampling)
-        own, cost = scores.summary(data.stack[:, m], data.labels), costs[name]
-        shares = {"training_share": cost.training / training, "predicting_share": cost.predicting / predicting}
+        found = loss(m, data, ensemble.name, whole, gained, sampling)
+        own = scores.summary(data.stack[:, m], data.labels)
         row = {
             "backbone": name,
             "macro_f1": own["macro_f1"],
             "log_loss": own["log_loss"],
             "correlation": correlation[m],
             "disagreement": disagreement[m],
-            **told(loss),
-            "training_seconds": cost.training,
-            "milliseconds": 1000 * cost.predicting,
-            **shares,
-            "recommendation": recommendation(loss, **shares),
+            **told(found),
+            "advice": advice(found),
         }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -88,7 +80,7 @@ def told(loss: Loss | None) -> dict[str, float]:
     return dict(zip(columns, values, strict=True))
 
 
-def without(
+def loss(
     member: int,
     data: LevelOne,
     name: str,
@@ -104,27 +96,27 @@ def without(
     fits = cross_fit(COMBINERS[name], rest, sampling.seed)
     raw = held_out(fits, rest)
     log_p = cross_temper(raw, rest)
-    own = ambiguities(fits, rest.models, calibration.temperature(raw, labels))
+    own = ambiguities(fits, rest.models, temperature.fit(raw, labels))
     gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), log_p.shape[1], sampling)
-    nested = selection.behind(log_losses(log_p, labels), log_losses(whole, labels))
-    return Loss(gain, *selection.corrected(nested, selection.behind(own, gained)))
+    nested = scores.behind(log_losses(log_p, labels), log_losses(whole, labels))
+    return Loss(gain, *scores.corrected(nested, scores.behind(own, gained)))
 
 
-def recommendation(loss: Loss | None, *, training_share: float, predicting_share: float) -> str:
-    """Keep it or leave it out, and why."""
+def advice(loss: Loss | None) -> str:
+    """Keep it or leave it out, and why; what that saves is for `pricing.ledger` to say."""
     if loss is None:
         return "the only backbone"
-    points, saved = 100 * loss.macro_f1.value, f"{training_share:.0%} of training, {predicting_share:.0%} of predicting"
+    points = 100 * loss.macro_f1.value
     if loss.macro_f1.high < 0:
-        return f"leave out: without it the stack gains {-points:.2f} points of macro-F1 and saves {saved}"
+        return f"{LEAVE}: without it the stack gains {-points:.2f} points of macro-F1"
     if loss.rises and loss.macro_f1.low > 0:
-        return f"keep: without it the stack loses {points:.2f} points of macro-F1"
+        return f"{KEEP}: without it the stack loses {points:.2f} points of macro-F1"
     if loss.rises:
-        return f"keep: without it the log-loss rises by {loss.log_loss:.4f}, while macro-F1 shows no change"
+        return f"{KEEP}: without it the log-loss rises by {loss.log_loss:.4f}, while macro-F1 shows no change"
     if loss.macro_f1.low > 0:
         added = f"the {points:.2f} points of macro-F1 that it adds out of fold"
-        return f"may be left out: the log-loss of new images does not bear out {added}, and it saves {saved}"
-    return f"may be left out: no loss can be shown, and it saves {saved}"
+        return f"{MAY_LEAVE}: the log-loss of new images does not bear out {added}"
+    return f"{MAY_LEAVE}: no loss can be shown"
 
 
 def agreement(right: Bool[np.ndarray, "n m"]) -> Float64[np.ndarray, " m"]:

@@ -4,22 +4,22 @@ Level one is what the backbones say of images that they were not trained on (Wol
 the only data that a combiner learns from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking import calibration
-from stages.stacking.combiners import Combiner, Fitted
-from stages.stacking.log_space import LogScores, ambiguity
+from stages.stacking.combiners import Combiner, Fitted, temperature
+from stages.stacking.predictions.log_space import LogScores, ambiguity
+from stages.stacking.predictions.tables import Predictions
 
-Models = Float[np.ndarray, "folds t m k"]
+Models = Float64[np.ndarray, "folds t m k"]
 """What each fold's models of the backbones say of images that none of them has seen."""
 
-Seeds = Float[np.ndarray, "seeds n m k"]
+Seeds = Float64[np.ndarray, "seeds n m k"]
 """Out-of-fold log-probabilities, one for each seed."""
 
 
@@ -39,6 +39,24 @@ class LevelOne:
         parts = {"stack": self.stack, "models": self.models, "seeds": self.seeds}
         rest = {name: part if part is None else np.delete(part, member, axis=-2) for name, part in parts.items()}
         return replace(self, **rest)
+
+
+def level_one(
+    predictions: Mapping[str, Predictions], members: Sequence[str], labels: Labels, folds: Labels
+) -> LevelOne:
+    """The members' predictions side by side, in their order. `labels`, `folds`: of the training rows.
+
+    In double precision from here on: the solvers' tolerances are finer than what single precision can tell apart.
+    """
+    chosen = [predictions[name] for name in members]
+    n_seeds = min(len(one.by_seed) for one in chosen)
+
+    def beside(parts: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack(list(parts), axis=-2, dtype=np.float64)
+
+    stack, models = beside(one.out_of_fold for one in chosen), beside(one.test for one in chosen)
+    seeds = beside(one.by_seed[:n_seeds] for one in chosen) if n_seeds > 1 else None
+    return LevelOne(stack, labels, folds, models, seeds)
 
 
 def cross_fit(combiner: Combiner, data: LevelOne, seed: int) -> tuple[Fitted, ...]:
@@ -62,18 +80,18 @@ def cross_temper(log_p: LogScores, data: LevelOne) -> LogScores:
     result = np.empty_like(log_p)
     for fold in np.unique(folds):
         inside = folds == fold
-        result[inside] = calibration.apply(log_p[inside], calibration.temperature(log_p[~inside], labels[~inside]))
+        result[inside] = temperature.apply(log_p[inside], temperature.fit(log_p[~inside], labels[~inside]))
     return result
 
 
 def answers(fits: Sequence[Fitted], models: Models) -> list[LogScores]:
     """What each fold's combiner makes of its fold's models, for new images; not tempered."""
-    return [one.predict(stack.astype(np.float64)) for one, stack in zip(fits, models, strict=True)]
+    return [one.predict(stack) for one, stack in zip(fits, models, strict=True)]
 
 
-def ambiguities(fits: Sequence[Fitted], models: Models | None, temperature: float) -> Float64[np.ndarray, " t"]:
+def ambiguities(fits: Sequence[Fitted], models: Models | None, heat: float) -> Float64[np.ndarray, " t"]:
     """By how much averaging lowers the log-loss of each new image: for each fold's models the combiner that was fitted
-    without the fold answers, tempered. Empty without models."""
+    without the fold answers, at the temperature `heat`. Empty without models."""
     if models is None:
         return np.empty(0)
-    return ambiguity(np.stack([calibration.apply(log_p, temperature) for log_p in answers(fits, models)]))
+    return ambiguity(np.stack([temperature.apply(log_p, heat) for log_p in answers(fits, models)]))

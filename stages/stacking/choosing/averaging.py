@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.stacking import selection
+from stages.stacking.choosing.out_of_fold import LevelOne, Models, answers, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS, Combiner, Fitted
-from stages.stacking.level_one import LevelOne, Models, answers, cross_fit, cross_temper, held_out
-from stages.stacking.log_space import LogScores, average, log_losses
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import LogScores, average, log_losses
 
 REFITTED, FOLD_COMBINERS, AVERAGED = "refitted", "fold_combiners", "averaged"
 
@@ -33,7 +33,7 @@ Measured = dict[str, dict[str, float]]
 def answer(mode: str, combiner: Fitted, fold_combiners: Sequence[Fitted], models: Models) -> LogScores:
     """Log-probabilities [t, k] from those of the fold models of every backbone; not tempered."""
     if mode == AVERAGED:
-        return combiner.predict(models.astype(np.float64).mean(axis=0))
+        return combiner.predict(models.mean(axis=0))
     own = fold_combiners if mode == FOLD_COMBINERS else [combiner] * len(models)
     return average(np.stack(answers(own, models)))
 
@@ -75,7 +75,7 @@ def without_another(combiner: Combiner, data: LevelOne, seed: int) -> LogScores:
 def difference(one: LogScores, refitted: LogScores, data: LevelOne) -> dict[str, float]:
     """Both log-losses, tempered, and the standard error of their difference."""
     losses = [log_losses(cross_temper(each, data), data.labels) for each in (one, refitted)]
-    _, error = selection.behind(losses[0], losses[1])
+    _, error = scores.behind(losses[0], losses[1])
     return {"log_loss": float(losses[0].mean()), "refitted_log_loss": float(losses[1].mean()), "standard_error": error}
 
 

@@ -1,17 +1,18 @@
-"""Shallow gradient-boosted trees (XGBoost) that correct the mean of the log-probabilities."""
+"""Shallow gradient-boosted trees (XGBoost) that correct the mean of the log-probabilities.
+
+XGBoost and scikit-learn are imported where trees are grown or asked: a pool is read and judged without them.
+"""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import xgboost
 from jaxtyping import Float32
-from sklearn.model_selection import train_test_split
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking.features import FEATURES
-from stages.stacking.log_space import LogScores, normalise
+from stages.stacking.combiners.features import FEATURES
+from stages.stacking.predictions.log_space import LogScores, normalise
 
 MAX_ROWS = 100_000
 """Rows that trees are grown on at most: with two levels, more rows move no split."""
@@ -39,7 +40,8 @@ ROUNDS, PATIENCE, HELD_OUT = 150, 10, 0.2
 class Boosted:
     """Fitted trees; their sum is added to the mean of the log-probabilities."""
 
-    booster: xgboost.Booster
+    booster: Any
+    """An `xgboost.Booster`."""
     features: str = "plain"
 
     def predict(self, stack: Stack) -> LogScores:
@@ -53,6 +55,8 @@ class Boosted:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
+        import xgboost
+
         booster = xgboost.Booster()
         booster.load_model(bytearray(json.dumps(state["booster"]).encode()))
         return cls(booster, state["features"])
@@ -60,6 +64,9 @@ class Boosted:
 
 def boosting(stack: Stack, labels: Labels, seed: int, features: str = "plain") -> Boosted:
     """Trees of two levels, as many as lower the log-loss of a fifth of the rows, which they are not grown on."""
+    import xgboost
+    from sklearn.model_selection import train_test_split
+
     n, _, k = stack.shape
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
     grow, watch = train_test_split(rows, test_size=HELD_OUT, random_state=seed)
@@ -74,7 +81,9 @@ def boosting(stack: Stack, labels: Labels, seed: int, features: str = "plain") -
     return Boosted(booster[: booster.best_iteration + 1], features)
 
 
-def matrix(stack: Stack, features: str, labels: Labels | None = None) -> xgboost.DMatrix:
-    """Features and starting point as XGBoost takes them."""
+def matrix(stack: Stack, features: str, labels: Labels | None = None) -> Any:
+    """Features and starting point as XGBoost takes them, an `xgboost.DMatrix`."""
+    import xgboost
+
     given: Float32[np.ndarray, "n features"] = FEATURES[features](stack).astype(np.float32)
     return xgboost.DMatrix(given, labels, base_margin=stack.mean(axis=1).astype(np.float32))

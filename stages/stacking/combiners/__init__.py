@@ -4,14 +4,15 @@ A combiner is a function fit(stack, labels, seed) that gives an object with `pre
 rows it is given and no others; it may hold some of them back to choose its own settings.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking import boosting, logistic, pools
-from stages.stacking.log_space import LogScores
+from stages.stacking.combiners import boosting, logistic, pools
+from stages.stacking.predictions.log_space import LogScores
 
 
 @runtime_checkable
@@ -31,6 +32,16 @@ class Combiner:
 
     fit: Callable[[Stack, Labels, int], Fitted]
     restore: Callable[[dict[str, Any]], Fitted]
+    libraries: tuple[str, ...] = ()
+    """Imported where they are used alone, since they take seconds: a pool is fitted and judged without them."""
+
+    def load(self) -> None:
+        """Import the libraries now, so that no clock counts them as fitting."""
+        for name in self.libraries:
+            importlib.import_module(name)
+
+
+LOGISTIC, BOOSTING = ("sklearn.linear_model", "sklearn.model_selection"), ("sklearn.model_selection", "xgboost")
 
 
 COMBINERS: dict[str, Combiner] = {
@@ -39,10 +50,10 @@ COMBINERS: dict[str, Combiner] = {
     "pool": Combiner(pools.pool, pools.Pool.restore),
     "greedy": Combiner(pools.greedy, pools.Pool.restore),
     "scaled_pool": Combiner(pools.scaled_pool, pools.Pool.restore),
-    "logistic": Combiner(logistic.logistic, logistic.Logistic.restore),
-    "xgboost": Combiner(boosting.boosting, boosting.Boosted.restore),
-    "logistic_extended": Combiner(partial(logistic.logistic, features="extended"), logistic.Logistic.restore),
-    "xgboost_extended": Combiner(partial(boosting.boosting, features="extended"), boosting.Boosted.restore),
+    "logistic": Combiner(logistic.logistic, logistic.Logistic.restore, LOGISTIC),
+    "xgboost": Combiner(boosting.boosting, boosting.Boosted.restore, BOOSTING),
+    "logistic_extended": Combiner(partial(logistic.logistic, features="extended"), logistic.Logistic.restore, LOGISTIC),
+    "xgboost_extended": Combiner(partial(boosting.boosting, features="extended"), boosting.Boosted.restore, BOOSTING),
 }
 """Simplest first: the order in which the one-standard-error rule prefers them."""
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from stages.running.history import Row
 from stages.showing import machine
-from stages.stacking import results
+from stages.stacking.predictions import files
 
 PACKAGES = {"pytorch": ("torch", "timm"), "keras": ("tensorflow", "keras"), "flax": ("jax", "flax")}
 """Whose versions matter, by framework."""
@@ -31,12 +31,12 @@ class Cost:
             "commit": machine.commit(),
             "versions": machine.versions(PACKAGES.get(framework, ())),
         }
-        results.write(folder, {f"{name}.json": asdict(self) | run})
+        files.write(folder, {f"{name}.json": asdict(self) | run})
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Self:
         """Raises UserError for a file that is missing or broken."""
-        return results.read(folder / f"{name}.json", f"export@{name}", cls.restored)
+        return files.read(folder / f"{name}.json", f"export@{name}", cls.restored)
 
     @classmethod
     def restored(cls, content: Mapping[str, Any]) -> Self:

@@ -8,14 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking.features import FEATURES, Features
-from stages.stacking.log_space import LogScores, log_losses, normalise
-from stages.stacking.tables import FLOOR
+from stages.stacking.combiners.features import FEATURES, Features
+from stages.stacking.predictions.log_space import LogScores, log_losses, normalise
+from stages.stacking.predictions.tables import FLOOR
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """The C among which inner folds choose. The best C hardly depends on the number of rows: it is a prior's variance."""
@@ -64,6 +62,8 @@ def logistic(stack: Stack, labels: Labels, seed: int, features: str = "plain") -
 
 def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:
     """One regression. A class without rows gets the floor as its log-probability."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=c, max_iter=500, tol=1e-4).fit(features, labels)
     slopes, intercepts = model.coef_.T, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two alone
@@ -75,6 +75,8 @@ def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:
 
 def strength(features: Features, labels: Labels, k: int, seed: int) -> float:
     """The C of least log-loss over inner folds; of equals the smallest."""
+    from sklearn.model_selection import StratifiedKFold
+
     some = np.sort(np.random.default_rng(seed).permutation(len(labels))[:INNER_ROWS])
     features, labels = features[some], labels[some]
     folds = list(StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed).split(features, labels))

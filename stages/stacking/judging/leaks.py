@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
-from statsmodels.stats import multitest, proportion
+from scipy.special import ndtr
 
 from stages.images.arrays import Labels
-from stages.stacking import scores
-from stages.stacking.tables import Predictions
+from stages.stacking.judging.uncertainty import holm
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.tables import Predictions
 
 LEVEL = 0.001
 """The chance of naming any fold where there is nothing."""
@@ -39,16 +40,18 @@ def check(
             row = {f"{part}_{key}": value for part, found in told.items() for key, value in found.items()}
             rows.append({"backbone": name, "fold": int(fold), **row, "p": higher(held_out, fresh)})
     table = pd.DataFrame(rows)
-    table["p"] = multitest.multipletests(table["p"], method="holm")[1]
+    table["p"] = holm(table["p"].to_numpy())
     return table.assign(suspicious=table["p"] < LEVEL)
 
 
 def higher(one: np.ndarray, other: np.ndarray) -> float:
     """The p-value of the first share not being higher; 1 where both are the same whatever was drawn."""
-    hits, counts = [int(one.sum()), int(other.sum())], [len(one), len(other)]
-    if sum(hits) in (0, sum(counts)):
+    together = np.concatenate([one, other]).mean()
+    if together in (0, 1):
         return 1.0
-    return float(proportion.proportions_ztest(hits, counts, alternative="larger")[1])
+    # The z-test of two shares: under the null hypothesis both are the one that they have together.
+    error = np.sqrt(together * (1 - together) * (1 / len(one) + 1 / len(other)))
+    return float(ndtr((other.mean() - one.mean()) / error))
 
 
 def warnings(table: pd.DataFrame) -> list[str]:

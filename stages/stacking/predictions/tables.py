@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from stages.images.arrays import Labels, LogProbabilities, Rows
 from stages.images.dataset import partition
 from stages.running.errors import UserError
-from stages.stacking.log_space import average
+from stages.stacking.predictions.log_space import average
 
 FLOOR = float(np.log(np.finfo(np.float64).eps))
 """About -36: the logarithm of the smallest probability that is told apart."""
@@ -33,7 +33,8 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one backbone predicts, in the index's row order; every value is at least FLOOR."""
+    """What one backbone predicts, in the index's row order; every value is at least FLOOR. As precise as on disk; what
+    is fitted to them is fitted in double precision, see `choosing.out_of_fold.level_one`."""
 
     out_of_fold: Float32[np.ndarray, "n k"]
     """Averaged over the seeds."""

@@ -1,8 +1,8 @@
 """Log-linear pools: the combiners that weigh the backbones' log-probabilities and normalise.
 
-A row's scores are sum over m of weights[m, c] * stack[m, c]. The weights are found by minimising the log-loss, which is
-convex in them, or, for the simpler three, by comparing candidates. See Genest and Zidek, "Combining probability
-distributions" (1986), for the pool; Caruana et al., "Ensemble selection from libraries of models" (2004), for greedy.
+The weights are found by minimising the log-loss (`weights.py`) or, for the simpler three, by comparing candidates. See
+Genest and Zidek, "Combining probability distributions" (1986), for the pool; Caruana et al., "Ensemble selection from
+libraries of models" (2004), for greedy.
 """
 
 from collections.abc import Sequence
@@ -11,21 +11,17 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.optimize import Bounds, minimize
 
 from stages.images.arrays import Labels, Stack
-from stages.stacking import scores
-from stages.stacking.log_space import BLOCK, LogScores, log_losses, normalise
+from stages.stacking.combiners.weights import Weights, minimise, same
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import BLOCK, LogScores, log_losses, normalise
 
-Weights = Float64[np.ndarray, "m k"]
 Counts = Float64[np.ndarray, " m"]
 """How often each backbone was drawn."""
 
 GREEDY_STEPS = 25
 """Members that greedy selection draws at most: weights are then multiples of about 0.04."""
-
-PRECISION = 0.1
-"""How strongly weights are held to their starting point, as 1 / variance: hardly at all, they may stray by 3."""
 
 CLASS_PRECISION = 10.0
 """How strongly the per-class weights are held to the pool's, as 1 / variance: they stray by about 0.3."""
@@ -61,7 +57,7 @@ def mean(stack: Stack, labels: Labels, seed: int) -> Pool:
 
 def pool(stack: Stack, labels: Labels, seed: int) -> Pool:
     """One non-negative weight per backbone."""
-    return Pool(minimise(stack, labels, centre=same(stack), precision=PRECISION, shared=True))
+    return Pool(minimise(stack, labels, centre=same(stack), shared=True))
 
 
 def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
@@ -91,50 +87,13 @@ def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
 def scaled_pool(stack: Stack, labels: Labels, seed: int) -> Pool:
     """One non-negative weight per backbone and class, held near the pool's."""
     centre = pool(stack, labels, seed).weights
-    return Pool(minimise(stack, labels, centre=centre, precision=CLASS_PRECISION, shared=False))
+    return Pool(minimise(stack, labels, centre=centre, shared=False, precision=CLASS_PRECISION))
 
 
 def best_backbone(stack: Stack, labels: Labels) -> int:
     """The position of the backbone with the highest macro-F1; of equals the first."""
     n_members, k = stack.shape[1:]
     return int(np.argmax([scores.macro_f1(labels, stack[:, m].argmax(axis=1), k) for m in range(n_members)]))
-
-
-def minimise(stack: Stack, labels: Labels, *, centre: Weights, precision: float, shared: bool) -> Weights:
-    """The non-negative weights of least log-loss; `shared` makes those of a backbone equal over the classes.
-
-    A normal prior around `centre` with variance 1 / `precision` makes the answer unique where backbones are copies of
-    each other, and finite where they are perfect.
-    """
-    n, m, k = stack.shape
-    start = centre[:, :1] if shared else centre
-
-    def objective(flat: Float64[np.ndarray, " weights"]) -> tuple[float, Float64[np.ndarray, " weights"]]:
-        weights = flat.reshape(start.shape)
-        loss, slope = loss_and_slope(stack, labels, np.broadcast_to(weights, (m, k)))
-        slope = slope.sum(axis=1, keepdims=True) if shared else slope
-        away = weights - start
-        return (loss + precision * (away**2).sum() / 2) / n, ((slope + precision * away) / n).ravel()
-
-    options = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-7}
-    result = minimize(
-        objective, start.ravel(), jac=True, method="L-BFGS-B", bounds=Bounds(0.0, np.inf), options=options
-    )
-    return np.broadcast_to(result.x.reshape(start.shape), (m, k)).copy()
-
-
-def loss_and_slope(stack: Stack, labels: Labels, weights: Weights) -> tuple[float, Weights]:
-    """The summed log-loss and its derivative by the weights."""
-    loss, slope = 0.0, np.zeros(weights.shape)
-    for start in range(0, len(stack), BLOCK):
-        part, right = stack[start : start + BLOCK], labels[start : start + BLOCK]
-        log_p = normalise(np.einsum("nmk,mk->nk", part, weights))
-        rows = np.arange(len(part))
-        loss -= float(log_p[rows, right].sum())
-        error = np.exp(log_p)
-        error[rows, right] -= 1
-        slope += np.einsum("nmk,nk->mk", part, error)
-    return loss, slope
 
 
 def combine(stack: Stack, weights: Weights) -> LogScores:
@@ -160,10 +119,6 @@ def least(stack: Stack, labels: Labels, options: Sequence[Counts]) -> tuple[Coun
 
 def one_of(stack: Stack, member: int) -> Weights:
     return spread(np.eye(stack.shape[1])[member], stack)
-
-
-def same(stack: Stack) -> Weights:
-    return np.full(stack.shape[1:], 1 / stack.shape[1])
 
 
 def spread(weights: Float64[np.ndarray, " m"], stack: Stack) -> Weights:

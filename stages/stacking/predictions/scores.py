@@ -5,7 +5,10 @@ import pandas as pd
 from jaxtyping import Float, Float64, Int64, Shaped
 
 from stages.images.arrays import Labels
-from stages.stacking.log_space import LogScores, log_losses
+from stages.stacking.predictions.log_space import LogScores, log_losses
+
+RowLosses = Float64[np.ndarray, " n"]
+"""One number per row, lower is better; their mean is what is compared."""
 
 
 def macro_f1(labels: Labels, predicted: Labels, k: int) -> float:
@@ -78,7 +81,7 @@ def per_class(labels: Labels, predicted: Labels, classes: list[str]) -> pd.DataF
     )
 
 
-def row_losses(log_p: LogScores, labels: Labels, criterion: str) -> Float64[np.ndarray, " n"]:
+def row_losses(log_p: LogScores, labels: Labels, criterion: str) -> RowLosses:
     """One number per row; their mean is the log-loss, 1 - accuracy or 1 - macro-F1, and lower is better.
 
     Macro-F1 is no mean over rows, so its rows are linearised (each row's influence on it): the standard error of their
@@ -100,6 +103,22 @@ def row_losses(log_p: LogScores, labels: Labels, criterion: str) -> Float64[np.n
 def standard_error(values: Float[np.ndarray, " n"]) -> float:
     """Of the values' mean; zero for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def behind(one: RowLosses, best: RowLosses) -> tuple[float, float]:
+    """By how much one's losses are higher on average, and the standard error of that."""
+    difference = one - best
+    return float(difference.mean()), standard_error(difference)
+
+
+def far(difference: float, error: float, slack: float) -> bool:
+    """Whether a difference is more than `slack` standard errors above zero."""
+    return difference > slack * error
+
+
+def corrected(nested: tuple[float, float], ambiguity: tuple[float, float]) -> tuple[float, float]:
+    """A difference of nested log-losses less that of the ambiguities; both, and the result, with standard error."""
+    return nested[0] - ambiguity[0], float(np.hypot(nested[1], ambiguity[1]))
 
 
 def summary(log_p: LogScores, labels: Labels) -> dict[str, float]:

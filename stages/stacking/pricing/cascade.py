@@ -5,7 +5,7 @@ tempered, answer every image; where their highest probability is under a thresho
 stack answers. Order, number and threshold are chosen on out-of-fold rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,12 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 
 from stages.images.arrays import Labels
-from stages.stacking import scores
-from stages.stacking.log_space import LogScores
+from stages.stacking.choosing.out_of_fold import cross_temper
+from stages.stacking.combiners import temperature
+from stages.stacking.judging.evaluation import Evaluation
+from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import LogScores, average
+from stages.stacking.pricing.costs import Cost
 
 SHARES = np.linspace(0, 1, 21)
 """The shares of out-of-fold rows that are passed on to the whole stack, for which thresholds are set."""
@@ -30,6 +34,26 @@ class Step:
     """Of an image that they answer, as a share of the whole stack's."""
     further: float
     """What the stack costs more, where they do not."""
+
+
+def cascade(job: Evaluation, costs: Mapping[str, Cost], loss: float) -> pd.DataFrame:
+    """The curve of the stack's backbones. `loss`: the accuracy that it may lose against all of them, out of fold."""
+    assert job.level_one.models is not None
+    prices = [costs[name].predicting for name in job.ensemble.members]
+    order = np.argsort(prices, kind="stable")
+    stack, test = job.level_one.stack[:, order], job.level_one.models[:, :, order]
+    raw = [average(np.moveaxis(stack[:, :size], 1, 0)) for size in range(1, len(order))]
+    firsts = [cross_temper(each, job.level_one) for each in raw]
+    fresh = [
+        temperature.apply(average(test[:, :, :size].mean(axis=2)), temperature.fit(each, job.train_labels))
+        for size, each in enumerate(raw, 1)
+    ]
+    needed = job.ensemble.needed
+    found = steps(firsts, [prices[place] for place in order], [needed[place] for place in order])
+    rows = [measured(step, firsts, job.tempered, job.train_labels) for step in found]
+    tests = [measured(step, fresh, job.stack, job.labels) for step in found]
+    names = [job.ensemble.members[place] for place in order]
+    return table(found, names, pd.DataFrame(rows), pd.DataFrame(tests), choose(rows, loss))
 
 
 def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[bool]) -> list[Step]:

@@ -1,0 +1,1 @@
+"""What `export` writes and everybody after it reads: tables, arithmetic on them, their scores, small files."""
