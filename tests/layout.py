@@ -30,7 +30,7 @@ NO_DEPENDENCIES = ("showing", "executors")
 """Packages that no stage depends on: what a bar shows, how a mistake is worded, what a machine is called and in which
 process a fold is trained changes no byte of what a stage leaves, so that nobody is to wait half an hour for it."""
 FLOORS = ("predictions", "combiners", "choosing", "judging", "pricing")
-"""The folders of `stages/stacking`, each of which may import those before it: what a stage depends on ends at a floor."""
+"""The folders of `stages/stacking`, each may import those before it: what a stage depends on ends at a floor."""
 TIMED = ("metrics/",)
 """Where seconds and commits lie. What depends on them runs again though its predictions are equal."""
 MOST_FILES = 12

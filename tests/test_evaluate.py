@@ -1,7 +1,6 @@
 """What `evaluate` writes: few numbers, consistent tables, and no look at the test labels for any choice."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,7 +49,7 @@ def test_the_tables_agree_with_the_headline(job):
 
 def test_two_runs_give_equal_bytes(job):
     names = sorted({path.name for path in (job / "metrics").glob("*.*")} - {"combiners.csv"})  # it has seconds
-    assert len(names) == 13
+    assert len(names) == 12
     before = [(job / "metrics" / name).read_bytes() for name in names]
     model = (job / "models/stack/stack.json").read_bytes()
     stack.main()
@@ -117,14 +116,11 @@ def test_the_headline_compares_with_the_best_backbone(job):
     assert (comparisons["detectable"] > 0).all()
 
 
-def test_every_stacked_backbone_is_in_the_ledger_and_the_cascade_is_chosen_once(job):
-    ledger, cascade = (pd.read_csv(job / f"metrics/{name}.csv") for name in ("ledger", "cascade"))
-    assert list(ledger["backbone"]) == ["left", "right"]
-    assert list(ledger["training_seconds"]) == [60, 120]
-    assert ledger["recommendation"].str.startswith("keep").all()
-    assert cascade["chosen"].sum() == 1
-    assert cascade.iloc[-1]["first"] == "whole stack"
-    assert cascade.iloc[-1]["test_macro_f1"] == pytest.approx(headline(job)["macro_f1"], rel=1e-5)
+def test_every_stacked_backbone_is_judged_by_what_is_lost_without_it(job):
+    table = pd.read_csv(job / "metrics/without.csv")
+    assert list(table["backbone"]) == ["left", "right"]
+    assert table["advice"].str.startswith("keep").all()
+    assert (table["loss_low"] > 0).all()
 
 
 def test_conformal_sets_cover_the_test_set_about_as_asked(job):
@@ -135,23 +131,6 @@ def test_conformal_sets_cover_the_test_set_about_as_asked(job):
     assert whole["coverage"] >= 0.97  # 200 images: a standard error is 0.007
     assert by_class["images"].sum() == headline(job)["test_images"]
     assert np.average(by_class["coverage"], weights=by_class["images"]) == pytest.approx(whole["coverage"])
-
-
-def test_every_column_and_number_is_explained(job):
-    text = (Path(__file__).parent.parent / "docs/results.md").read_text()
-    tables = {path.name: list(pd.read_csv(path)) for path in (job / "metrics").glob("*.csv")}
-    objects = {path.name: list(json.loads(path.read_text())) for path in (job / "metrics").glob("*.json")}
-    for file, names in (tables | objects).items():
-        assert f"`{file}`" in text
-        for name in names:
-            plain = name.removeprefix("out_of_fold_").removeprefix("test_").removeprefix("best_backbone_")
-            assert f"`{name}`" in text or f"`{plain}`" in text, f"{file}: {name}"
-
-
-def test_without_costs_the_stage_that_writes_them_is_named(job):
-    (job / "metrics/costs/left.json").unlink()
-    with pytest.raises(SystemExit, match=r"left\.json is not there; run `dvc repro export@left`"):
-        evaluate.main()
 
 
 def test_shuffled_labels_give_chance_and_no_gain(tmp_path, monkeypatch):

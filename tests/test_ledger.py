@@ -1,4 +1,4 @@
-"""The ledger says what each backbone is worth: experts are kept, copies and noise may go."""
+"""What the stack loses without a backbone, and what it costs: experts are kept, copies and noise may go."""
 
 from dataclasses import replace
 
@@ -8,9 +8,10 @@ import pytest
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS
-from stages.stacking.judging import uncertainty
+from stages.stacking.judging import uncertainty, without
 from stages.stacking.judging.uncertainty import Interval, Sampling
 from stages.stacking.pricing.costs import Cost, of_training
+from stages.stacking.pricing.ledger import ledger, recommendation
 from tests.stacks import apart, stack
 
 SAMPLING = Sampling(0.95, 500, 0)
@@ -22,7 +23,7 @@ def made(values, labels, folds, name="pool", costs=None):
     fits, whole = nested(data, name)
     ensemble = Ensemble(members, ("w", "x", "y", "z"), name, fits[0], fits, "refitted", 1.0, {})
     costs = costs or {member: Cost(10.0, 0.001) for member in members}
-    return ledger.ledger(ensemble, data, whole, costs, SAMPLING).set_index("backbone")
+    return ledger(without.table(ensemble, data, whole, SAMPLING), costs).set_index("backbone")
 
 
 def agreeing(values, labels, folds):
@@ -55,9 +56,9 @@ def test_a_copy_may_be_left_out_and_agrees_with_the_original():
 def test_agreement_of_a_worked_example():
     right = np.array([[1, 1], [1, 1], [0, 0], [1, 0]], bool)
     expected = np.corrcoef(right[:, 0], right[:, 1])[0, 1]
-    np.testing.assert_allclose(ledger.agreement(right), expected)
+    np.testing.assert_allclose(without.agreement(right), expected)
     classes = np.array([[0, 0, 0], [0, 1, 1], [2, 1, 2], [3, 3, 3]])
-    np.testing.assert_allclose(ledger.differences(classes), [(0.5 + 0.25) / 2, (0.5 + 0.25) / 2, 0.25])
+    np.testing.assert_allclose(without.differences(classes), [(0.5 + 0.25) / 2, (0.5 + 0.25) / 2, 0.25])
 
 
 def test_costs_are_shared_out():
@@ -92,8 +93,10 @@ def test_the_only_backbone_has_nothing_to_be_measured_against():
     ],
 )
 def test_the_recommendation_follows_the_interval_and_the_log_loss(ends, rise, error, expected):
-    loss = ledger.Loss(Interval(sum(ends) / 2, *ends, 0.001), rise, error)
-    assert ledger.recommendation(loss, training_share=0.25, predicting_share=0.5).startswith(expected)
+    advice = without.advice(without.Loss(Interval(sum(ends) / 2, *ends, 0.001), rise, error))
+    words = recommendation(advice, 0.25, 0.5)
+    assert words.startswith(expected)
+    assert words.endswith("saves 25% of training, 50% of predicting") == ("leave out" in words or "left out" in words)
 
 
 def test_folds_trained_together_cost_their_time_once():
@@ -106,7 +109,7 @@ def test_folds_trained_together_cost_their_time_once():
 def test_a_loss_is_measured_on_rows_that_the_combiner_had_not_seen():
     data = agreeing(*stack(600))
     _, whole = nested(data)
-    found = ledger.without(0, data, "pool", whole, np.zeros(600), SAMPLING)
+    found = without.loss(0, data, "pool", whole, np.zeros(600), SAMPLING)
     _, alone = nested(LevelOne(data.stack[:, 1:], data.labels, data.folds))
     gain = uncertainty.gain(data.labels, whole.argmax(axis=1), alone.argmax(axis=1), 4, SAMPLING)
     assert found.macro_f1 == gain
@@ -118,5 +121,5 @@ def test_what_averaging_does_for_a_backbone_alone_is_taken_off_what_another_adds
     rises = []
     for each in (data, replace(data, models=apart(data.stack, 3, 1))):
         gained = ambiguities(fits, each.models, 1.0)
-        rises.append(ledger.without(1, each, "pool", whole, gained, SAMPLING).log_loss)
+        rises.append(without.loss(1, each, "pool", whole, gained, SAMPLING).log_loss)
     assert rises[1] < rises[0]
