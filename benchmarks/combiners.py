@@ -92,7 +92,7 @@ def stored(folder: Path) -> Job:
     index, classes = read_index(data / "index.parquet"), read_classes(data / "classes.json")
     names = list(content["backbones"])
     found = {name: tables.read(data / f"predictions/{name}.parquet", index, classes) for name in names}
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    labels, folds = index.label, index.folds[0]
     return Job(*side_by_side(found, names), folds[folds >= 0], labels[folds >= 0], labels[folds < 0])
 
 

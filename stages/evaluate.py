@@ -60,7 +60,7 @@ def evaluation(content: Mapping[str, Any], params: Params) -> Evaluation:
     backbones: dict[str, Any] = content.get("backbones") or {}
     ensemble = Ensemble.read(MODELS)
     check(ensemble, backbones, classes)
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    labels, folds = index.label, index.folds[0]
     test = folds < 0
     return Evaluation(
         train_labels=labels[~test],
