@@ -93,7 +93,7 @@ def stored(folder: Path) -> Job:
     index, classes = read_index(data / "index.parquet"), read_classes(data / "classes.json")
     names = list(content["backbones"])
     found = {name: tables.read(data / f"predictions/{name}.parquet", index, classes) for name in names}
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    labels, folds = index.label, index.folds[0]
     train = folds >= 0
     told = level_one(found, names, labels[train], folds[train])
     assert told.models is not None

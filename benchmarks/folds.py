@@ -29,7 +29,7 @@ import yaml
 from benchmarks import processes, settings
 from benchmarks.results import middle
 from stages import backbones, executors
-from stages.images.dataset import TEST, Dataset
+from stages.images.dataset import TEST, Dataset, Index
 from stages.running import parameters
 from stages.running.history import Row
 from stages.showing.command import command
@@ -51,15 +51,8 @@ class Silent:
 def prepare(folder: Path, block: dict[str, Any], n: int, side: int, k: int) -> None:
     """A folder to run stages in: random images in K folds with one test row, the parameters and the stages."""
     rng, rows = np.random.default_rng(0), np.arange(n + 1)
-    index = pd.DataFrame(
-        {
-            "row": rows,
-            "sha256": [f"{row:064x}" for row in rows],
-            "label": rows % CLASSES,
-            "group": rows,
-            "fold": np.where(rows < n, rows // CLASSES % k, TEST),
-        }
-    )
+    fold = np.where(rows < n, rows // CLASSES % k, TEST)
+    index = Index(rows, tuple(f"{row:064x}" for row in rows), rows % CLASSES, rows, fold[None])
     images = rng.integers(0, 256, (n + 1, side, side, 3), np.uint8)
     Dataset.write(folder / "data", images, index, [str(label) for label in range(CLASSES)])
     content = {"seed": 0, "backbones": {NAME: block}}
@@ -87,7 +80,7 @@ def only(dataset: Dataset, rows: np.ndarray) -> Dataset:
     """The dataset in which these rows are what fold 0 learns from."""
     fold = np.full(len(dataset.index), TEST)
     fold[rows] = 1
-    return dataclasses.replace(dataset, index=dataset.index.assign(fold=fold))
+    return dataclasses.replace(dataset, index=dataclasses.replace(dataset.index, folds=fold[None]))
 
 
 def folds_seconds(folder: Path, executor: str) -> float:

@@ -37,7 +37,7 @@ def main() -> None:
     content = parameters.read()
     params = parameters.section(content, "evaluate", Params)
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    labels, folds = index.label, index.folds[0]
     job = Evaluation.read(content, params, index, labels, folds, classes)
     backbones, comparisons, losses = findings.backbones(job), findings.comparisons(job), findings.losses(job)
     whole, by_class = findings.sets(job, params.coverage)

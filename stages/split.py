@@ -9,12 +9,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from stages.images import folds, sources
 from stages.images.arrays import Labels, Mask, Rows
 from stages.images.collection import Collection, Data
-from stages.images.dataset import CLASSES, FOLDER, IMAGES, INDEX, TEST, ImageFile, write_classes, write_index
+from stages.images.dataset import CLASSES, FOLDER, IMAGES, INDEX, TEST, ImageFile, Index, write_classes, write_index
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running import parameters
@@ -70,9 +69,7 @@ def write_images(collection: Collection, rows: Rows, path: Path, size: int) -> t
     return np.concatenate([rows[:0], *kept]), digests
 
 
-def tabulate(
-    labels: Labels, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int
-) -> pd.DataFrame:
+def tabulate(labels: Labels, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int) -> Index:
     """The index. Where the test set was held out here, images that are also in training move there with their group."""
     groups = folds.group(digests)
     if collection.test is None:
@@ -81,18 +78,15 @@ def tabulate(
         raise UserError("no image is left for the test set")
     training = ~test
     folds.require(labels[training], groups[training], split.folds, collection.classes)
-    index = pd.DataFrame({"row": np.arange(len(labels)), "sha256": digests, "label": labels, "group": groups})
-    for repeat in range(split.repeats):
-        fold = np.full(len(labels), TEST, np.int64)
+    partitions = np.full((split.repeats, len(labels)), TEST, np.int64)
+    for repeat, fold in enumerate(partitions):
         fold[training] = folds.assign(labels[training], groups[training], split.folds, seed + repeat)
-        index[f"fold_{repeat}" if repeat else "fold"] = fold
-    return index
+    return Index(np.arange(len(labels)), tuple(digests), labels, groups, partitions)
 
 
-def count(index: pd.DataFrame, collection: Collection, k: int) -> dict[str, int]:
+def count(index: Index, collection: Collection, k: int) -> dict[str, int]:
     """What `metrics/split.json` says, with the warning signs: copies, contradictory labels, a test set that leaks."""
-    labels, groups, fold = (index[name].to_numpy() for name in ("label", "group", "fold"))
-    training = fold != TEST
+    labels, groups, training = index.label, index.group, index.folds[0] != TEST
     per_class = np.bincount(labels[training], minlength=len(collection.classes))
     return {
         "training_images": int(training.sum()),

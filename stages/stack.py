@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, field_validator
 
-from stages.images.dataset import read_classes, read_index
+from stages.images.dataset import Index, read_classes, read_index
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.running.parameters import Block
@@ -76,10 +76,10 @@ def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
     return [path.stem for path in strangers]
 
 
-def gathered(index: pd.DataFrame, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]) -> LevelOne:
+def gathered(index: Index, classes: Sequence[str], backbones: Sequence[str], members: Sequence[str]) -> LevelOne:
     """What the members say. Every backbone's table is checked, and none is kept in memory."""
     predictions = {name: tables.read(DATA / "predictions" / f"{name}.parquet", index, classes) for name in backbones}
-    labels, folds = index["label"].to_numpy(), index["fold"].to_numpy()
+    labels, folds = index.label, index.folds[0]
     train = folds >= 0
     return level_one(predictions, members, labels[train], folds[train])
 

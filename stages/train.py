@@ -22,7 +22,7 @@ from stages import backbones, executors
 from stages.backbones import FoldsRecipe, Recipe
 from stages.backbones.predicting import predict
 from stages.executors import Executor, Task
-from stages.images.dataset import TEST, Dataset, partition
+from stages.images.dataset import TEST, Dataset
 from stages.running import history, parameters, scratch
 from stages.running.history import Observer
 from stages.showing import progress
@@ -63,7 +63,7 @@ def train_folds(backbone: Backbone, models: range, dataset: Dataset, observer: O
     """Fit all folds of one seed in one pass: what `train_fold` leaves goes to `folder/fold-<k>`."""
     recipe, params = backbone.resolve()
     assert isinstance(recipe, FoldsRecipe)
-    fold = partition(dataset.index, models[0] // dataset.folds)
+    fold = dataset.index.partition(models[0] // dataset.folds)
     rows = np.flatnonzero(fold != TEST)
     folders = [folder / f"fold-{model}" for model in models]
     recorders = [history.Recorder(model, len(dataset.training_rows(model)), observer) for model in models]

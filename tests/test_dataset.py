@@ -1,31 +1,39 @@
 """What `split` writes is read back whole, or refused with the name of the file that is wrong."""
 
 from collections.abc import Callable
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stages.images.dataset import Dataset, ImageFile, write_index
+from stages.images.dataset import Dataset, ImageFile, Index, read_index, write_index
 from stages.running.errors import UserError
-from tests.toys import toy_dataset
+from tests.toys import toy_dataset, toy_index
+
+ROOT = Path(__file__).parent.parent
+
+
+def same(one: Index, other: Index) -> None:
+    for mine, yours in zip(astuple(one), astuple(other), strict=True):
+        np.testing.assert_array_equal(mine, yours, strict=True)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
-    index = pd.DataFrame(
-        {
-            "row": range(6),
-            "sha256": list("abcdef"),
-            "label": [0, 1] * 3,
-            "group": range(6),
-            "fold": [-1, -1, 0, 0, 1, 1],
-        }
+    labels, groups, fold = np.array([0, 1] * 3), np.array([0, 1, 2, 0, 4, 5]), np.array([-1, -1, 0, 0, 1, 1])
+    index = Index(
+        np.arange(6),
+        ("a", "bé", "", "a", "e", "f" * 64),
+        labels,
+        groups,
+        np.stack([fold, np.where(fold < 0, -1, 1 - fold)]),
     )
     dataset = Dataset.write(tmp_path / "data", images, index, ["Käfer", "bee"])
     np.testing.assert_array_equal(dataset.images, images)
-    pd.testing.assert_frame_equal(dataset.index, index)
+    same(dataset.index, index)
     assert dataset.classes == ("Käfer", "bee")
     assert dataset.folds == 2
 
@@ -45,6 +53,17 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
+def test_the_file_is_a_plain_table_that_others_read(tmp_path: Path) -> None:
+    index = toy_index(np.arange(4) % 2, np.array([0, 1, 0, -1]), np.array([1, 0, 0, -1]))
+    write_index(tmp_path / "index.parquet", index)
+    numbers = {name: values.tolist() for name, values in (("label", index.label), ("group", index.group))}
+    folds = {"fold": index.folds[0].tolist(), "fold_1": index.folds[1].tolist()}
+    expected = pa.table({"row": index.row.tolist(), "sha256": list(index.sha256)} | numbers | folds)
+    assert pq.read_table(tmp_path / "index.parquet").equals(expected)
+    pq.write_table(expected, tmp_path / "expected.parquet")
+    assert (tmp_path / "index.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
 def test_a_streamed_file_is_what_numpy_would_have_saved(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (1234, 4, 4, 3), np.uint8)
     with ImageFile(tmp_path / "streamed.npy", 4, 4) as file:
@@ -54,18 +73,28 @@ def test_a_streamed_file_is_what_numpy_would_have_saved(tmp_path: Path) -> None:
     assert (tmp_path / "streamed.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
 
 
-def test_images_on_disk_cannot_be_changed_and_taken_ones_can(tmp_path: Path) -> None:
+def test_what_is_on_disk_cannot_be_changed_and_taken_images_can(tmp_path: Path) -> None:
     dataset = toy_dataset(tmp_path)
     taken = dataset.take(np.array([3, 1]))
     taken[:] = 0
     assert type(taken) is np.ndarray
     assert dataset.images[3].any()
-    with pytest.raises(ValueError, match="read-only"):
-        dataset.images[3] = 0
+    for array in (dataset.images, dataset.labels, dataset.fold):
+        with pytest.raises(ValueError, match="read-only"):
+            array[3] = 0
 
 
-def rewrite(folder: Path, **columns: object) -> None:
-    write_index(folder / "index.parquet", pd.read_parquet(folder / "index.parquet").assign(**columns))
+def rewrite(folder: Path, **arrays: int) -> None:
+    """The index anew, with the same number in all of an array."""
+    index = read_index(folder / "index.parquet")
+    changed = {name: np.full_like(getattr(index, name), number) for name, number in arrays.items()}
+    write_index(folder / "index.parquet", replace(index, **changed))
+
+
+def empty_value(folder: Path) -> None:
+    table = pq.ParquetFile(folder / "index.parquet").read()
+    labels = pa.array([None, *table["label"].to_pylist()[1:]], pa.int64())
+    pq.write_table(table.set_column(2, "label", labels), folder / "index.parquet")
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
@@ -77,11 +106,12 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "classes.json cannot be read": lambda folder: (folder / "classes.json").write_text("['"),
     "classes.json holds": lambda folder: (folder / "classes.json").write_text('{"cat": 0}'),
     "images.npy holds float64": lambda folder: np.save(folder / "images.npy", np.zeros((30, 2, 2, 3))),
-    "index.parquet has the columns": lambda folder: pd.DataFrame({"row": [1]}).to_parquet(folder / "index.parquet"),
+    "index.parquet has the columns": lambda folder: pq.write_table(pa.table({"row": [1]}), folder / "index.parquet"),
+    r"index.parquet has the columns \['row', 'sha256', 'label'": empty_value,
     "30 rows for 29 images": lambda folder: np.save(folder / "images.npy", np.zeros((29, 2, 2, 3), np.uint8)),
     "does not count": lambda folder: rewrite(folder, row=7),
     "labels outside the 2 classes": lambda folder: rewrite(folder, label=2),
-    "at least the folds 0 and 1": lambda folder: rewrite(folder, fold=0),
+    "at least the folds 0 and 1": lambda folder: rewrite(folder, folds=0),
 }
 
 

@@ -1,6 +1,7 @@
 """What `evaluate` writes: few numbers, consistent tables, and no look at the test labels for any choice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -62,17 +63,14 @@ def test_the_rival_is_chosen_by_out_of_fold_scores(tmp_path, monkeypatch, capsys
     make_job(tmp_path)
     monkeypatch.chdir(tmp_path)
     stack.main()
-    index = pd.read_parquet("data/index.parquet")
-    train, test = (index[index["fold"] >= 0], index[index["fold"] < 0])
+    index = dataset.read_index(evaluate.DATA / "index.parquet")
+    labels, test = index.label.copy(), index.folds[0] < 0
     predictions = {name: tables.read(path(name), index, CLASSES) for name in ("left", "right")}
-    own = {
-        name: scores.summary(one.out_of_fold, train["label"].to_numpy())["macro_f1"]
-        for name, one in predictions.items()
-    }
+    own = {name: scores.summary(one.out_of_fold, labels[~test])["macro_f1"] for name, one in predictions.items()}
     # On these test labels the other backbone would look better.
     worse = min(own, key=own.__getitem__)
-    index.loc[test.index, "label"] = predictions[worse].test.mean(axis=0).argmax(axis=1)
-    dataset.write_index(evaluate.DATA / "index.parquet", index)
+    labels[test] = predictions[worse].test.mean(axis=0).argmax(axis=1)
+    dataset.write_index(evaluate.DATA / "index.parquet", replace(index, label=labels))
     evaluate.main()
     assert f"best out of fold: {max(own, key=own.__getitem__)}" in capsys.readouterr().out
 
@@ -136,9 +134,9 @@ def test_conformal_sets_cover_the_test_set_about_as_asked(job):
 def test_shuffled_labels_give_chance_and_no_gain(tmp_path, monkeypatch):
     make_job(tmp_path)
     monkeypatch.chdir(tmp_path)
-    index = pd.read_parquet("data/index.parquet")
-    shuffled = np.random.default_rng(0).permutation(index["label"].to_numpy())
-    dataset.write_index(evaluate.DATA / "index.parquet", index.assign(label=shuffled))
+    index = dataset.read_index(evaluate.DATA / "index.parquet")
+    shuffled = np.random.default_rng(0).permutation(index.label)
+    dataset.write_index(evaluate.DATA / "index.parquet", replace(index, label=shuffled))
     stack.main()
     evaluate.main()
     numbers = headline(tmp_path)
@@ -148,11 +146,10 @@ def test_shuffled_labels_give_chance_and_no_gain(tmp_path, monkeypatch):
 
 
 def test_a_planted_leak_is_named(job, capsys):
-    index = pd.read_parquet("data/index.parquet")
+    index = dataset.read_index(evaluate.DATA / "index.parquet")
     path = evaluate.DATA / "predictions/right.parquet"
     table = pd.read_parquet(path)
-    labels = index.set_index("row")["label"].loc[table["row"]].to_numpy()
-    seen = table["row"].isin(index.loc[index["fold"] >= 0, "row"]).to_numpy()
+    labels, seen = index.label[table["row"]], index.folds[0][table["row"]] >= 0
     values = table.iloc[:, 2:].to_numpy().copy()
     values[seen] = np.log(np.where(np.eye(4, dtype=bool)[labels[seen]], 0.97, 0.01))
     tables.write(path, table["row"].to_numpy(), table["fold"].to_numpy(), values.astype(np.float32), CLASSES)

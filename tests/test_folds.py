@@ -87,6 +87,17 @@ def test_the_limit_draws_by_the_seed() -> None:
     assert once == again != other
 
 
+def test_the_limit_takes_the_first_of_each_class_of_rows_in_random_order() -> None:
+    y, rows = labels(40, 3, 20), np.arange(1, 63, 2)
+    taken: dict[int, list[int]] = {label: [] for label in range(3)}
+    for row in np.random.default_rng(5).permutation(rows).tolist():
+        of_class = taken[int(y[row])]
+        if len(of_class) < 4:
+            of_class.append(row)
+    assert folds.limit(y, rows, 4, seed=5).tolist() == sorted(taken[0] + taken[1] + taken[2])
+    assert folds.limit(y, rows[:0], 4, seed=5).tolist() == []
+
+
 def test_too_few_different_images_of_a_class_are_refused_by_name() -> None:
     y, groups = np.array([0, 0, 0, 1, 1, 1, 2]), np.array([0, 1, 2, 3, 3, 4, 5])
     with pytest.raises(UserError) as caught:

@@ -19,6 +19,7 @@ from stages.reporting.results import Results, check
 from stages.running.errors import UserError
 from stages.stacking.choosing import averaging
 from stages.stacking.predictions import scores as stacking
+from tests.toys import toy_index
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "$x_1$", "お茶", "a|b & c"]
 
@@ -31,8 +32,7 @@ def toy_dataset(folder: Path, classes: list[str], *, n: int = 8, side: int = 8) 
     images = np.clip(colours[labels] + rng.integers(-40, 40, (len(labels), side, side, 3)), 0, 255).astype(np.uint8)
     place = np.arange(len(labels)) % n
     fold = np.where(place < n // 4, TEST, place % 3)
-    index = pd.DataFrame({"row": np.arange(len(labels)), "sha256": "0", "label": labels, "group": 0, "fold": fold})
-    return Dataset.write(folder, images, index, classes)
+    return Dataset.write(folder, images, toy_index(labels, fold), classes)
 
 
 def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None:

@@ -5,6 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from stages.images import sources
 from stages.images.arrays import Images
@@ -30,6 +31,15 @@ def test_digits_come_scaled_in_colour_and_full_range(size: int) -> None:
     assert collection.test is None
     assert collection.classes == tuple("0123456789")
     assert np.bincount(collection.labels).min() == 174
+
+
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    collection = sources.collect(Data(source="digits", image_size=8))
+    found, labels = load_digits(return_X_y=True)
+    np.testing.assert_array_equal(collection.labels, labels)
+    np.testing.assert_allclose(
+        pixels(collection, np.arange(1797))[..., 0].reshape(1797, 64), found * 255 / 16, atol=0.5
+    )
 
 
 def test_only_the_rows_asked_for_are_read_in_batches_in_their_order() -> None:

@@ -14,6 +14,7 @@ from stages.stacking.combiners import pools
 from stages.stacking.predictions import tables
 from stages.stacking.predictions.log_space import normalise
 from tests import stacks
+from tests.toys import toy_index
 
 CLASSES = ["cat", "dog", "owl", "pig"]
 PARAMS = """seed: 3
@@ -32,9 +33,8 @@ def make_job(folder, n_train=600, n_test=200, test_classes=(0, 1, 2, 3)):
     labels = np.where(test & ~np.isin(labels, test_classes), test_classes[0], labels)
     folds = np.where(test, -1, folds)
     rows = np.arange(len(labels))
-    index = pd.DataFrame({"row": rows, "sha256": "", "label": labels, "group": rows, "fold": folds})
     (folder / "data/predictions").mkdir(parents=True)
-    dataset.write_index(folder / "data/index.parquet", index)
+    dataset.write_index(folder / "data/index.parquet", toy_index(labels, folds))
     dataset.write_classes(folder / "data/classes.json", CLASSES)
     (folder / "params.yaml").write_text(PARAMS)
     rng = np.random.default_rng(9)
@@ -110,10 +110,10 @@ def test_an_unknown_combiner_is_named_with_the_closest_one(job):
 
 
 def test_a_table_that_does_not_fit_ends_the_step_without_output(job):
-    index = pd.read_parquet(job / "data/index.parquet")
-    folds = index["fold"].to_numpy().copy()
-    folds[[0, 1, 2]] = (folds[[0, 1, 2]] + 1) % 3
-    dataset.write_index(job / "data/index.parquet", index.assign(fold=folds))
+    index = dataset.read_index(job / "data/index.parquet")
+    folds = index.folds.copy()
+    folds[0, :3] = (folds[0, :3] + 1) % 3
+    dataset.write_index(job / "data/index.parquet", dataclasses.replace(index, folds=folds))
     with pytest.raises(SystemExit, match=r"left\.parquet: 3 unknown pairs .* Run `dvc repro export@left`"):
         stack.main()
     assert not (job / "models").exists()

@@ -8,6 +8,7 @@ import pytest
 
 from stages.running.errors import UserError
 from stages.stacking.predictions import tables
+from tests.toys import toy_index
 
 CLASSES = ["cat", "dog", "owl"]
 FOLDS = np.array([1, -1, 0, 1, 0, -1, 2, 2])
@@ -15,7 +16,7 @@ FOLDS = np.array([1, -1, 0, 1, 0, -1, 2, 2])
 
 @pytest.fixture
 def index():
-    return pd.DataFrame({"row": np.arange(len(FOLDS)), "fold": FOLDS})
+    return toy_index(np.zeros_like(FOLDS), FOLDS)
 
 
 def content():

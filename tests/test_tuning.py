@@ -25,7 +25,7 @@ from stages.images.dataset import Dataset
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.running.parameters import Block
-from tests.toys import toy_dataset
+from tests.toys import toy_dataset, toy_index
 from tuning import overrides, results, space, study, trial
 from tuning.space import Space
 
@@ -226,8 +226,9 @@ def test_pruning_goes_by_the_validation_loss_where_there_is_one() -> None:
 def grouped(folder: Path) -> Dataset:
     """A dataset in which pairs of images are copies of each other."""
     dataset = toy_dataset(folder, n=60)
-    index = dataset.index.assign(group=dataset.index["row"] // 4 * 2 + dataset.index["row"] % 2)
-    index["fold"] = np.where(index["fold"] < 0, -1, index["group"] // 2 % 3)
+    row = dataset.index.row
+    groups = row // 4 * 2 + row % 2
+    index = toy_index(dataset.labels, np.where(dataset.fold < 0, -1, groups // 2 % 3), groups=groups)
     return Dataset.write(folder / "grouped", np.array(dataset.images), index, dataset.classes)
 
 
@@ -235,7 +236,7 @@ def test_an_inner_part_leaves_out_the_fold_and_the_test_set_and_keeps_copies_tog
     dataset = grouped(tmp_path)
     learning, scoring = trial.rows(dataset, 1, "inner", 0)
     assert sorted([*learning, *scoring]) == sorted(dataset.training_rows(1))
-    groups = dataset.index["group"].to_numpy()
+    groups = dataset.index.group
     assert not set(groups[learning]) & set(groups[scoring])
     assert len(scoring) == pytest.approx(len(dataset.training_rows(1)) / 5, abs=2)
     assert set(dataset.labels[scoring]) == {0, 1}

@@ -6,15 +6,21 @@ from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
-import pandas as pd
 
 from stages.backbones import Predict, Recipe, Report
-from stages.images.arrays import Images, Labels, LogProbabilities
-from stages.images.dataset import Dataset
+from stages.images.arrays import Images, Labels, LogProbabilities, Numbers
+from stages.images.dataset import Dataset, Index
 from stages.running.parameters import Block
 
 OPERATIONS = {"images", "gflops_per_image", "peak_tflops", "peak_measured"}
 """What a report at the end of an epoch tells beside the loss, where operations can be counted."""
+
+
+def toy_index(labels: Labels, *folds: Numbers, groups: Numbers | None = None) -> Index:
+    """The index of images with these labels, in as many partitions as `folds` are given; -1 is the test set."""
+    rows = np.arange(len(labels))
+    digests = tuple(f"{row:064x}" for row in rows)
+    return Index(rows, digests, np.asarray(labels), rows if groups is None else groups, np.stack(folds))
 
 
 def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, classes: int = 2) -> Dataset:
@@ -23,15 +29,7 @@ def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, c
     total = n + n_test
     labels = np.arange(total) % classes
     images = (labels * 100 + rng.integers(0, 50, total)).astype(np.uint8)
-    index = pd.DataFrame(
-        {
-            "row": np.arange(total),
-            "sha256": [f"{row:064x}" for row in range(total)],
-            "label": labels,
-            "group": np.arange(total),
-            "fold": np.where(np.arange(total) < n, np.arange(total) // classes % folds, -1),
-        }
-    )
+    index = toy_index(labels, np.where(np.arange(total) < n, np.arange(total) // classes % folds, -1))
     pixels = np.broadcast_to(images[:, None, None, None], (total, 2, 2, 3))
     return Dataset.write(folder, np.ascontiguousarray(pixels), index, [f"class {k}" for k in range(classes)])
 

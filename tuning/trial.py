@@ -44,7 +44,7 @@ def rows(dataset: Dataset, fold: int, part: Part, seed: int) -> tuple[Rows, Rows
     training = dataset.training_rows(fold)
     if part == "fold":
         return training, dataset.held_out_rows(fold)
-    labels, groups = dataset.labels[training], dataset.index["group"].to_numpy(np.int64)[training]
+    labels, groups = dataset.labels[training], dataset.index.group[training]
     held = folds.assign(labels, groups, INNER, seed) == 0
     lost = np.setdiff1d(labels, labels[~held])
     if len(lost):

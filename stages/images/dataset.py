@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows
 from stages.running.errors import UserError
@@ -23,11 +23,28 @@ FOLDER = Path("data")
 IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
 TEST = -1
 """The `fold` of an image of the test set."""
-SCHEMA = pa.schema(
-    [("row", pa.int64()), ("sha256", pa.string()), ("label", pa.int64()), ("group", pa.int64()), ("fold", pa.int64())]
-)
-"""Further columns `fold_1`, `fold_2`, ... hold further partitions into folds, where `split.repeats` asks for them."""
 REMEDY = "run `dvc repro split` to write it anew"
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of every image: its row, the hash of its pixels, its class, its copies and its folds."""
+
+    row: Rows
+    """0, 1, 2, ..., the order of `images.npy`."""
+    sha256: tuple[str, ...]
+    label: Labels
+    group: Numbers
+    """Identical images share one."""
+    folds: Int64[np.ndarray, "r n"]
+    """A row for every partition into folds: one, or as many as `split.repeats` asks for. -1 is the test set."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def partition(self, seed: int) -> Numbers:
+        """The fold of every row in the partition that the models of a seed use: seeds 0, 1, ... take them in turn."""
+        return self.folds[seed % len(self.folds)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,7 @@ class Dataset:
     """All images in one memory-mapped array, which is read only and costs memory only where it is touched."""
 
     images: Images
-    index: pd.DataFrame
+    index: Index
     classes: tuple[str, ...]
 
     @classmethod
@@ -46,7 +63,7 @@ class Dataset:
         return dataset
 
     @classmethod
-    def write(cls, folder: Path, images: Images, index: pd.DataFrame, classes: Sequence[str]) -> Self:
+    def write(cls, folder: Path, images: Images, index: Index, classes: Sequence[str]) -> Self:
         """Write a dataset that fits in memory, and open it. `split` streams its images through `ImageFile` instead."""
         folder.mkdir(parents=True, exist_ok=True)
         with ImageFile(folder / IMAGES, images.shape[1], images.shape[2]) as file:
@@ -58,12 +75,12 @@ class Dataset:
     @property
     def labels(self) -> Labels:
         """The label of every row, test set included."""
-        return self.index["label"].to_numpy(np.int64, copy=True)
+        return self.index.label
 
     @property
     def fold(self) -> Numbers:
         """The fold of every row in the first partition; -1 is the test set."""
-        return partition(self.index, 0)
+        return self.index.folds[0]
 
     @property
     def folds(self) -> int:
@@ -79,12 +96,12 @@ class Dataset:
 
         Models are numbered: those of the K folds, then the same of a second seed, and so on.
         """
-        fold = partition(self.index, model // self.folds)
+        fold = self.index.partition(model // self.folds)
         return np.flatnonzero((fold != TEST) & (fold != model % self.folds))
 
     def held_out_rows(self, model: int) -> Rows:
         """What a model never sees and predicts."""
-        return np.flatnonzero(partition(self.index, model // self.folds) == model % self.folds)
+        return np.flatnonzero(self.index.partition(model // self.folds) == model % self.folds)
 
     def select(self, rows: Rows) -> ImageRows:
         """Some images, to be read when they are needed: nothing is copied yet."""
@@ -126,26 +143,31 @@ class ImageFile:
 
 
 def schema(partitions: int) -> pa.Schema:
-    """The columns of an index with so many partitions into folds."""
-    further = [pa.field(f"fold_{number}", pa.int64()) for number in range(1, partitions)]
-    return pa.schema([*SCHEMA, *further])
+    """The columns of `index.parquet` with so many partitions: `fold`, `fold_1`, `fold_2`, ..."""
+    folds = ["fold", *(f"fold_{number}" for number in range(1, partitions))]
+    numbers = [(name, pa.int64()) for name in ("label", "group", *folds)]
+    return pa.schema([("row", pa.int64()), ("sha256", pa.string()), *numbers])
 
 
-def partitions(names: Sequence[str]) -> int:
-    """How many partitions into folds there are among the columns of an index."""
-    return sum(name == "fold" or name.startswith("fold_") for name in names)
+def column(values: np.ndarray) -> pa.Array:
+    """A numpy array as Arrow sees it. `pa.array` would do as well, but imports pandas, a second in every process."""
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
 
 
-def partition(index: pd.DataFrame, seed: int) -> Numbers:
-    """The fold of every row in the partition that the models of a seed use: seeds 0, 1, ... take them in turn."""
-    number = seed % partitions(list(index.columns))
-    return index[f"fold_{number}" if number else "fold"].to_numpy(np.int64, copy=True)
+def text_column(values: Sequence[str]) -> pa.Array:
+    """The same for text."""
+    parts = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, parts)])
+    assert ends[-1] < 2**31, ends[-1]  # the offsets of `pa.string()` have 32 bits: 33 million digests
+    return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(parts)))
 
 
-def write_index(path: Path, index: pd.DataFrame) -> None:
-    """Equal tables give equal bytes."""
-    columns = schema(partitions(list(index.columns)))
-    pq.write_table(pa.table({name: index[name].to_numpy() for name in columns.names}, columns), path)
+def write_index(path: Path, index: Index) -> None:
+    """Equal indexes give equal bytes."""
+    numbers = [column(values) for values in (index.label, index.group, *index.folds)]
+    columns = [column(index.row), text_column(index.sha256), *numbers]
+    pq.write_table(pa.table(columns, schema=schema(len(index.folds))), path)
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
@@ -164,19 +186,24 @@ def read_images(path: Path) -> Images:
     return np.asarray(images)  # a plain view of the map, which Ray shares between processes where it copies a map
 
 
-def read_index(path: Path) -> pd.DataFrame:
+def read_index(path: Path) -> Index:
+    """Its arrays are read only, as the images are. Raises UserError for a file that is missing or no index."""
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # `pq.read_table` would import pandas
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
-    expected = schema(max(1, partitions(table.schema.names)))
-    if not table.schema.equals(expected):
-        raise UserError(
-            f"{path} has the columns {table.schema.names}; expected {expected.names}, int64 and text; {REMEDY}"
-        )
-    return table.to_pandas()
+    names = table.schema.names
+    expected = schema(max(1, sum(name.startswith("fold") for name in names)))
+    if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")
+    # `to_numpy` of Arrow would import pandas too.
+    numbers = (np.from_dlpack(table[name].combine_chunks()) for name in names if name != "sha256")
+    row, label, group, *folds = numbers
+    partitions = np.stack(folds)
+    partitions.setflags(write=False)
+    return Index(row, tuple(table["sha256"].to_pylist()), label, group, partitions)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -196,15 +223,14 @@ def check(dataset: Dataset, folder: Path) -> None:
     path, n, k = folder / INDEX, len(dataset.images), len(dataset.classes)
     if n != len(dataset.index):
         raise UserError(f"{path} has {len(dataset.index)} rows for {n} images in {IMAGES}; {REMEDY}")
-    if not np.array_equal(dataset.index["row"], np.arange(n)):
+    if not np.array_equal(dataset.index.row, np.arange(n)):
         raise UserError(f"{path}: column row does not count 0, 1, 2, ...; {REMEDY}")
     if dataset.labels.min() < 0 or dataset.labels.max() >= k:
         raise UserError(f"{path} has labels outside the {k} classes of {CLASSES}; {REMEDY}")
     if dataset.fold.min() < TEST or dataset.fold.max() < 1:
         raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {REMEDY}")
-    for seed in range(1, partitions(list(dataset.index.columns))):
-        other = partition(dataset.index, seed)
+    for number, other in enumerate(dataset.index.folds[1:], start=1):
         if other.max() != dataset.fold.max() or not np.array_equal(other == TEST, dataset.fold == TEST):
             raise UserError(
-                f"{path}: column fold_{seed} must have the test set and the number of folds of fold; {REMEDY}"
+                f"{path}: column fold_{number} must have the test set and the number of folds of fold; {REMEDY}"
             )

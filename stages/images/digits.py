@@ -3,25 +3,30 @@
 Source: the test part of the UCI "Optical Recognition of Handwritten Digits", https://doi.org/10.24432/C50P49.
 """
 
+import importlib.metadata
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from stages.images.arrays import Images, Rows
 from stages.images.collection import Collection, Data, batches, resize
 
 BRIGHTEST = 16
+FILE = "sklearn/datasets/data/digits.csv.gz"
+"""In the installed package: a row per image, 64 pixels and the label."""
 
 
 def collect(data: Data) -> Collection:
     """The digits as RGB, scaled to `data.image_size`; they come without a test set."""
-    pixels, labels = load_digits(return_X_y=True)
-    grey = np.rint(np.asarray(pixels).reshape(-1, 8, 8, 1) * (255 / BRIGHTEST)).astype(np.uint8)
+    # What `load_digits` reads too, but only after seconds of importing scikit-learn, scipy and pandas.
+    path = importlib.metadata.distribution("scikit-learn").locate_file(FILE)
+    table = np.loadtxt(str(path), delimiter=",")
+    pixels, labels = table[:, :-1], table[:, -1].astype(np.int64)
+    grey = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / BRIGHTEST)).astype(np.uint8)
     images = np.repeat(grey, 3, axis=3)
 
     def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
         for batch in batches(rows):
             yield batch, resize(images[batch], data.image_size)
 
-    return Collection(tuple("0123456789"), np.asarray(labels, np.int64), None, read)
+    return Collection(tuple("0123456789"), labels, None, read)

@@ -6,7 +6,6 @@ Everything is drawn from a seed and depends on nothing but the arguments.
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from stages.images.arrays import Labels, Mask, Numbers, Rows
@@ -53,13 +52,15 @@ def limit(labels: Labels, rows: Rows, per_class: int | None, seed: int) -> Rows:
     if per_class is None:
         return rows
     shuffled = np.random.default_rng(seed).permutation(rows)
-    rank = pd.Series(labels[shuffled]).groupby(labels[shuffled]).cumcount().to_numpy()
-    return np.sort(shuffled[rank < per_class])
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rank = np.arange(len(rows)) - np.searchsorted(labels[by_class], labels[by_class])
+    return np.sort(by_class[rank < per_class])
 
 
 def group(digests: Sequence[str]) -> Numbers:
     """A number for every image; identical images, those with one digest, share theirs. Counts from 0 in row order."""
-    return pd.factorize(np.asarray(digests, dtype=object))[0].astype(np.int64)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
 
 
 def shared(groups: Numbers, test: Mask) -> Mask:

@@ -8,6 +8,6 @@ from stages.images.collection import Collection, Data
 def collect(data: Data) -> Collection:
     """The images that `data` asks for. Raises UserError for what is missing or broken.
 
-    Imports the one source that is asked for: with scikit-learn, the digits bring seconds that no worker process needs.
+    Imports the one source that is asked for: what downloads and decodes is of no use to the others.
     """
     return importlib.import_module(f"stages.images.{data.source}").collect(data)

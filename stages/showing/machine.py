@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import loky
-
 
 def description() -> str:
     """One line, which also names the machine's part of a section in docs/benchmarks.md."""
+    import loky  # with psutil, which those that only read costs do without
+
     cores, memory = loky.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = gpus()
     graphics = f"{len(names)} x {names[0]}" if names else "no GPU"

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 SPARSE = 15.0
 """Seconds between two plain lines where there is no terminal."""
 
@@ -18,21 +16,17 @@ class Bar:
         self.total, self.unit, self.description = total, unit, description
         self.done, self.note = 0.0, ""
         self.started = self.spoken = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total,
-            desc=description,
-            unit=f" {unit}",
-            unit_scale=True,
-            disable=not self.terminal,
-            dynamic_ncols=True,
-        )
+        self.bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # a tenth of a second, in every process
+
+            self.bar = tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, dynamic_ncols=True)
 
     def update(self, n: float, note: str = "") -> None:
         """`n` more units are done; `note` (such as a loss) replaces what stands behind the bar."""
         self.done += n
         self.note = note or self.note
-        if self.terminal:
+        if self.bar is not None:
             self.bar.set_postfix_str(self.note, refresh=False)
             self.bar.update(n)
         elif time.monotonic() - self.spoken >= SPARSE:
@@ -48,8 +42,9 @@ class Bar:
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        self.bar.close()
-        if not self.terminal and self.done:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.done:
             taken = time.monotonic() - self.started
             rate = self.done / max(taken, 1e-9)
             end = f"{self.description}: done in {clock(taken)}, {rate:,.0f} {self.unit}/s"

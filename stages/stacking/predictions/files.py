@@ -3,16 +3,21 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import pandas as pd
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from stages.running.errors import UserError
 
 T = TypeVar("T")
 
 
-def write(folder: Path, files: Mapping[str, pd.DataFrame | Mapping[str, Any]]) -> None:
+@runtime_checkable
+class Table(Protocol):
+    """A table of pandas, which is not imported here: `export` writes JSON alone."""
+
+    def to_csv(self, *, index: bool, float_format: str, lineterminator: str) -> str: ...
+
+
+def write(folder: Path, files: Mapping[str, Table | Mapping[str, Any]]) -> None:
     """Write each table as CSV and each mapping as JSON; none takes its place before all are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {name: folder / f".{name}.part" for name in files}
@@ -33,8 +38,8 @@ def read(path: Path, stage: str, parse: Callable[[Any], T]) -> T:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro {stage}` to write it anew") from None
 
 
-def text(content: pd.DataFrame | Mapping[str, Any]) -> str:
+def text(content: Table | Mapping[str, Any]) -> str:
     """Numbers in tables have six digits, those in JSON all of theirs."""
-    if isinstance(content, pd.DataFrame):
-        return content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if isinstance(content, Mapping):
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return content.to_csv(index=False, float_format="%.6g", lineterminator="\n")

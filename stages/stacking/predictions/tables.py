@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from stages.images.arrays import Labels, LogProbabilities, Rows
-from stages.images.dataset import partition
+from stages.images.dataset import Index, column
 from stages.running.errors import UserError
 from stages.stacking.predictions.log_space import average
 
@@ -56,7 +55,7 @@ def write(path: Path, rows: Rows, folds: Labels, log_probabilities: LogProbabili
     """
     order = np.lexsort((folds, rows))
     arrays = [rows[order], folds[order], *log_probabilities[order].T]
-    table = pa.table([pa.array(np.ascontiguousarray(array)) for array in arrays], names=columns(classes))
+    table = pa.table([column(array) for array in arrays], names=columns(classes))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # Random mantissas make dictionaries only larger.
@@ -64,8 +63,8 @@ def write(path: Path, rows: Rows, folds: Labels, log_probabilities: LogProbabili
     temporary.replace(path)
 
 
-def read(path: Path, index: pd.DataFrame, classes: Sequence[str]) -> Predictions:
-    """Read and check a table against `index` (columns `row` and `fold`, -1 = test) and the order of `classes`.
+def read(path: Path, index: Index, classes: Sequence[str]) -> Predictions:
+    """Read and check a table against `index` and the order of `classes`.
 
     Raises UserError for a table that is missing or unreadable, whose columns, rows or folds are not the index's, that
     holds a row twice, or whose probabilities are NaN or do not sum to one.
@@ -74,11 +73,11 @@ def read(path: Path, index: pd.DataFrame, classes: Sequence[str]) -> Predictions
     rows, folds = table["row"].to_numpy(), table["fold"].to_numpy()
     order = match(path, rows, folds, index)
     values = np.empty((len(rows), len(classes)), dtype=np.float32)
-    for column, name in enumerate(table.column_names[2:]):
-        values[:, column] = table[name].to_numpy()[order]
+    for label, name in enumerate(table.column_names[2:]):
+        values[:, label] = table[name].to_numpy()[order]
     check_probabilities(path, values, rows[order])
     np.maximum(values, np.float32(FLOOR), out=values)
-    fold, k = index["fold"].to_numpy(), len(classes)
+    fold, k = index.folds[0], len(classes)
     n_train, n_test, n_folds = np.count_nonzero(fold >= 0), np.count_nonzero(fold < 0), fold.max() + 1
     seeds = (folds.max() + 1) // n_folds
     out_of_fold = values[: seeds * n_train].reshape(seeds, n_train, k)
@@ -111,13 +110,15 @@ def over_seeds(values: Float32[np.ndarray, "seeds n k"]) -> Float32[np.ndarray, 
     return values[0] if len(values) == 1 else np.maximum(average(values), np.float32(FLOOR))
 
 
-def match(path: Path, rows: Rows, folds: Labels, index: pd.DataFrame) -> Rows:
+def match(path: Path, rows: Rows, folds: Labels, index: Index) -> Rows:
     """Where in the table each expected pair of row and model lies: seed by seed the training rows, then the test rows
     model by model."""
-    fold, row = index["fold"].to_numpy(), index["row"].to_numpy()
+    import pandas as pd  # a second that `export`, which only writes, does without
+
+    fold, row = index.folds[0], index.row
     train, test, k = fold >= 0, row[fold < 0], fold.max() + 1
     seeds = max(1, -(-(int(folds.max(initial=0)) + 1) // k))
-    own = [partition(index, seed)[train] + seed * k for seed in range(seeds)]
+    own = [index.partition(seed)[train] + seed * k for seed in range(seeds)]
     models = np.arange(seeds * k)
     wanted = pd.MultiIndex.from_arrays(
         [

@@ -1,0 +1,39 @@
+"""Steps that train nothing themselves start without what takes long to import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SLOW = ["pandas", "pyarrow.dataset", "scipy", "sklearn", "matplotlib", "requests", "tqdm"]
+FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
+STEPS = """
+import sys
+from pathlib import Path
+
+from stages import export, split, train
+from stages.executors import inline
+from stages.images.dataset import Dataset
+from tests.toys import TOY, ToyParams
+
+split.main()
+toy = train.Backbone("toy", lambda: (TOY, ToyParams()), lambda model: model)
+train.train(Dataset.load, toy, inline.run, place=Path("scratch"), models=Path("models"), curve=Path("toy.csv"))
+dataset = Dataset.load()
+rows, folds, predictions = export.export(dataset, TOY, Path("models"), "toy")
+export.tables.write(Path("toy.parquet"), rows, folds, predictions, dataset.classes)
+export.Cost(1.0, 1.0).write(Path("costs"), "toy", "toy")
+print("imported:", *(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+def test_split_train_and_export_import_neither_pandas_nor_a_framework(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"data": {"train_limit": 12, "test_limit": 3}}))
+    run, path = [sys.executable, "-c", STEPS, *SLOW, *FRAMEWORKS], os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(run, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "imported:"
+    assert (tmp_path / "toy.parquet").exists()
