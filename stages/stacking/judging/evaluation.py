@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int64
 from pydantic import Field
 
 from stages.images.arrays import Labels
+from stages.images.dataset import Index
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.running.parameters import Block
@@ -74,7 +74,7 @@ class Evaluation:
         cls,
         content: Mapping[str, Any],
         params: Params,
-        index: pd.DataFrame,
+        index: Index,
         labels: Labels,
         folds: Labels,
         classes: tuple[str, ...],
