@@ -1,4 +1,4 @@
-"""Every recipe keeps the contract of stages/backbones/__init__.py: the battery of tests/contract.py, a process each."""
+"""Every recipe keeps the contract of stages/backbones/__init__.py: the battery of tests/contract.py."""
 
 import functools
 
@@ -6,25 +6,27 @@ import pytest
 
 from stages import backbones
 from stages.running.errors import UserError
-from tests import contract
+from tests import batteries
+from tests.contract import CLAIMS, TOYS
 
 
 @functools.cache
-def results(name: str) -> dict[str, str | None]:
-    """The battery's results for one toy block."""
-    framework, recipe = name.split(",")[0].split("/")
-    return contract.outcome({"framework": framework, "recipe": recipe} | contract.TOYS[name])
+def results(framework: str) -> dict[str, batteries.Outcome]:
+    """The battery's results for the toy blocks of a framework, which two processes train one after the other."""
+    parts = {name: dict(zip(("framework", "recipe"), name.split(",")[0].split("/"), strict=True)) for name in TOYS}
+    return batteries.outcomes({name: parts[name] | TOYS[name] for name in TOYS if parts[name]["framework"] == framework})
 
 
-@pytest.mark.parametrize("claim", contract.CLAIMS)
-@pytest.mark.parametrize("name", contract.TOYS)
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("name", TOYS)
 def test_recipe(name: str, claim: str) -> None:
-    assert results(name)[claim] is None, results(name)[claim]
+    error = results(name.split("/")[0])[name][claim]
+    assert error is None, error
 
 
 @pytest.mark.parametrize("name", backbones.names())
 def test_every_recipe_has_a_toy_block(name: str) -> None:
-    assert name in contract.TOYS, f"add a toy block for {name} to tests/contract.py"
+    assert name in TOYS, f"add a toy block for {name} to tests/contract.py"
 
 
 def test_recipes_are_found_by_their_files() -> None:
