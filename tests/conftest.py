@@ -12,11 +12,11 @@ import pytest
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
 
-from tests import check_types
+from tests import check_types  # noqa: E402
 
 check_types()
 
-from tests import groups
+from tests import groups  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -199,9 +199,10 @@ class Battery:
             assert np.isfinite(self.recipe.load(folder)(images)).all()
 
     def obeys_foldstack_device(self) -> None:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="FOLDSTACK_DEVICE=no-device"):
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FOLDSTACK_DEVICE", "no-device")
-            self.fit("nowhere", seed=1)
+            with pytest.raises(UserError, match="FOLDSTACK_DEVICE=no-device"):
+                self.fit("nowhere", seed=1)
 
 
 CLAIMS = tuple(

@@ -17,8 +17,8 @@ from tests import check_types
 
 check_types()
 
-from stages import backbones
-from tests.contract import error_of, toy_set
+from stages import backbones  # noqa: E402
+from tests.contract import error_of, toy_set  # noqa: E402
 
 N = 32
 

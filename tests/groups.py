@@ -17,7 +17,7 @@ FRAMEWORKS = {
 }
 STARTING = {
     "dvc": {"tests.repositories"},
-    "contract": {"tests.batteries"},
+    "contract": {"tests.batteries", "tests.profiles"},
 }
 """By the module that starts DVC, or a process with a framework, what tests of it belong to."""
 SEVERAL, PLAIN = "several", "plain"

@@ -12,9 +12,7 @@ from tests import batteries, contract
 
 FILES = [contract.ROOT / "params.yaml", *sorted((contract.ROOT / "profiles").glob("*.yaml"))]
 WRITTEN = {
-    f"{path.stem}.{name}": block
-    for path in FILES
-    for name, block in backbones.blocks(parameters.read(path)).items()
+    f"{path.stem}.{name}": block for path in FILES for name, block in backbones.blocks(parameters.read(path)).items()
 }
 """Every block as it stands, by the name of its file and its own."""
 BLOCKS = {name: narrowed(block) if name.startswith("cifar10-gpu.") else block for name, block in WRITTEN.items()}

@@ -14,7 +14,9 @@ from tests.contract import CLAIMS, TOYS
 def results(framework: str) -> dict[str, batteries.Outcome]:
     """The battery's results for the toy blocks of a framework, which two processes train one after the other."""
     parts = {name: dict(zip(("framework", "recipe"), name.split(",")[0].split("/"), strict=True)) for name in TOYS}
-    return batteries.outcomes({name: parts[name] | TOYS[name] for name in TOYS if parts[name]["framework"] == framework})
+    return batteries.outcomes(
+        {name: parts[name] | TOYS[name] for name in TOYS if parts[name]["framework"] == framework}
+    )
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

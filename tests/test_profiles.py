@@ -1,8 +1,8 @@
-"""Every block of params.yaml and of every profile is one that its recipe takes, trains, saves, loads and predicts with."""
+"""Every block of params.yaml and of every profile is one with which its recipe trains, saves, loads and predicts."""
 
 import pytest
 
-from tests import batteries, profiles
+from tests import profiles
 from tests.profiles import BLOCKS, PLANTED
 
 
