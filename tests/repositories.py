@@ -13,10 +13,9 @@ from typing import Any
 import yaml
 
 from stages.running import history
+from tests.toys import plant
 
 ROOT = Path(__file__).parent.parent
-RECIPES = ("toy", "twin")
-"""Both are tests/softmax.py, each in a folder of its own under stages/backbones/numpy."""
 JOB: dict[str, Any] = {
     "seed": 0,
     "data": {"source": "digits", "path": "data/raw", "image_size": 8, "train_limit": 30},
@@ -136,18 +135,8 @@ def new(folder: Path, params: Mapping[str, Any]) -> Repository:
         if not written and (ROOT / name).is_file():
             (repository.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, repository.folder / name)
-    plant(repository.folder / "stages/backbones")
+    plant(repository.folder)
     repository.set(params)
     repository.run("git", "init", "--quiet", "--initial-branch", "main")
     repository.commit("start")
     return repository
-
-
-def plant(backbones: Path) -> None:
-    """Give the folder of recipes those in numpy."""
-    for name in ("", "shared"):
-        (backbones / "numpy" / name).mkdir(parents=True, exist_ok=True)
-        (backbones / "numpy" / name / "__init__.py").write_text('"""Planted."""\n')
-    for name in RECIPES:
-        (backbones / "numpy" / name).mkdir()
-        shutil.copy(ROOT / "tests/softmax.py", backbones / "numpy" / name / "__init__.py")
