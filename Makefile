@@ -31,7 +31,7 @@ endif
 
 # Frameworks fight over memory, threads and the order of imports, so that each group of test files (tests/groups.py) has
 # a process of its own, and so many run at once. The longest come first. `make test-keras` runs one.
-GROUPS := dvc pytorch contract keras plain flax several
+GROUPS := dvc pytorch contract keras plain flax
 WORKERS ?= 2
 TESTS ?= -m "not exhaustive"
 

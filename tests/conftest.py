@@ -34,5 +34,5 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _one_framework(request: pytest.FixtureRequest) -> Iterator[None]:
     """A group's process has that group's framework alone: they fight over memory, threads and the order of imports."""
     yield
-    if (wanted := request.config.getoption("group")) and wanted != groups.SEVERAL:
+    if wanted := request.config.getoption("group"):
         assert groups.loaded(sys.modules) <= {wanted}

@@ -2,7 +2,7 @@
 
 FOLDER has `blocks.json`: by name, `framework`, `recipe` and parameters at toy size, all of one framework. One process
 trains each of them `alone`, another makes the claims below. It leaves `results.json`: by name and claim, null where it
-held, else what happened. tests/test_backbones.py reads it for toy blocks of every recipe, tests/test_profiles.py for
+held, else what happened. tests/test_recipes.py reads it for toy blocks of every recipe, tests/test_profiles.py for
 every block of every profile.
 """
 

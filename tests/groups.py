@@ -21,13 +21,14 @@ STARTING = {
 }
 """By the module that starts DVC, or a process with a framework, what tests of it belong to."""
 SEVERAL, PLAIN = "several", "plain"
-NAMES = (*FRAMEWORKS, *STARTING, SEVERAL, PLAIN)
+NAMES = (*FRAMEWORKS, *STARTING, PLAIN)
 PROCESSES = {"subprocess", "multiprocessing", "loky", "ray"}
 """What a test file imports to start a process itself."""
 STARTERS = {
     "test_benchmarks.py": "measures the memory of small processes that it starts",
     "test_flax_cnn.py": "what a fresh process imports",
     "test_keras_cnn.py": "what a fresh process imports",
+    "test_keras_session.py": "what a fresh process imports",
     "test_layout.py": "what a fresh process imports",
     "test_pipeline.py": "kills DVC half way",
     "test_split.py": "a step without DVC",
@@ -38,7 +39,7 @@ STARTERS = {
 
 
 def of(path: Path) -> str:
-    """The group of a test file."""
+    """The group of a test file; SEVERAL, which nobody runs, for one that imports more than one framework."""
     names = imports(path)
     found = [framework for framework in FRAMEWORKS if uses(names, framework)]
     if len(found) > 1:

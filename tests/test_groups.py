@@ -33,6 +33,10 @@ def test_a_file_belongs_to_what_it_imports_or_starts(text: str, group: str, tmp_
     assert groups.of(planted(tmp_path, text)) == group
 
 
+def test_no_file_imports_several_frameworks() -> None:
+    assert [path.name for path in HERE.glob("test_*.py") if groups.of(path) == groups.SEVERAL] == []
+
+
 def test_every_group_is_run_by_make() -> None:
     makefile = (HERE.parent / "Makefile").read_text()
     (line,) = [line for line in makefile.splitlines() if line.startswith("GROUPS :=")]

@@ -98,11 +98,10 @@ def test_a_comment_in_a_framework_retrains_only_its_own(
     assert repository.outdated() == sorted(stages(*names))
 
 
-@pytest.mark.parametrize("file", ["showing/progress.py", "showing/machine.py", "executors/process.py"])
-def test_a_comment_where_no_output_is_decided_runs_nothing(file: str, repository: Repository) -> None:
-    repository.comment(f"stages/{file}")
+def test_a_comment_where_no_output_is_decided_runs_nothing(repository: Repository) -> None:
+    for file in ("showing/progress.py", "showing/machine.py", "executors/process.py"):
+        repository.comment(f"stages/{file}")
     assert repository.outdated() == []
-    assert "up to date" in repository.run("dvc", "repro")
 
 
 @pytest.mark.xfail(strict=True, reason="stack depends on all of stages/stacking")
@@ -143,14 +142,14 @@ def test_two_commits_are_compared_by_metrics_and_plots(changed: tuple[Repository
 
 def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) -> None:
     block = "{framework: numpy, recipe: toy, epochs: 1}"
-    output = repository.run("dvc", "exp", "run", "-S", f"+backbones.extra={block}")
-    assert ran(output) == sorted([*stages("extra"), *TAIL])
+    output = repository.run("dvc", "exp", "run", "-S", f"+backbones.extra={block}", "stack")
+    assert ran(output) == sorted([*stages("extra"), "stack"])
     assert repository.json("metrics/stack.json")["members"] == [*NAMES, "extra"]
-    output = repository.run("dvc", "exp", "run", "-S", "~backbones.extra", "-S", "~backbones.twin")
-    assert ran(output) == sorted(TAIL)
+    output = repository.run("dvc", "exp", "run", "-S", "~backbones.extra", "-S", "~backbones.twin", "stack")
+    assert ran(output) == ["stack"]
     assert repository.json("metrics/stack.json")["members"] == ["wide", "slim"]
     assert sorted(path.stem for path in (repository.folder / "data/predictions").iterdir()) == ["slim", "wide"]
-    assert "up to date" in repository.run("dvc", "repro")
+    assert "up to date" in repository.run("dvc", "repro", "stack")
 
 
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:
