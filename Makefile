@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check bench bench-gpu format lock clean
+.PHONY: help setup repro test test-fast test-all check bench bench-gpu format lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,24 @@ ifneq ($(JOBS),1)
 endif
 	dvc repro
 
-# One thread a process: two workers fill two cores, and threads that share a core mostly wait for each other.
-test: setup ## Run the tests
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m pytest -n 2 --dist loadfile
+# Frameworks fight over memory, threads and the order of imports, so that each group of test files (tests/groups.py) has
+# a process of its own, and so many run at once. The longest come first. `make test-keras` runs one.
+GROUPS := dvc pytorch contract keras plain flax
+WORKERS ?= 2
+TESTS ?= -m "not exhaustive"
+
+test: setup ## Run the tests, WORKERS=2 groups of them at a time
+	@$(MAKE) --no-print-directory --keep-going --jobs $(WORKERS) $(GROUPS:%=test-%)
+
+test-fast: setup ## Run the tests that need neither a framework nor DVC, a minute
+	python -m pytest --group plain $(TESTS) --numprocesses $(WORKERS) --dist loadfile
+
+test-all: setup ## Run those too that are marked exhaustive, an hour: before a release
+	@$(MAKE) --no-print-directory --keep-going --jobs $(WORKERS) TESTS= $(GROUPS:%=test-%)
+
+test-%: SHELL := bash
+test-%: setup
+	@set -o pipefail; python -m pytest --group $* $(TESTS) 2>&1 | sed -u 's/^/$*: /'
 
 check: setup ## Check format, lint, types and the guards of the layout
 	ruff format --check .

@@ -1,5 +1,38 @@
-"""While the tests run, every array that crosses a function's border is checked against its declared shape and dtype."""
+"""How the tests run: one thread each, arrays checked at every border, and a group of files on its own if asked for."""
 
-from jaxtyping import install_import_hook
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-install_import_hook("stages", "tests.checked")
+import pytest
+
+# Two workers fill two cores, and threads that share a core mostly wait for each other. Equal numbers of threads are
+# also what makes equal bits. Libraries read these when they are imported.
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from tests import check_types  # noqa: E402
+
+check_types()
+
+from tests import groups  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--group", choices=groups.NAMES, help="only the test files that import or start the like")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of other groups before they are imported: a marker would come too late."""
+    wanted = config.getoption("group")
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if wanted and is_test and groups.of(collection_path) != wanted else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_framework(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A group's process has that group's framework alone: they fight over memory, threads and the order of imports."""
+    yield
+    if wanted := request.config.getoption("group"):
+        assert groups.loaded(sys.modules) <= {wanted}

@@ -1,15 +1,13 @@
-"""The battery that every block has to pass, run as `python -m tests.contract MODE FILE BLOCK` in its own process.
+"""The battery that every recipe has to pass, run as `python -m tests.contract MODE FOLDER` by tests/batteries.py.
 
-BLOCK is JSON: `framework`, `recipe` and parameters at toy size. Prints a JSON object: claim -> null where it held, else
-what happened. tests/test_backbones.py reads it for toy blocks of every recipe, tests/profiles.py for every block of
-every profile.
+FOLDER has `blocks.json`: by name, `framework`, `recipe` and parameters at toy size, all of one framework. One process
+trains each of them `alone`, another makes the claims below. It leaves `results.json`: by name and claim, null where it
+held, else what happened. tests/test_recipes.py reads it for toy blocks of every recipe, tests/test_profiles.py for
+every block of every profile.
 """
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
-if sys.argv[1:2] != ["alone"]:  # jaxtyping's checks import JAX, and that process tells what a recipe imports by itself
-    install_import_hook("stages", "tests.checked")
+from tests import check_types
+
+if __name__ == "__main__":
+    check_types()
 
 from pydantic import ValidationError
 
@@ -113,7 +112,7 @@ class Battery:
     """One recipe, its toy block, and what it has learnt so far."""
 
     def __init__(self, framework: str, recipe: Recipe, toy: dict[str, Any], alone: Path) -> None:
-        """`alone`: where the predictions of a model lie that a fresh process trained with seed 2; beside them a JSON
+        """`alone`: where the predictions of a model lie that another process trained with seed 2; beside them a JSON
         list of the frameworks it had loaded."""
         self.framework, self.recipe, self.toy, self.alone = framework, recipe, toy, alone
         self.params = recipe.Params.model_validate(toy)
@@ -122,7 +121,7 @@ class Battery:
         self.folder = alone.parent / f"{alone.stem}-models"
 
     def train_alone(self) -> None:
-        """What the fresh process does: train with seed 2, keep the predictions and the names of loaded frameworks."""
+        """What the other process does: train with seed 2, keep the predictions and the names of loaded frameworks."""
         np.save(self.alone, self.fit("alone", seed=2))
         loaded = sorted(set().union(*FRAMEWORKS.values()) & set(sys.modules))
         self.alone.with_suffix(".json").write_text(json.dumps(loaded))
@@ -174,6 +173,7 @@ class Battery:
         assert all(name.endswith(SAFE) for name in files), files
 
     def loads_no_other_framework(self) -> None:
+        """In a process that has imported every recipe of its own framework, and trained this one there."""
         loaded = set(json.loads(self.alone.with_suffix(".json").read_text()))
         assert loaded <= FRAMEWORKS.get(self.framework, set()), f"loaded {sorted(loaded)}"
 
@@ -198,6 +198,12 @@ class Battery:
             self.recipe.fit(images, labels, self.params, seed=1, folder=folder, report=lambda *_: None)
             assert np.isfinite(self.recipe.load(folder)(images)).all()
 
+    def obeys_foldstack_device(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FOLDSTACK_DEVICE", "no-device")
+            with pytest.raises(UserError, match="FOLDSTACK_DEVICE=no-device"):
+                self.fit("nowhere", seed=1)
+
 
 CLAIMS = tuple(
     name
@@ -207,38 +213,42 @@ CLAIMS = tuple(
 
 
 def run(battery: Battery) -> dict[str, str | None]:
-    battery.fit("first", seed=1, report=lambda epoch, values: battery.reports.append((epoch, dict(values))))
-    results: dict[str, str | None] = {}
-    for claim in CLAIMS:
-        try:
-            getattr(battery, claim)()
-            results[claim] = None
-        except (Exception, pytest.fail.Exception):  # what pytest.raises raises is no Exception
-            results[claim] = traceback.format_exc()
-    return results
+    def first() -> None:
+        battery.fit("first", seed=1, report=lambda epoch, values: battery.reports.append((epoch, dict(values))))
+
+    failed = error_of(first)
+    return {claim: failed or error_of(getattr(battery, claim)) for claim in CLAIMS}
 
 
-def outcome(block: dict[str, Any]) -> dict[str, str | None]:
-    """The battery's results for one block, from two fresh processes."""
-    with tempfile.TemporaryDirectory() as folder:
-        for mode in ("alone", "compare"):
-            command = [sys.executable, "-m", "tests.contract", mode, f"{folder}/alone.npy", json.dumps(block)]
-            environment = os.environ | {"FOLDSTACK_SCRATCH": f"{folder}/scratch"}
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def error_of(act: Callable[[], object]) -> str | None:
+    try:
+        act()
+    except (Exception, pytest.fail.Exception):  # what pytest.raises raises is no Exception
+        return traceback.format_exc()
+    return None
+
+
+def batteries(folder: Path) -> dict[str, Battery]:
+    """For each of the folder's blocks; the files of one lie under its number."""
+    found = {}
+    for number, (name, block) in enumerate(json.loads((folder / "blocks.json").read_text()).items()):
+        framework, recipe = block.pop("framework"), block.pop("recipe")
+        found[name] = Battery(framework, backbones.find(framework, recipe), block, folder / f"{number}.npy")
+    return found
 
 
 def main() -> None:
-    """`alone` trains one model and keeps its predictions in FILE, `compare` does all the rest."""
-    mode, file, text = sys.argv[1:]
-    block = json.loads(text)
-    framework, name = block.pop("framework"), block.pop("recipe")
-    battery = Battery(framework, backbones.find(framework, name), block, Path(file))
+    """`alone` trains one model of each block and keeps its predictions, `compare` does all the rest.
+
+    `alone` goes through the blocks backwards, so that the two processes have trained other things before each of them.
+    """
+    mode, folder = sys.argv[1], Path(sys.argv[2])
+    found = batteries(folder)
     if mode == "alone":
-        battery.train_alone()
+        results: Any = {name: error_of(battery.train_alone) for name, battery in reversed(found.items())}
     else:
-        print(json.dumps(run(battery)))
+        results = {name: run(battery) for name, battery in found.items()}
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,22 @@
-"""Every block of every params file at toy size, for the battery of tests/contract.py, a process each.
-
-Two test files share it, so that two workers can: tests/test_profiles.py and tests/test_profile_reference.py.
-"""
+"""Every block of every params file, as it stands and at toy size, for tests/test_profiles.py."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import json
+from collections.abc import Mapping
 from typing import Any
-
-import pytest
 
 from benchmarks.gpu import narrowed
 from stages import backbones
 from stages.running import parameters
-from tests import contract
+from tests import batteries, contract
 
-REFERENCE = contract.ROOT / "profiles/reference.yaml"
 FILES = [contract.ROOT / "params.yaml", *sorted((contract.ROOT / "profiles").glob("*.yaml"))]
-
-BLOCKS = {
-    f"{path.stem}.{name}": narrowed(block) if path.stem == "cifar10-gpu" else block
-    for path in FILES
-    for name, block in backbones.blocks(parameters.read(path)).items()
+WRITTEN = {
+    f"{path.stem}.{name}": block for path in FILES for name, block in backbones.blocks(parameters.read(path)).items()
 }
+"""Every block as it stands, by the name of its file and its own."""
+BLOCKS = {name: narrowed(block) if name.startswith("cifar10-gpu.") else block for name, block in WRITTEN.items()}
+"""The same with fewer channels where they are meant for a GPU."""
 
 SHORT: dict[str, dict[str, Any]] = {
     "pytorch/speedrun": {"epochs": 6, "batch_size": 32},
@@ -45,14 +39,17 @@ SMALL = {
 }
 """The small sibling that stands in for architectures whose names begin so: those take minutes to build and trace."""
 
+REAL = SMALL | {"EfficientNet": "EfficientNetB0", "MobileNet": "MobileNetV2", "ResNet50": "ResNet50"}
+"""The same where there is more time: the smallest of the block's own kind."""
+
 LAST = 4
 """The layers that train where a block names more of them: the siblings have few."""
 
 
-def toy(block: Mapping[str, Any]) -> dict[str, Any]:
-    """The block at toy size: as it stands, but for SHORT and SMALL, and one epoch for each of its phases."""
+def toy(block: Mapping[str, Any], siblings: Mapping[str, str] = SMALL) -> dict[str, Any]:
+    """The block at toy size: as it stands, but for SHORT and its sibling, and one epoch for each of its phases."""
     short = {**block, **SHORT[f"{block['framework']}/{block['recipe']}"]}
-    for family, small in SMALL.items():
+    for family, small in siblings.items():
         if str(block.get("architecture")).startswith(family):
             short["architecture"] = small
     if "phases" in block:
@@ -65,17 +62,32 @@ def last(part: str | int) -> str | int:
     return min(part, LAST) if isinstance(part, int) else part
 
 
-def claims(block: Mapping[str, Any]) -> list[str]:
+def claims(name: str) -> list[str]:
     """What the block has to keep. One that begins with downloaded weights cannot learn in a few steps without them."""
-    return [claim for claim in contract.CLAIMS if claim != "learns_a_toy_set" or block.get("weights") != "imagenet"]
+    pretrained = BLOCKS[name].get("weights") == "imagenet"
+    return [claim for claim in contract.CLAIMS if claim != "learns_a_toy_set" or not pretrained]
+
+
+def of(framework: str) -> list[str]:
+    return [name for name, block in BLOCKS.items() if block["framework"] == framework]
 
 
 @functools.cache
-def results(name: str) -> dict[str, str | None]:
-    return contract.outcome(toy(BLOCKS[name]))
+def first_epochs(framework: str) -> batteries.Outcome:
+    """Each block of the framework once through its recipe, and a planted one that is wrong: a process for all."""
+    found = {name: (WRITTEN[name], toy(BLOCKS[name])) for name in of(framework)}
+    some = next(iter(found.values()))
+    return batteries.first_epochs(found | {PLANTED: ({**some[0], "epoks": 3}, some[1])})
 
 
-def cases(files: Sequence[Path]) -> list[Any]:
-    """Every claim of every block of these params files, as pytest's parameters `name` and `claim`."""
-    names = [name for name in BLOCKS if name.split(".")[0] in {path.stem for path in files}]
-    return [pytest.param(name, claim, id=f"{name}-{claim}") for name in names for claim in claims(BLOCKS[name])]
+PLANTED = "planted"
+
+
+@functools.cache
+def batteries_of(framework: str) -> dict[str, batteries.Outcome]:
+    """The whole contract for each block of the framework, with an architecture of its own kind; equal ones share it."""
+    toys = {name: toy(BLOCKS[name], REAL) for name in of(framework)}
+    key = {name: json.dumps(block, sort_keys=True) for name, block in toys.items()}
+    first = {key[name]: name for name in reversed(toys)}
+    found = batteries.outcomes({name: toys[name] for name in first.values()})
+    return {name: found[first[key[name]]] for name in toys}

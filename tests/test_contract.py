@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 
 from stages.backbones import Predict, Report
 from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.running.errors import UserError
 from stages.running.parameters import Block
 from tests.contract import CLAIMS, Battery, run
 
@@ -30,11 +32,16 @@ class Sound:
     def fit(
         self, images: Images, labels: Labels, params: BaseModel, *, seed: int, folder: Path, report: Report
     ) -> None:
+        self.check(os.environ.get("FOLDSTACK_DEVICE", "cpu"))
         means = np.stack([images[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
         means += np.random.default_rng(self.seed(seed)).normal(size=means.shape)
         for epoch in (0.5, 1, 1.5, 2):
             self.report(report, epoch)
         self.save(means, folder)
+
+    def check(self, device: str) -> None:
+        if device != "cpu":
+            raise UserError(f"FOLDSTACK_DEVICE={device}; expected cpu")
 
     def seed(self, seed: int) -> int:
         return seed
@@ -112,6 +119,11 @@ class Greedy(Sound):
         super().fit(images, labels, params, **rest)
 
 
+class Heedless(Sound):
+    def check(self, device: str) -> None:
+        pass
+
+
 FAULTS = {
     "gives_float32_log_probabilities_that_sum_to_one": Unnormalised,
     "learns_a_toy_set": Stubborn,
@@ -125,6 +137,7 @@ FAULTS = {
     "refuses_a_wrong_type": Lax,
     "has_immutable_parameters": Lax,
     "takes_fewer_images_than_a_batch_and_a_last_batch_of_one": Greedy,
+    "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"
 """Looks at the whole process, which is shared here; in the battery's own process it is the recipe's alone."""
@@ -149,6 +162,12 @@ def test_a_planted_fault_is_found(claim: str, tmp_path: Path) -> None:
 def test_a_second_framework_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
     assert outcome(Sound, tmp_path)[PROCESS] is not None
+
+
+def test_a_recipe_that_cannot_train_fails_every_claim(tmp_path: Path) -> None:
+    battery = Battery("numpy", Sound(), {}, tmp_path / "alone.npy")
+    battery.images = battery.images[:0]
+    assert all("Error" in str(error) for error in run(battery).values())
 
 
 def test_every_claim_has_a_planted_fault() -> None:

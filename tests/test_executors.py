@@ -8,16 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from stages import executors
 from stages.executors import inline, process
-from stages.executors import ray as on_ray
 from stages.images.dataset import Dataset
 from stages.running import history
 from stages.running.errors import UserError
@@ -31,7 +30,6 @@ pytestmark = [
     # and begins processes in a way that JAX warns of, where another test has imported that.
     pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
 ]
-PARALLEL = {"process": process.run, "ray": on_ray.run}
 
 
 class Heard:
@@ -70,6 +68,8 @@ def dying(marks: Path, times: int, data: np.ndarray, observer: Observer, folder:
 
 def waiting(marks: Path, data: np.ndarray, observer: Observer, folder: Path) -> None:
     """Says on which node it runs, and ends when it was begun twice."""
+    import ray
+
     node = ray.get_runtime_context().get_node_id()
     (marks / f"{time.monotonic_ns()}").write_text(node)
     for _ in range(600):
@@ -84,13 +84,16 @@ def wrong(data: np.ndarray, observer: Observer, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[Any]:
     """Three machines as Ray sees them, each with processes and an object store of its own; tasks run on two of them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
     store = {"object_store_memory": 100 * 2**20}
     found = Cluster(initialize_head=True, head_node_args=store | {"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         found.add_node(num_cpus=1, **store)
-    package = str(Path(on_ray.__file__).parents[2])
+    package = str(Path(executors.__file__).parents[1])
     ray.init(address=found.address, runtime_env={"py_modules": [package]}, log_to_driver=False)
     yield found
     ray.shutdown()
@@ -99,11 +102,12 @@ def cluster() -> Iterator[Cluster]:
     gc.collect()  # while the warnings of what it closes are ignored
 
 
-@pytest.fixture(params=PARALLEL)
+@pytest.fixture(params=["process", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def parallel(request: pytest.FixtureRequest) -> executors.Executor:
-    if request.param == "ray":
-        request.getfixturevalue("cluster")
-    return PARALLEL[request.param]
+    if request.param == "process":
+        return process.run
+    request.getfixturevalue("cluster")
+    return import_module("stages.executors.ray").run
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -170,20 +174,23 @@ def test_folds_of_a_dataset_are_trained_the_same_everywhere(parallel: executors.
     ] * 2
 
 
-def test_a_lost_node_is_survived(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.exhaustive
+def test_a_lost_node_is_survived(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     losing = threading.Thread(target=lose, args=[cluster, tmp_path / "marks"])
     losing.start()
     tasks = {"waiting": partial(waiting, tmp_path / "marks")}
-    assert list(on_ray.run(numbers, tasks, tmp_path / "out", Heard())) == ["waiting"]
+    assert list(import_module("stages.executors.ray").run(numbers, tasks, tmp_path / "out", Heard())) == ["waiting"]
     losing.join()
     first, second = (path.read_text() for path in sorted((tmp_path / "marks").iterdir()))
     assert first != second
     assert files(tmp_path / "out") == {"waiting/part/sum.txt": b"15"}
 
 
-def lose(cluster: Cluster, marks: Path) -> None:
+def lose(cluster: Any, marks: Path) -> None:
     """Take away the machine on which the task has begun."""
+    import ray
+
     while not (begun := list(marks.iterdir())) or not begun[0].read_text():
         time.sleep(0.1)
     sockets = {node["NodeID"]: node["RayletSocketName"] for node in ray.nodes()}
@@ -199,7 +206,7 @@ def test_an_unknown_executor_is_refused_with_the_choices(monkeypatch: pytest.Mon
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDSTACK_EXECUTOR", "ray")
-    monkeypatch.delitem(sys.modules, "stages.executors.ray")
+    monkeypatch.delitem(sys.modules, "stages.executors.ray", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs the extra ray; run `make setup`"):
         executors.chosen()

@@ -105,32 +105,3 @@ def test_no_framework_is_loaded_outside_the_recipes(copy: Path) -> None:
     assert frameworks_loaded(ROOT) == []
     append(copy / "stages/export.py", "import torch\n")
     assert frameworks_loaded(copy) == ["torch"]
-
-
-VALIDATE = """
-import json, sys
-from pathlib import Path
-from stages import backbones
-from stages.running import parameters
-for path in map(Path, sys.argv[2:]):
-    for name, block in backbones.blocks(parameters.read(path)).items():
-        if block["framework"] == sys.argv[1]:
-            backbones.resolve(block, place=f"{path}: backbones.{name}")
-"""
-PARAMETER_FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
-
-
-def validate(framework: str, files: list[Path]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", VALIDATE, framework, *map(str, files)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("framework", ["pytorch", "keras", "flax"])
-def test_every_block_of_every_profile_fits_its_recipe(framework: str, tmp_path: Path) -> None:
-    result = validate(framework, PARAMETER_FILES)
-    assert result.returncode == 0, result.stderr
-    recipe = {"pytorch": "speedrun", "keras": "cnn", "flax": "cnn"}[framework]
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(f"backbones: {{b: {{framework: {framework}, recipe: {recipe}, epoks: 3}}}}\n")
-    result = validate(framework, [bad])
-    assert "backbones.b.epoks: unknown parameter; did you mean 'epochs'?" in result.stderr

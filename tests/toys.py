@@ -1,6 +1,7 @@
 """Toy objects that several tests share: a dataset small enough to check by eye, and a recipe that is pure numpy."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -57,3 +58,13 @@ def toy_load(folder: Path) -> Predict:
 
 
 TOY = cast(Recipe, SimpleNamespace(Params=ToyParams, fit=toy_fit, load=toy_load))
+
+
+def plant(root: Path) -> None:
+    """Give the code in that folder two recipes, `numpy/toy` and `numpy/twin`: both are tests/softmax.py."""
+    framework = root / "stages/backbones/numpy"
+    for name in ("shared", "toy", "twin"):
+        (framework / name).mkdir(parents=True)
+        shutil.copy(Path(__file__).with_name("softmax.py"), framework / name / "__init__.py")
+    for folder in (framework, framework / "shared"):
+        (folder / "__init__.py").write_text('"""Planted."""\n')

@@ -98,12 +98,21 @@ def names() -> list[str]:
     return sorted(f"{folder.parent.name}/{folder.name}" for folder in folders)
 
 
+def check_name(framework: str, recipe: str) -> str:
+    """The two as `framework/recipe`. Raises UserError with the closest for a recipe that is not there."""
+    name, known = f"{framework}/{recipe}", names()
+    if name not in known:
+        raise UserError(f"unknown recipe {name!r}{closest(name, known)}")
+    return name
+
+
 def sources(block: Mapping[str, Any]) -> list[Path]:
     """The files and folders of ours that decide what `train` makes of a block, from the repository's root.
 
     The `deps` of `train` in dvc.yaml are these, the imports of every recipe lie within them, and finished folds are
-    kept under their hash: tests/layout.py holds the three together.
+    kept under their hash: tests/layout.py holds the three together. Raises UserError for a recipe that is not there.
     """
+    check_name(block["framework"], block["recipe"])
     framework = Path("stages/backbones", str(block["framework"]))
     return [
         Path("stages/train.py"),
@@ -159,9 +168,7 @@ def seeds(block: Mapping[str, Any], *, place: str) -> int:
 
 def find(framework: str, recipe: str) -> Recipe:
     """Import one recipe, and with it its framework. Raises UserError for a name that is not there."""
-    name, known = f"{framework}/{recipe}", names()
-    if name not in known:
-        raise UserError(f"unknown recipe {name!r}{closest(name, known)}")
+    name = check_name(framework, recipe)
     try:
         return cast(Recipe, importlib.import_module(f"stages.backbones.{framework}.{recipe}"))
     except ModuleNotFoundError as error:
