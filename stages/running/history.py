@@ -26,6 +26,7 @@ class Observer(Protocol):
         """A fold has ended an epoch."""
 
 
+@runtime_checkable
 class Bar(Protocol):
     """What shows how far the work is."""
 
