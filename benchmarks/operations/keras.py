@@ -1,30 +1,36 @@
-"""The floating-point operations of a model's training steps in Keras, from its shapes alone, and its device's peak."""
+"""The floating-point operations of a model that trains in Keras, from its shapes alone, and the peak of its device."""
 
 import functools
 import math
 from typing import Any
 
-import keras
-import tensorflow as tf
-
-from benchmarks.operations import Operations
+from benchmarks.operations import Cost, Size, tell
 from benchmarks.operations.peaks import Format, Peak, Product, peak
+from stages.backbones.keras import cnn, transfer
+from stages.backbones.keras.shared import session
+
+# isort: split
+import tensorflow as tf  # after the session, which makes it quiet
 
 Shape = tuple[int | None, ...]
 """With the batch first, whose length is None, and the channels last."""
 
 
-class Steps(Operations):
-    """Adds up the steps of a model that trains: their kind is the height and width of the images, None for its own."""
+def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
+    session.use_device()
+    options: dict[str, Any] = {"params": params, "classes": classes, "precision": session.precision(params.precision)}
+    if recipe == "cnn":
+        model = cnn.build(cnn.Settings(**options, size=size, mean=[0.5] * 3, deviation=[0.5] * 3))
+    else:
+        side = params.image_size
+        model, backbone = transfer.build(transfer.Settings(**options, size=(side, side) if side else size))
+        transfer.unfreeze(backbone, params.phases[-1].trainable)
+    return Cost(operations(model), peak_of(format_of(model)), 1 - params.validation_fraction)
 
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__(lambda size: operations(model, size), peak_of(format_of(model)))
 
-
-def operations(model: Any, size: Any = None) -> float:
+def operations(model: Any) -> float:
     """Floating-point operations of one image, forward and backward, for what of the model trains now."""
-    height, width = size or model.inputs[0].shape[1:3]
-    return through(model, (None, height, width, 3), False)[0]
+    return through(model, model.inputs[0].shape, False)[0]
 
 
 def through(model: Any, shape: Shape, moved: bool) -> tuple[float, Shape, bool]:
@@ -51,7 +57,7 @@ def of_node(node: Any, shapes: list[Shape], moved: bool) -> tuple[float, Shape, 
     inner = getattr(layer, "layer", layer)
     if hasattr(inner, "_nodes_by_depth"):
         return through(inner, shapes[0], moved)
-    if None in shape[1:]:
+    if None in shape[1:]:  # as in a nested network for images of any size
         shape = layer.compute_output_shape(shapes[0] if len(shapes) == 1 else shapes)
     weights, trained = getattr(layer, "weights", []), {id(each) for each in getattr(layer, "trainable_variables", [])}
     kernels = [each for each in weights if "kernel" in each.name]
@@ -64,20 +70,24 @@ def format_of(model: Any) -> Format:
     """The format of its products."""
     if any(getattr(layer, "compute_dtype", "") == "bfloat16" for layer in model.layers):
         return "bfloat16"
-    rounded = tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled()
+    rounded = tf.config.get_visible_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled()
     return "tensorfloat32" if rounded else "float32"
 
 
 @functools.cache
-def peak_of(kind: Format) -> Peak:
+def peak_of(numbers: Format) -> Peak:
     """For products in that format, with the threads in use."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     details: dict[str, Any] = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    return peak(details.get("device_name", "CPU"), kind, functools.partial(product, kind=kind))
+    return peak(details.get("device_name", "CPU"), numbers, functools.partial(product, numbers=numbers))
 
 
-def product(side: int, kind: Format) -> Product:
+def product(side: int, numbers: Format) -> Product:
     """A function that multiplies two matrices there."""
-    matrix = tf.fill((side, side), tf.constant(0.5, "bfloat16" if kind == "bfloat16" else "float32"))
+    matrix = tf.fill((side, side), tf.constant(0.5, "bfloat16" if numbers == "bfloat16" else "float32"))
     # One number is read, which waits for all of them.
     return lambda: tf.linalg.matmul(matrix, matrix)[0, 0].numpy()
+
+
+if __name__ == "__main__":
+    tell(cost)

@@ -50,13 +50,13 @@ class Peak:
     """Whether a matrix product gave it, and not a datasheet."""
 
 
-def peak(name: str, kind: Format, product: Callable[[int], Product]) -> Peak:
+def peak(name: str, numbers: Format, product: Callable[[int], Product]) -> Peak:
     """That of the device with this name. `product`: makes the product of two matrices of a side in that format there.
 
     A GPU without tensorfloat32 multiplies float32 as it is.
     """
     known = DATASHEETS.get(name, {})
-    found = known.get(kind) or (known.get("float32") if kind == "tensorfloat32" else None)
+    found = known.get(numbers) or (known.get("float32") if numbers == "tensorfloat32" else None)
     return Peak(measured(product), True) if found is None else Peak(found, False)
 
 

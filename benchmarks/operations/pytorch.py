@@ -1,55 +1,63 @@
-"""The floating-point operations of a network's training steps in PyTorch, and the peak of its device."""
+"""The floating-point operations of a network that trains in PyTorch, and the peak of its device."""
 
 import functools
-from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils import flop_counter
 
-from benchmarks.operations import Operations
+from benchmarks.operations import Cost, Size, tell
 from benchmarks.operations.peaks import Format, Peak, Product, peak
-from stages.backbones.pytorch.shared.faults import without_values
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
-
-COUNTED: dict[Hashable, float | None] = {}
-"""Operations per image by the network's structure, the images' size and what trains: equal for all folds."""
+from stages.backbones.pytorch import speedrun
+from stages.backbones.pytorch.shared import devices, zoo
+from stages.backbones.pytorch.speedrun.parameters import Settings
+from stages.backbones.pytorch.timm import updates
 
 
-class Steps(Operations):
-    """Adds up the steps of a network that trains."""
+def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
+    device = devices.device()
+    if recipe == "frozen":
+        return Cost(None, peak_of(devices.predicting_dtype(params.precision, device), device))
+    network, size = of_timm(params, size, classes) if recipe == "timm" else (of_speedrun(params, size, classes), size)
+    dtype = devices.training_dtype(params.precision, device, network, size)
+    # `speedrun` keeps no validation part.
+    return Cost(operations(network, size), peak_of(dtype, device), 1 - getattr(params, "validation_fraction", 0.0))
 
-    def __init__(self, network: nn.Module, kind: torch.dtype, where: torch.device) -> None:
-        """`kind`: the format of the products."""
-        super().__init__(self.known_or_counted, peak_of(kind, where))
-        self.network, self.parameters = network, list(network.parameters())
-        self.structure = str(network), tuple(each.shape for each in self.parameters)
 
-    def step(self, images: int, size: Size) -> None:
-        """A step was made with so many images of that size; what is trained now was trained in it."""
-        self.add(images, (size, tuple(each.requires_grad for each in self.parameters)))
+def of_speedrun(params: Any, size: Size, classes: int) -> nn.Module:
+    """Its network, untrained, as in the last epoch."""
+    first = params.first_width or 6 * params.patch**2
+    options = {"mean": [0.5] * 3, "deviation": [0.5] * 3, "height": size[0], "width": size[1]}
+    network = speedrun.built(Settings(params=params, classes=classes, first=first, **options), torch.device("cpu"))
+    if params.whiten:
+        network.get_parameter("first.weight").requires_grad_(False)
+    if params.body == "speedrun" and params.epochs > params.first_bias_epochs:
+        network.get_parameter("first_bias").requires_grad_(False)
+    return network
 
-    def known_or_counted(self, step: Any) -> float | None:
-        key = self.structure, step
-        if key not in COUNTED:
-            COUNTED[key] = operations(self.network, step[0])
-        return COUNTED[key]
+
+def of_timm(params: Any, size: Size, classes: int) -> tuple[nn.Module, Size]:
+    """The architecture, untrained, with what trains in the last phase, and the size of its input."""
+    rows = np.empty((0, *size, 3), np.uint8)
+    size = zoo.input_size(params.architecture, params.weights, params.image_size, rows)
+    network = zoo.network(params.architecture, zoo.SCRATCH, classes, size, torch.device("cpu"))
+    if params.phases:
+        updates.unfreeze(network, updates.names(network, params.phases[-1].trainable))
+    return network, size
 
 
 def operations(network: nn.Module, size: Size) -> float | None:
     """Floating-point operations of one image, forward and backward, for what requires a gradient now.
 
-    A copy without values does it: nothing is computed, and the network is left alone. None for one that needs values.
+    The network loses its values: on the device `meta` nothing is computed. None for one that needs them.
     """
     images = 2  # one would be too few for batch normalisation
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: both})
     try:
-        bare = without_values(network)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), counter:
-            bare(torch.empty(images, 3, *size, device="meta")).sum().backward()
+        with counter:
+            network.to("meta")(torch.empty(images, 3, *size, device="meta")).sum().backward()
     except RuntimeError:
         return None
     return counter.get_total_flops() / images
@@ -65,25 +73,29 @@ def both(gradient: Any, inputs: Any, weight: Any, *rest: Any, out_shape: Any = N
 
 
 @functools.cache
-def peak_of(kind: torch.dtype, where: torch.device) -> Peak:
+def peak_of(dtype: torch.dtype, device: torch.device) -> Peak:
     """For products in that format on that device, with the threads in use."""
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
-    return peak(name, format_of(kind, where), functools.partial(product, kind=kind, where=where))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return peak(name, format_of(dtype, device), functools.partial(product, dtype=dtype, device=device))
 
 
-def format_of(kind: torch.dtype, where: torch.device) -> Format:
-    if kind == torch.bfloat16:
+def format_of(dtype: torch.dtype, device: torch.device) -> Format:
+    if dtype == torch.bfloat16:
         return "bfloat16"
-    return "tensorfloat32" if where.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
+    return "tensorfloat32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
 
 
-def product(side: int, kind: torch.dtype, where: torch.device) -> Product:
+def product(side: int, dtype: torch.dtype, device: torch.device) -> Product:
     """A function that multiplies two matrices there."""
-    matrix = torch.full((side, side), 0.5, dtype=kind, device=where)
+    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
 
     def multiply() -> None:
         torch.mm(matrix, matrix)
-        if where.type == "cuda":
-            torch.cuda.synchronize(where)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return multiply
+
+
+if __name__ == "__main__":
+    tell(cost)

@@ -20,7 +20,7 @@ SIDES = {
         "timm, bfloat16": "the same with autocast and channels_last",
     },
     "keras": {
-        "foldstack": "keras/cnn as it comes: mixed_bfloat16 where native; repeatable",
+        "foldstack": "keras/cnn as it comes: bfloat16 where native; repeatable",
         "foldstack, float32": "the same in float32",
         "Keras": "fit over a tf.data pipeline with Keras' augmentation layers, float32",
         "Keras, mixed_bfloat16": "the same in mixed_bfloat16",

@@ -5,7 +5,6 @@ training step, once for all folds of a process.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,6 @@ from scipy.special import log_softmax
 
 from stages.backbones import Predict, Report
 from stages.backbones.flax.cnn import steps
-from stages.backbones.flax.cnn.batches import predicted
 from stages.backbones.flax.cnn.parameters import Params as Params
 from stages.backbones.flax.cnn.parameters import Settings
 from stages.backbones.flax.cnn.training import Training
@@ -34,45 +32,42 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     """
     session.begin()
     settings = describe(images, labels, params)
-    trained, fixed = steps.initial(settings.model_dump_json())(seed)
+    trained, fixed = steps.initial(settings)(seed)
     look(fixed, images, params)
     training = Training(images, labels, settings, fixed, seed, report)
     save_file(named(training.run(trained), fixed), folder / WEIGHTS)
-    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    settings.save(folder / SETTINGS)
 
 
 def load(folder: Path) -> Predict:
     session.begin()
-    settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings = Settings.restore(folder / SETTINGS)
     trained, fixed = restored(settings, load_file(folder / WEIGHTS))
-    logits = steps.logits(settings.model_dump_json())
+    logits = steps.logits(settings)
 
     def predict(images: Images) -> LogProbabilities:
         rows = np.arange(len(images))
-        given = predicted(logits, trained, fixed, images, rows)
+        given = steps.predicted(logits, trained, fixed, images, rows)
         if settings.params.views == "flip":
-            given = (given + predicted(logits, trained, fixed, images[:, :, ::-1], rows)) / 2
+            given = (given + steps.predicted(logits, trained, fixed, images[:, :, ::-1], rows)) / 2
         return np.asarray(log_softmax(given, axis=1), np.float32)
 
     return predict
 
 
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
-    return Settings(
-        params=params,
-        size=(images.shape[1], images.shape[2]),
-        classes=int(labels.max()) + 1,
-        precision=session.precision(params.precision),
-    )
+    size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
+    return Settings(params=params, size=size, classes=classes, dtype=session.dtype(params.precision))
 
 
-def look(fixed: Any, images: TrainingImages, params: Params) -> None:
+def look(fixed: steps.Arrays, images: TrainingImages, params: Params) -> None:
     """Fill in what comes from the training pixels: their statistics, and the filters of a whitening layer."""
     mean, deviation = pixels.channel_statistics(images)
     fixed["mean"][...], fixed["deviation"][...] = jnp.array(mean), jnp.array(deviation)
     if isinstance(params.layers[0], Whiten):
         kernel = fixed["inner"]["layers"][0]["kernel"]
         filters = pixels.whitening_filters(images, params.layers[0].whiten, mean, deviation)
+        # Grey images have fewer filters than the layer has room for: those that are left stay zero.
         kernel[...] = jnp.zeros(kernel.shape).at[..., : len(filters)].set(filters.transpose(1, 2, 3, 0))
 
 

@@ -1,4 +1,4 @@
-"""The changes of `stages.backbones.vocabulary.changes`, by dm-pix and JAX inside the compiled training step."""
+"""The changes and the mixing of `stages.backbones.vocabulary.changes`, by dm-pix and JAX, as one compiled function."""
 
 from collections.abc import Sequence
 from functools import singledispatch
@@ -15,6 +15,9 @@ PADDINGS = {"reflect": "symmetric", "constant": "constant", "nearest": "edge", "
 GREY = 0.5
 SHAPES = (0.3, 3.3)
 """Height over width of a rectangle that is erased, at least and at most: those of the paper."""
+
+Mixed = tuple[jax.Array, jax.Array]
+"""Pixels [n, h, w, 3] and targets [n, k]."""
 
 
 def augmented(described: Sequence[changes.Change], key: jax.Array, pixels: jax.Array) -> jax.Array:
@@ -34,6 +37,9 @@ def known(described: tuple[changes.Change, ...]) -> tuple[changes.Change, ...]:
         if type(change) not in changed.registry:
             able = [kind.name() for kind in changed.registry if issubclass(kind, changes.Change)]
             raise ValueError(f"{change.name()} can not be made with JAX; expected any of: {', '.join(able)}")
+        if isinstance(change, changes.Flip) and change.flip == "alternating":
+            expected = "horizontal, vertical or horizontal_and_vertical"
+            raise ValueError(f"flip alternating can not be made with JAX; expected {expected}")
     return described
 
 
@@ -54,8 +60,8 @@ def flip(change: changes.Flip, key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 @changed.register
-def crop(change: changes.Crop, key: jax.Array, image: jax.Array) -> jax.Array:
-    around = [(change.crop, change.crop), (change.crop, change.crop), (0, 0)]
+def shift(change: changes.Shift, key: jax.Array, image: jax.Array) -> jax.Array:
+    around = [(change.shift, change.shift), (change.shift, change.shift), (0, 0)]
     return pix.random_crop(key, jnp.pad(image, around, mode=PADDINGS[change.fill]), image.shape)
 
 
@@ -114,11 +120,11 @@ def channel_shuffle(change: changes.ChannelShuffle, key: jax.Array, image: jax.A
 
 @changed.register
 def erase(change: changes.Erase, key: jax.Array, image: jax.Array) -> jax.Array:
-    chosen, area, shape, place = jax.random.split(key, 4)
+    chosen, area, shape, corner = jax.random.split(key, 4)
     share = jax.random.uniform(area, minval=change.smallest, maxval=change.largest)
     ratio = jnp.exp(jax.random.uniform(shape, minval=jnp.log(SHAPES[0]), maxval=jnp.log(SHAPES[1])))
     sides = jnp.minimum(jnp.sqrt(share * jnp.array([ratio, 1 / ratio])), 1)
-    covered = rectangle(place, image.shape[:2], sides) & jax.random.bernoulli(chosen, change.erase)
+    covered = rectangle(corner, image.shape[:2], sides) & jax.random.bernoulli(chosen, change.erase)
     return jnp.where(covered, GREY, image)
 
 
@@ -130,3 +136,41 @@ def rectangle(key: jax.Array, size: tuple[int, ...], sides: jax.Array) -> jax.Ar
     rows = (down >= starts[0]) & (down < starts[0] + lengths[0])
     columns = (across >= starts[1]) & (across < starts[1] + lengths[1])
     return (rows[:, None] & columns)[..., None]
+
+
+def mixed(params: changes.Mixing, key: jax.Array, pixels: jax.Array, targets: jax.Array) -> Mixed:
+    """The batch mixed with itself in another order, by one share for all; with both ways on, by one of them at random.
+
+    Mixup: https://arxiv.org/abs/1710.09412. CutMix: https://arxiv.org/abs/1905.04899.
+    """
+    if not params.mixes:
+        return pixels, targets
+    if not params.cutmix:
+        return blended(key, pixels, targets, params.mixup)
+    if not params.mixup:
+        return pasted(key, pixels, targets, params.cutmix)
+    coin, key = jax.random.split(key)
+    return jax.lax.cond(
+        jax.random.bernoulli(coin),
+        lambda: blended(key, pixels, targets, params.mixup),
+        lambda: pasted(key, pixels, targets, params.cutmix),
+    )
+
+
+def blended(key: jax.Array, pixels: jax.Array, targets: jax.Array, alpha: float) -> Mixed:
+    share, order = drawn(key, len(pixels), alpha)
+    return share * pixels + (1 - share) * pixels[order], share * targets + (1 - share) * targets[order]
+
+
+def pasted(key: jax.Array, pixels: jax.Array, targets: jax.Array, alpha: float) -> Mixed:
+    share, order = drawn(key, len(pixels), alpha)
+    sides = jnp.full(2, jnp.sqrt(1 - share))
+    inside = rectangle(jax.random.fold_in(key, 1), pixels.shape[1:3], sides)
+    foreign = inside.mean()  # whole pixels, so not quite the share that was drawn
+    return jnp.where(inside, pixels[order], pixels), (1 - foreign) * targets + foreign * targets[order]
+
+
+def drawn(key: jax.Array, n: int, alpha: float) -> tuple[jax.Array, jax.Array]:
+    """The share of each image in its own mixture, and the order of those it is mixed with."""
+    beta, order = jax.random.split(key)
+    return jax.random.beta(beta, alpha, alpha), jax.random.permutation(order, n)

@@ -60,16 +60,10 @@ class Network(nnx.Module):
     """
 
     def __init__(
-        self,
-        described: Sequence[layers.Layer],
-        *,
-        size: tuple[int, int],
-        classes: int,
-        dtype: Any,
-        rngs: nnx.Rngs,
+        self, described: Sequence[layers.Layer], *, size: tuple[int, int], classes: int, dtype: Any, rngs: nnx.Rngs
     ) -> None:
         self.mean, self.deviation = Fixed(jnp.zeros(3)), Fixed(jnp.ones(3))
-        self.inner, shape = stack(described, (*size, 3), rngs, dtype, place="layers")
+        self.inner, shape = stack(described, (*size, 3), rngs, dtype, path="layers")
         if len(shape) != 1:
             raise UserError(f"layers end in shape {shape}; expected a flat one: add flatten or global_average_pool")
         self.head = nnx.Linear(*shape, classes, kernel_init=GLOROT, rngs=rngs)
@@ -80,14 +74,14 @@ class Network(nnx.Module):
 
 
 def stack(
-    described: Sequence[layers.Layer], shape: Shape, rngs: nnx.Rngs, dtype: Any, *, place: str
+    described: Sequence[layers.Layer], shape: Shape, rngs: nnx.Rngs, dtype: Any, *, path: str
 ) -> tuple[nnx.Sequential, Shape]:
-    """The layers one after the other, and the shape of what they give."""
+    """The layers one after the other, and the shape of what they give. `path`: how errors name the list."""
     made: list[Module] = []
     for number, layer in enumerate(described):
-        where = f"{place}[{number}]"
+        name = f"{path}[{number}]"
         try:
-            if isinstance(layer, layers.Whiten) and where != "layers[0]":
+            if isinstance(layer, layers.Whiten) and name != "layers[0]":
                 raise ValueError("whiten expects the pixels themselves; make it the first layer")
             made.append(module(layer, shape, rngs, dtype))
             shape = output(made[-1], shape)
@@ -95,7 +89,7 @@ def stack(
             raise
         except ValueError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{where} {layer.name()} does not fit an input of shape {shape}: {reason}") from None
+            raise UserError(f"{name} {layer.name()} does not fit an input of shape {shape}: {reason}") from None
     return nnx.Sequential(*made), shape
 
 
@@ -117,18 +111,8 @@ def module(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Mod
 
 @module.register
 def conv(layer: layers.Conv, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    made = nnx.Conv(
-        image(shape),
-        layer.conv,
-        (layer.kernel, layer.kernel),
-        strides=layer.stride,
-        padding=layer.padding.upper(),
-        use_bias=layer.use_bias,
-        kernel_init=GLOROT,
-        kernel_metadata={"l2": layer.l2},
-        dtype=dtype,
-        rngs=rngs,
-    )
+    window = {"kernel_size": (layer.kernel, layer.kernel), "strides": layer.stride, "padding": layer.padding.upper()}
+    made = nnx.Conv(image(shape), layer.conv, **window, **learnt(layer), dtype=dtype, rngs=rngs)
     return activated(made, layer.activation)
 
 
@@ -144,28 +128,14 @@ def whiten(layer: layers.Whiten, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Mo
 def dense(layer: layers.Dense, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
     if len(shape) != 1:
         raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")
-    made = nnx.Linear(
-        shape[0],
-        layer.dense,
-        use_bias=layer.use_bias,
-        kernel_init=GLOROT,
-        kernel_metadata={"l2": layer.l2},
-        dtype=dtype,
-        rngs=rngs,
-    )
+    made = nnx.Linear(shape[0], layer.dense, **learnt(layer), dtype=dtype, rngs=rngs)
     return activated(made, layer.activation)
 
 
 @module.register
 def batch_normalization(layer: layers.BatchNormalization, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return BatchNorm(
-        shape[-1],
-        momentum=layer.batch_norm,
-        epsilon=layer.epsilon,
-        use_running_average=True,
-        dtype=jnp.float32,
-        rngs=rngs,
-    )
+    options = {"momentum": layer.batch_norm, "epsilon": layer.epsilon, "use_running_average": True}
+    return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)
 
 
 @module.register
@@ -175,25 +145,20 @@ def activate(layer: layers.Activate, shape: Shape, rngs: nnx.Rngs, dtype: Any) -
 
 @module.register
 def max_pool(layer: layers.MaxPool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return partial(nnx.max_pool, **window(shape, layer.max_pool, layer.stride, layer.padding))
+    return partial(nnx.max_pool, **window(layer, layer.max_pool, shape))
 
 
 @module.register
 def average_pool(layer: layers.AveragePool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    chosen = window(shape, layer.average_pool, layer.stride, layer.padding)
-    return partial(nnx.avg_pool, count_include_pad=False, **chosen)
+    return partial(nnx.avg_pool, count_include_pad=False, **window(layer, layer.average_pool, shape))
 
 
 @module.register
-def global_average_pool(layer: layers.GlobalAveragePool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
+def global_pool(
+    layer: layers.GlobalAveragePool | layers.GlobalMaxPool, shape: Shape, rngs: nnx.Rngs, dtype: Any
+) -> Module:
     image(shape)
-    return partial(jnp.mean, axis=(1, 2))
-
-
-@module.register
-def global_max_pool(layer: layers.GlobalMaxPool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    image(shape)
-    return partial(jnp.max, axis=(1, 2))
+    return partial(jnp.max if isinstance(layer, layers.GlobalMaxPool) else jnp.mean, axis=(1, 2))
 
 
 @module.register
@@ -208,18 +173,21 @@ def dropout(layer: layers.Dropout, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> 
 
 @module.register
 def residual(layer: layers.Residual, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    inner, given = stack(layer.residual, shape, rngs, dtype, place="residual")
-    fit = None
-    if given != shape:
-        if len(given) != 3:
-            raise ValueError(f"its layers give the shape {given}; expected an image, or the shape of the input")
-        stride = -(-shape[0] // given[0])
-        fit = nnx.Conv(
-            image(shape), given[2], (1, 1), strides=stride, use_bias=False, kernel_init=GLOROT, dtype=dtype, rngs=rngs
-        )
-        if output(fit, shape) != given:
-            raise ValueError(f"its layers give the shape {given}, to which no stride fits the input")
+    inner, given = stack(layer.residual, shape, rngs, dtype, path="residual")
+    if given == shape:
+        return Residual(inner, None)
+    if len(given) != 3:
+        raise ValueError(f"its layers give the shape {given}; expected an image, or the shape of the input")
+    options = {"strides": -(-shape[0] // given[0]), "use_bias": False, "kernel_init": GLOROT}
+    fit = nnx.Conv(image(shape), given[2], (1, 1), **options, dtype=dtype, rngs=rngs)
+    if output(fit, shape) != given:
+        raise ValueError(f"its layers give the shape {given}, to which no stride fits the input")
     return Residual(inner, fit)
+
+
+def learnt(layer: layers.Conv | layers.Dense) -> dict[str, Any]:
+    """How a kernel begins, as Keras has it, and what the loss is told of it."""
+    return {"use_bias": layer.use_bias, "kernel_init": GLOROT, "kernel_metadata": {"l2": layer.l2}}
 
 
 def image(shape: Shape) -> int:
@@ -229,10 +197,10 @@ def image(shape: Shape) -> int:
     return shape[2]
 
 
-def window(shape: Shape, size: int, stride: int | None, padding: str) -> dict[str, Any]:
+def window(layer: layers.MaxPool | layers.AveragePool, side: int, shape: Shape) -> dict[str, Any]:
     image(shape)
-    step = stride or size
-    return {"window_shape": (size, size), "strides": (step, step), "padding": padding.upper()}
+    step = layer.stride or side
+    return {"window_shape": (side, side), "strides": (step, step), "padding": layer.padding.upper()}
 
 
 def activated(made: Module, activation: layers.Activation) -> Module:

@@ -1,23 +1,34 @@
-"""The optimizers by name, with the few settings that are worth a parameter."""
+"""What a training minimises and the steps that it takes: the losses of the vocabulary, and the optimizers by name."""
 
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
+from flax import nnx
 from optax.contrib import MuonDimensionNumbers
 
-Name = Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"]
+from stages.backbones.vocabulary.block import Optimization
+from stages.backbones.vocabulary.losses import Loss
+
+LEAST = 1e-7
+"""Least 1 - p in the focal loss: at zero the slope of a power below one is infinite."""
 
 
-def optimizer(name: Name, *, momentum: float, nesterov: bool, weight_decay: float) -> optax.GradientTransformation:
+class Optimizer(Optimization):
+    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
+
+
+def updates(params: Optimizer) -> optax.GradientTransformation:
     """Steps for a learning rate of one, to be multiplied by the rate, so that one compiled step serves every rate.
 
     Decay is decoupled from the gradient and spares biases and normalisation.
     """
+    momentum, nesterov = params.momentum, params.nesterov
     made = {
         "sgd": lambda: optax.sgd(1.0, momentum, nesterov),
         "adam": lambda: optax.adam(1.0),
-        "adamw": lambda: optax.adam(1.0),
+        "adamw": lambda: optax.adam(1.0),  # its decay is the one added to all below
         "nadam": lambda: optax.nadam(1.0),
         "lion": lambda: optax.lion(1.0, weight_decay=0.0),
         "rmsprop": lambda: optax.rmsprop(1.0, momentum=momentum),
@@ -25,7 +36,7 @@ def optimizer(name: Name, *, momentum: float, nesterov: bool, weight_decay: floa
             1.0, beta=momentum, nesterov=nesterov, muon_weight_dimension_numbers=matrices
         ),
     }
-    return optax.chain(made[name](), optax.add_decayed_weights(-weight_decay, mask=kernels))
+    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=kernels))
 
 
 def kernels(weights: Any) -> Any:
@@ -40,3 +51,29 @@ def matrices(weights: Any) -> Any:
         return MuonDimensionNumbers(tuple(range(each.ndim - 1)), (each.ndim - 1,)) if each.ndim > 1 else None
 
     return jax.tree.map(matrix, weights)
+
+
+def loss(params: Loss, logits: jax.Array, targets: jax.Array, factors: jax.Array) -> jax.Array:
+    """The rows' mean loss for logits [n, k] and the probabilities wanted, [n, k].
+
+    `factors` [k]: what each row's loss is multiplied by as its class has it, mixed rows by their shares.
+    """
+    smooth = optax.smooth_labels(targets, params.label_smoothing)
+    if params.loss == "cross_entropy":
+        rows = optax.softmax_cross_entropy(logits, smooth)
+    else:
+        rows = focal(logits, smooth, params.focal_gamma)
+    return (rows * (targets @ factors)).mean()
+
+
+def focal(logits: jax.Array, targets: jax.Array, gamma: float) -> jax.Array:
+    """Each row's focal loss over a softmax, each class by its share; optax has the one for yes-or-no classes alone."""
+    logs = jax.nn.log_softmax(logits)
+    remaining = jnp.maximum(-jnp.expm1(logs), LEAST)
+    return -(targets * remaining**gamma * logs).sum(axis=1)
+
+
+def penalty(weights: Any) -> jax.Array | float:
+    """The sum of the squared weights of each layer times its `l2`, which its kernel carries along."""
+    held = [(variable.get_metadata("l2", 0.0), variable) for _, variable in nnx.to_flat_state(weights)]
+    return sum((factor * jnp.sum(variable[...] ** 2) for factor, variable in held if factor), 0.0)

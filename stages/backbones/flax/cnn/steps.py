@@ -9,15 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from stages.backbones.flax.cnn.changes import augmented
+from stages.backbones.flax.cnn.changes import augmented, mixed
 from stages.backbones.flax.cnn.layers import Fixed, Network
-from stages.backbones.flax.cnn.losses import loss
-from stages.backbones.flax.cnn.mixing import mixed
-from stages.backbones.flax.cnn.optimizers import optimizer
+from stages.backbones.flax.cnn.optimizers import loss, penalty, updates
 from stages.backbones.flax.cnn.parameters import Params, Settings
+from stages.images.arrays import TrainingImages
+
+PREDICTED = 128
+"""Images predicted together: few enough that one image alone does not cost much more than its share."""
 
 Arrays = Any
 """A tree of JAX arrays, as `nnx.split` gives it."""
@@ -53,13 +56,8 @@ Step = Callable[..., tuple[State, jax.Array, jax.Array]]
 
 def network(settings: Settings, seed: Any) -> Network:
     """With weights drawn from the seed. Raises UserError for layers that do not fit."""
-    return Network(
-        settings.params.layers,
-        size=settings.size,
-        classes=settings.classes,
-        dtype=jnp.dtype(settings.precision),
-        rngs=nnx.Rngs(seed),
-    )
+    size, classes, dtype = settings.size, settings.classes, jnp.dtype(settings.dtype)
+    return Network(settings.params.layers, size=size, classes=classes, dtype=dtype, rngs=nnx.Rngs(seed))
 
 
 def abstract(settings: Settings) -> Network:
@@ -74,14 +72,17 @@ def parts(made: Network) -> tuple[Any, Trained, Arrays]:
 
 
 @functools.lru_cache(maxsize=4)
-def initial(settings: str) -> Callable[[int], tuple[Trained, Arrays]]:
-    """A compiled function of a seed to a network's arrays, for `Settings` as JSON."""
-    plan = Settings.model_validate_json(settings)
-    return jax.jit(lambda seed: parts(network(plan, jax.random.key(seed)))[1:])
+def initial(settings: Settings) -> Callable[[int], tuple[Trained, Arrays]]:
+    """A compiled function of a seed to a network's arrays."""
+    return jax.jit(lambda seed: parts(network(settings, jax.random.key(seed)))[1:])
 
 
 def begin(trained: Trained, params: Params) -> State:
-    return State(trained, steps_of(params).init(trained.weights), averaging(params).init(trained))
+    return State(trained, updates(params).init(trained.weights), averaging(params).init(trained))
+
+
+def averaging(params: Params) -> optax.GradientTransformation:
+    return optax.identity() if params.ema_decay is None else optax.ema(params.ema_decay)
 
 
 def averaged(state: State, params: Params) -> Trained:
@@ -92,52 +93,50 @@ def averaged(state: State, params: Params) -> Trained:
     return optax.tree.bias_correction(kept.ema, params.ema_decay, kept.count)
 
 
-def steps_of(params: Params) -> optax.GradientTransformation:
-    return optimizer(
-        params.optimizer, momentum=params.momentum, nesterov=params.nesterov, weight_decay=params.weight_decay
-    )
-
-
-def averaging(params: Params) -> optax.GradientTransformation:
-    return optax.identity() if params.ema_decay is None else optax.ema(params.ema_decay)
-
-
 @functools.lru_cache(maxsize=4)
-def logits(settings: str) -> Logits:
-    """A compiled function of (trained, fixed, pixels uint8 [n, h, w, 3]) to logits, for `Settings` as JSON."""
-    graph, _, _ = parts(abstract(Settings.model_validate_json(settings)))
+def logits(settings: Settings) -> Logits:
+    """A compiled function of (trained, fixed, pixels uint8 [n, h, w, 3]) to logits."""
+    graph, _, _ = parts(abstract(settings))
     return jax.jit(lambda trained, fixed, pixels: nnx.merge(graph, *trained, fixed)(pixels))
 
 
+def predicted(logits: Logits, trained: Trained, fixed: Arrays, images: TrainingImages, rows: np.ndarray) -> np.ndarray:
+    """The logits of those rows, float32 [b, k]; the last batch is filled up, so that all are of one compiled shape."""
+    found = []
+    for start in range(0, max(len(rows), 1), PREDICTED):
+        pixels = images[rows[start : start + PREDICTED]]
+        missing = PREDICTED - len(pixels)
+        found.append(logits(trained, fixed, np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])))
+    return np.concatenate([np.asarray(each) for each in found])[: len(rows)]
+
+
 @functools.lru_cache(maxsize=4)
-def preparing(settings: str) -> Prepare:
-    """The compiled changes of a batch for `Settings` as JSON: (key, pixels uint8, labels, number).
+def preparing(settings: Settings) -> Prepare:
+    """The compiled changes of a batch: (key, pixels uint8, labels, number).
 
     It gives float32 pixels, augmented and mixed, and the probabilities wanted, [n, k]. Apart from the step, it is
     compiled once however the images grow.
     """
-    plan = Settings.model_validate_json(settings)
-    params = plan.params
+    params = settings.params
 
     def prepare(key: jax.Array, pixels: Any, labels: Any, number: Any) -> tuple[jax.Array, jax.Array]:
         changing, mixing = jax.random.split(jax.random.fold_in(key, number))
-        targets = jax.nn.one_hot(labels, plan.classes)
+        targets = jax.nn.one_hot(labels, settings.classes)
         changed = augmented(params.augmentation, changing, pixels.astype(jnp.float32))
-        return mixed(mixing, changed, targets, mixup=params.mixup, cutmix=params.cutmix)
+        return mixed(params, mixing, changed, targets)
 
     return jax.jit(prepare)
 
 
 @functools.lru_cache(maxsize=4)
-def training(settings: str) -> Step:
-    """The compiled training step for `Settings` as JSON: (state, task, pixels, targets, number, rate, size=...).
+def training(settings: Settings) -> Step:
+    """The compiled training step: (state, task, pixels, targets, number, rate, size=...).
 
     It gives the next state, the loss and the accuracy. `size`: height and width the images are reduced to.
     """
-    plan = Settings.model_validate_json(settings)
     modes = {"deterministic": False, "use_running_average": False}
-    graph, _, _ = parts(nnx.view(abstract(plan), raise_if_not_found=False, **modes))
-    params, moving, average = plan.params, steps_of(plan.params), averaging(plan.params)
+    graph, _, _ = parts(nnx.view(abstract(settings), raise_if_not_found=False, **modes))
+    params, moving, average = settings.params, updates(settings.params), averaging(settings.params)
 
     def objective(weights: Arrays, statistics: Arrays, task: Task, pixels: Any, targets: Any, key: Any) -> Any:
         # A copy: the arrays' own variables belong to the outer function, and normalisation writes to its own.
@@ -153,7 +152,8 @@ def training(settings: str) -> Step:
         gradient = jax.value_and_grad(objective, has_aux=True)
         weights, statistics = state.trained
         key = jax.random.fold_in(task.key, number)
-        (total, (statistics, given)), slopes = gradient(weights, statistics, task, resized(pixels, size), targets, key)
+        resized = jax.image.resize(pixels, (len(pixels), *size, 3), "linear")
+        (total, (statistics, given)), slopes = gradient(weights, statistics, task, resized, targets, key)
         moves, moments = moving.update(slopes, state.moments, weights)
         moved: Any = optax.apply_updates(weights, optax.tree.scale(rate, moves))
         trained = Trained(moved, statistics)
@@ -161,15 +161,3 @@ def training(settings: str) -> Step:
         return State(trained, moments, mean), total, (given.argmax(1) == targets.argmax(1)).mean()
 
     return step
-
-
-def penalty(weights: Arrays) -> jax.Array | float:
-    """The sum of the squared weights of each layer times its `l2`."""
-    held = [(variable.get_metadata("l2", 0.0), variable) for _, variable in nnx.to_flat_state(weights)]
-    return sum((factor * jnp.sum(variable[...] ** 2) for factor, variable in held if factor), 0.0)
-
-
-def resized(pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
-    if pixels.shape[1:3] == size:
-        return pixels
-    return jax.image.resize(pixels, (len(pixels), *size, 3), "linear", antialias=True)

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import jax
 
+from stages.backbones.vocabulary.block import Precision
 from stages.running.errors import UserError
 
-Precision = Literal["float32", "bfloat16"]
+DType = Literal["float32", "bfloat16"]
 VARIABLE = "FOLDSTACK_DEVICE"
 
 
@@ -40,21 +41,21 @@ def device() -> Any:
     name = os.environ.get(VARIABLE)
     if not name:
         return jax.devices()[0]
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (number or "0").isdecimal():
+    platform, _, number = name.partition(":")
+    if platform not in ("cpu", "cuda") or not (number or "0").isdecimal():
         raise UserError(f"{VARIABLE}={name} is no device; expected cpu, cuda or cuda:<number>")
     try:
-        return jax.devices(kind)[int(number or 0)]
+        return jax.devices(platform)[int(number or 0)]
     except (RuntimeError, IndexError):
         raise UserError(f"{VARIABLE}={name}, but JAX sees {', '.join(map(str, jax.devices()))}") from None
 
 
-def precision(wanted: Literal["auto"] | Precision) -> Precision:
+def dtype(precision: Precision) -> DType:
     """`auto` resolved for this machine: bfloat16 where XLA is faster with it, else float32."""
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     # On a CPU XLA gains nothing, even with avx512_bf16: on two cores of an AMD EPYC an epoch over 5,000 images of 32x32
     # (32, 64 and 128 filters, batch 128) took 15.3 s of processor time in float32 and 16.3 s in bfloat16.
-    where = device()
-    capability = float(getattr(where, "compute_capability", 0))
-    return "bfloat16" if where.platform == "gpu" and capability >= 8 else "float32"
+    found = device()
+    capability = float(getattr(found, "compute_capability", 0))
+    return "bfloat16" if found.platform == "gpu" and capability >= 8 else "float32"
