@@ -85,7 +85,6 @@ before = set(sys.modules)
 from stages.backbones.keras import cnn, transfer
 after = set(sys.modules)
 print(*sorted({"sklearn", "matplotlib", "scipy", "pandas", "jax"} & (after - before)))
-import sklearn.utils.class_weight, scipy, matplotlib.pyplot, pandas
 from stages.backbones.vocabulary import losses
 import numpy as np
 print(losses.weights(np.array([0, 0, 0, 1]), "balanced"))

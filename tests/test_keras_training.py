@@ -121,7 +121,7 @@ def regressed(*more: Any, **held: Any) -> tuple[Any, list[Any], Any]:
     model: Any = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     steps: list[Any] = []
-    watching = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: steps.append(model.get_weights()))
+    watching = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(model.get_weights()))
     history = model.fit(X, Y, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[watching, *more], **held)
     return model, steps, history.history
 

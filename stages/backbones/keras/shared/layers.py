@@ -15,7 +15,6 @@ from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError, gist
 
 
-@keras.saving.register_keras_serializable("foldstack")
 class Whitening(keras.layers.Conv2D):
     """A convolution whose filters `whiten` takes from the training pixels; only its biases train.
 
@@ -38,7 +37,6 @@ def whiten(model: keras.Model, images: TrainingImages, mean: list[float], deviat
             kernel.assign(np.pad(filters, [(0, missing), (0, 0), (0, 0), (0, 0)]).transpose(1, 2, 3, 0))
 
 
-@keras.saving.register_keras_serializable("foldstack")
 class BatchNorm(keras.layers.BatchNormalization):
     """Keras' layer with its weights and their names, computed by TensorFlow's fused kernel where it gets an image.
 

@@ -64,9 +64,6 @@ class Table(keras.optimizers.schedules.LearningRateSchedule):
         last = len(self.values) - 1
         return keras.ops.take(keras.ops.convert_to_tensor(self.values), keras.ops.minimum(step, last))
 
-    def get_config(self) -> dict[str, Any]:
-        return {"values": self.values.tolist()}
-
 
 def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
     """For a training of so many steps. Decay is decoupled from the gradient and spares biases and normalisation."""

@@ -5,6 +5,7 @@ stay in inference mode, so that batch normalisation keeps its statistics. Images
 resized batch by batch and preprocessed as their architecture expects.
 """
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     """
     session.begin(seed)
     settings = describe(images, labels, params)
+    # keras.applications draws weights from Python's generator, which other code may have drawn from since `begin`.
+    random.seed(seed)
     model, backbone = build(settings, params.weights, seed)
     training = Training(images, labels, params, seed, report, params.batch_size, resizing(settings))
     train(model, backbone, training, params.by_phase())
