@@ -11,6 +11,7 @@ import pytest
 from stages.backbones.keras import transfer
 from stages.backbones.keras.shared.training import Training
 from stages.backbones.keras.transfer import applications
+from stages.backbones.vocabulary.schedules import Constant
 from stages.images.arrays import ImageRows
 from stages.running.errors import UserError
 from stages.running.parameters import check
@@ -209,7 +210,7 @@ def test_the_frozen_part_stays_bit_for_bit_and_only_the_last_layers_are_fine_tun
             states.append([layer.get_weights() for layer in backbone.layers])
 
     training = Training(rows, labels, block, 1, report, 48, transfer.resizing(settings))
-    transfer.train(model, backbone, training, block.phases)
+    transfer.train(model, backbone, training, block.by_phase())
     before = [layer.get_weights() for layer in bare.layers]
     first, second = ([moved(*pair) for pair in zip(before, state, strict=True)] for state in states)
     assert not any(first)
@@ -240,7 +241,7 @@ def test_a_phase_that_ends_worse_than_an_earlier_one_is_undone(losses: list[floa
     block = params(epochs=3, phases=[{"trainable": "head", "epochs": 1}] * 3)
     images, labels = toy_set()
     scripted = Scripted(images, labels, block, 1, lambda epoch, values: None, 48)
-    transfer.train(model, model, scripted, block.phases)
+    transfer.train(model, model, scripted, block.by_phase())
     assert (model.get_weights()[0] == best).all()
 
 
@@ -281,23 +282,30 @@ def test_more_layers_than_the_backbone_has_are_refused() -> None:
 def test_a_phase_has_what_the_block_has_and_the_last_the_epochs_that_are_left() -> None:
     phases = [{"trainable": "head", "epochs": 3, "optimizer": "sgd"}, {"trainable": "all", "learning_rate": 1e-5}]
     made = params(epochs=10, phases=phases, learning_rate=0.1, patience=7)
-    first, second = made.phases
+    (head, first), (everything, second) = made.by_phase()
+    assert (head, everything) == ("head", "all")
     assert (first.epochs, first.optimizer, first.learning_rate, first.patience) == (3, "sgd", 0.1, 7)
     assert (second.epochs, second.optimizer, second.learning_rate) == (7, "adam", 1e-5)
     assert transfer.Params.model_validate_json(made.model_dump_json()) == made
-    (only,) = params(epochs=4).phases
-    assert (only.trainable, only.epochs) == ("head", 4)
+
+
+def test_without_phases_the_head_alone_learns_at_a_steady_rate() -> None:
+    ((part, how),) = params(epochs=4).by_phase()
+    assert (part, how.epochs, how.optimizer, how.learning_rate) == ("head", 4, "adam", 1e-3)
+    assert how.schedule == Constant()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 5, "phases": TWO_PHASES}, "the phases have 2 epochs together; expected 5"),
-        ({"epochs": 1, "phases": TWO_PHASES}, "the phases have 2 epochs together; expected 1"),
-        ({"phases": [{"trainable": "head"}, {"trainable": "all"}]}, "phase 1 of 2 has no epochs; only the last"),
+        ({"epochs": 5, "phases": TWO_PHASES}, "phases: their epochs add up to 2; expected epochs, 5"),
+        ({"epochs": 1, "phases": TWO_PHASES}, "phases: their epochs add up to 2; expected epochs, 1"),
+        (
+            {"phases": [{"trainable": "head"}, {"trainable": "all"}]},
+            r"phases\[0\].epochs: missing; only the last phase",
+        ),
         ({"phases": []}, "phases"),
-        ({"phases": [{"trainable": "tail"}]}, "trainable: got 'tail'; expected head, all, or the number of last"),
-        ({"phases": [{"epochs": 2}]}, r"phases\[0\].trainable: missing"),
+        ({"phases": [{"trainable": "tail"}]}, "trainable: got 'tail'; expected head, all, or how many of the last"),
         ({"phases": [{"trainable": 0}]}, "trainable: got 0; expected head, all"),
         ({"architecture": "MobileNetV4"}, "unknown architecture; did you mean 'MobileNetV2'"),
         ({"head": [{"dens": 3}]}, r"head\[0\].*unknown kind 'dens'; did you mean 'dense'"),
