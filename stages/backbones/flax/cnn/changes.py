@@ -1,7 +1,6 @@
 """The changes and the mixing of `stages.backbones.vocabulary.changes`, by dm-pix and JAX, as one compiled function."""
 
 from collections.abc import Sequence
-from functools import singledispatch
 from typing import Any
 
 import dm_pix
@@ -15,6 +14,8 @@ PADDINGS = {"reflect": "symmetric", "constant": "constant", "nearest": "edge", "
 GREY = 0.5
 SHAPES = (0.3, 3.3)
 """Height over width of a rectangle that is erased, at least and at most: those of the paper."""
+
+UNABLE = (changes.RandAugment, changes.TrivialAugment)
 
 Mixed = tuple[jax.Array, jax.Array]
 """Pixels [n, h, w, 3] and targets [n, k]."""
@@ -34,8 +35,8 @@ def augmented(described: Sequence[changes.Change], key: jax.Array, pixels: jax.A
 def known(described: tuple[changes.Change, ...]) -> tuple[changes.Change, ...]:
     """The same changes. Raises ValueError for one that can not be made here."""
     for change in described:
-        if type(change) not in changed.registry:
-            able = [kind.name() for kind in changed.registry if issubclass(kind, changes.Change)]
+        if isinstance(change, UNABLE):
+            able = [kind.name() for kind in changes.Change.__subclasses__() if kind not in UNABLE]
             raise ValueError(f"{change.name()} can not be made with JAX; expected any of: {', '.join(able)}")
         if isinstance(change, changes.Flip) and change.flip == "alternating":
             expected = "horizontal, vertical or horizontal_and_vertical"
@@ -43,14 +44,29 @@ def known(described: tuple[changes.Change, ...]) -> tuple[changes.Change, ...]:
     return described
 
 
-@singledispatch
 def changed(change: changes.Change, key: jax.Array, image: jax.Array) -> jax.Array:
     """One image, pixels 0 to 1, float32 [h, w, 3], changed at random."""
-    raise TypeError(change)
+    match change:
+        case changes.Flip():
+            return flipped(change, key, image)
+        case changes.Shift():
+            around = [(change.shift, change.shift), (change.shift, change.shift), (0, 0)]
+            return pix.random_crop(key, jnp.pad(image, around, mode=PADDINGS[change.fill]), image.shape)
+        case changes.Translation():
+            shares = jax.random.uniform(key, (2,), minval=-change.translation, maxval=change.translation)
+            offset = jnp.append(shares * jnp.array(image.shape[:2]), 0)
+            return pix.affine_transform(image, jnp.ones(3), offset=offset, mode=change.fill)
+        case changes.Rotation():
+            turn = 2 * jnp.pi * change.rotation
+            return pix.rotate(image, jax.random.uniform(key, minval=-turn, maxval=turn), mode=change.fill)
+        case changes.Zoom():
+            factor = jax.random.uniform(key, minval=1 - change.zoom, maxval=1 + change.zoom)
+            scale, center = jnp.array([factor, factor, 1]), (jnp.array(image.shape) - 1) / 2
+            return pix.affine_transform(image, scale, offset=center - scale * center, mode=change.fill)
+    return coloured(change, key, image)
 
 
-@changed.register
-def flip(change: changes.Flip, key: jax.Array, image: jax.Array) -> jax.Array:
+def flipped(change: changes.Flip, key: jax.Array, image: jax.Array) -> jax.Array:
     across, down = jax.random.split(key)
     if "horizontal" in change.flip:
         image = pix.random_flip_left_right(across, image)
@@ -59,67 +75,29 @@ def flip(change: changes.Flip, key: jax.Array, image: jax.Array) -> jax.Array:
     return image
 
 
-@changed.register
-def shift(change: changes.Shift, key: jax.Array, image: jax.Array) -> jax.Array:
-    around = [(change.shift, change.shift), (change.shift, change.shift), (0, 0)]
-    return pix.random_crop(key, jnp.pad(image, around, mode=PADDINGS[change.fill]), image.shape)
+def coloured(change: changes.Change, key: jax.Array, image: jax.Array) -> jax.Array:
+    """The changes that leave every pixel where it is."""
+    match change:
+        case changes.Contrast():
+            return pix.random_contrast(key, image, 1 - change.contrast, 1 + change.contrast)
+        case changes.Brightness():
+            return pix.random_brightness(key, image, change.brightness)
+        case changes.Saturation():
+            return pix.random_saturation(key, image, 1 - change.saturation, 1 + change.saturation)
+        case changes.Hue():
+            return pix.random_hue(key, image, change.hue / 2)
+        case changes.Gamma():
+            return pix.random_gamma(key, image, 1 - change.gamma, 1 + change.gamma, assume_in_bounds=True)
+        case changes.ChannelShuffle():
+            chosen, order = jax.random.split(key)
+            shuffled = jax.random.permutation(order, image, axis=-1)
+            return jnp.where(jax.random.bernoulli(chosen, change.channel_shuffle), shuffled, image)
+        case changes.Erase():
+            return erased(change, key, image)
+    raise TypeError(change)
 
 
-@changed.register
-def translation(change: changes.Translation, key: jax.Array, image: jax.Array) -> jax.Array:
-    shares = jax.random.uniform(key, (2,), minval=-change.translation, maxval=change.translation)
-    offset = jnp.append(shares * jnp.array(image.shape[:2]), 0)
-    return pix.affine_transform(image, jnp.ones(3), offset=offset, mode=change.fill)
-
-
-@changed.register
-def rotation(change: changes.Rotation, key: jax.Array, image: jax.Array) -> jax.Array:
-    turn = 2 * jnp.pi * change.rotation
-    return pix.rotate(image, jax.random.uniform(key, minval=-turn, maxval=turn), mode=change.fill)
-
-
-@changed.register
-def zoom(change: changes.Zoom, key: jax.Array, image: jax.Array) -> jax.Array:
-    factor = jax.random.uniform(key, minval=1 - change.zoom, maxval=1 + change.zoom)
-    scale = jnp.array([factor, factor, 1])
-    center = (jnp.array(image.shape) - 1) / 2
-    return pix.affine_transform(image, scale, offset=center - scale * center, mode=change.fill)
-
-
-@changed.register
-def contrast(change: changes.Contrast, key: jax.Array, image: jax.Array) -> jax.Array:
-    return pix.random_contrast(key, image, 1 - change.contrast, 1 + change.contrast)
-
-
-@changed.register
-def brightness(change: changes.Brightness, key: jax.Array, image: jax.Array) -> jax.Array:
-    return pix.random_brightness(key, image, change.brightness)
-
-
-@changed.register
-def saturation(change: changes.Saturation, key: jax.Array, image: jax.Array) -> jax.Array:
-    return pix.random_saturation(key, image, 1 - change.saturation, 1 + change.saturation)
-
-
-@changed.register
-def hue(change: changes.Hue, key: jax.Array, image: jax.Array) -> jax.Array:
-    return pix.random_hue(key, image, change.hue / 2)
-
-
-@changed.register
-def gamma(change: changes.Gamma, key: jax.Array, image: jax.Array) -> jax.Array:
-    return pix.random_gamma(key, image, 1 - change.gamma, 1 + change.gamma, assume_in_bounds=True)
-
-
-@changed.register
-def channel_shuffle(change: changes.ChannelShuffle, key: jax.Array, image: jax.Array) -> jax.Array:
-    chosen, order = jax.random.split(key)
-    shuffled = jax.random.permutation(order, image, axis=-1)
-    return jnp.where(jax.random.bernoulli(chosen, change.channel_shuffle), shuffled, image)
-
-
-@changed.register
-def erase(change: changes.Erase, key: jax.Array, image: jax.Array) -> jax.Array:
+def erased(change: changes.Erase, key: jax.Array, image: jax.Array) -> jax.Array:
     chosen, area, shape, corner = jax.random.split(key, 4)
     share = jax.random.uniform(area, minval=change.smallest, maxval=change.largest)
     ratio = jnp.exp(jax.random.uniform(shape, minval=jnp.log(SHAPES[0]), maxval=jnp.log(SHAPES[1])))

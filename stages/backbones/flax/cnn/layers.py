@@ -1,7 +1,7 @@
 """The layers of `stages.backbones.vocabulary.layers` built with Flax NNX, and the network made of them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial, singledispatch
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,78 +100,55 @@ def output(made: Module, shape: Shape) -> Shape:
     return found
 
 
-@singledispatch
 def module(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
     """The Flax module, or function, of a layer for inputs of `shape`; it computes in `dtype` and keeps float32 weights.
 
     Raises ValueError for a shape that does not fit.
     """
+    match layer:
+        case layers.Conv() | layers.Dense() | layers.Whiten():
+            return linear(layer, shape, rngs, dtype)
+        case layers.BatchNormalization():
+            options = {"momentum": layer.batch_norm, "epsilon": layer.epsilon, "use_running_average": True}
+            return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)
+        case layers.Activate():
+            return ACTIVATIONS[layer.activation]
+        case layers.MaxPool():
+            return partial(nnx.max_pool, **window(layer, layer.max_pool, shape))
+        case layers.AveragePool():
+            return partial(nnx.avg_pool, count_include_pad=False, **window(layer, layer.average_pool, shape))
+        case layers.GlobalAveragePool() | layers.GlobalMaxPool():
+            image(shape)
+            return partial(jnp.max if isinstance(layer, layers.GlobalMaxPool) else jnp.mean, axis=(1, 2))
+        case layers.Flatten():
+            return lambda x: x.reshape(len(x), -1)
+        case layers.Dropout():
+            return nnx.Dropout(layer.dropout, deterministic=True)
+        case layers.Residual():
+            return residual(layer, shape, rngs, dtype)
     raise TypeError(layer)
 
 
-@module.register
-def conv(layer: layers.Conv, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    window = {"kernel_size": (layer.kernel, layer.kernel), "strides": layer.stride, "padding": layer.padding.upper()}
-    made = nnx.Conv(image(shape), layer.conv, **window, **learnt(layer), dtype=dtype, rngs=rngs)
-    return activated(made, layer.activation)
-
-
-@module.register
-def whiten(layer: layers.Whiten, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    side = layer.whiten
-    made: Any = nnx.Conv(image(shape), 6 * side**2, (side, side), padding="VALID", dtype=dtype, rngs=rngs)
-    made.kernel = Fixed(jnp.zeros(made.kernel.shape))
-    return made
-
-
-@module.register
-def dense(layer: layers.Dense, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    if len(shape) != 1:
+def linear(layer: layers.Conv | layers.Dense | layers.Whiten, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
+    if isinstance(layer, layers.Whiten):
+        side = layer.whiten
+        made: Any = nnx.Conv(image(shape), 6 * side**2, (side, side), padding="VALID", dtype=dtype, rngs=rngs)
+        made.kernel = Fixed(jnp.zeros(made.kernel.shape))
+        return made
+    # How a kernel begins, as Keras has it, and what the loss is told of it.
+    options = {"use_bias": layer.use_bias, "kernel_init": GLOROT, "kernel_metadata": {"l2": layer.l2}}
+    options |= {"dtype": dtype, "rngs": rngs}
+    if isinstance(layer, layers.Conv):
+        sides = (layer.kernel, layer.kernel)
+        strides, padding = layer.stride, layer.padding.upper()
+        made = nnx.Conv(image(shape), layer.conv, sides, strides=strides, padding=padding, **options)
+    elif len(shape) == 1:
+        made = nnx.Linear(shape[0], layer.dense, **options)
+    else:
         raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")
-    made = nnx.Linear(shape[0], layer.dense, **learnt(layer), dtype=dtype, rngs=rngs)
-    return activated(made, layer.activation)
+    return made if layer.activation == "linear" else nnx.Sequential(made, ACTIVATIONS[layer.activation])
 
 
-@module.register
-def batch_normalization(layer: layers.BatchNormalization, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    options = {"momentum": layer.batch_norm, "epsilon": layer.epsilon, "use_running_average": True}
-    return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)
-
-
-@module.register
-def activate(layer: layers.Activate, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return ACTIVATIONS[layer.activation]
-
-
-@module.register
-def max_pool(layer: layers.MaxPool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return partial(nnx.max_pool, **window(layer, layer.max_pool, shape))
-
-
-@module.register
-def average_pool(layer: layers.AveragePool, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return partial(nnx.avg_pool, count_include_pad=False, **window(layer, layer.average_pool, shape))
-
-
-@module.register
-def global_pool(
-    layer: layers.GlobalAveragePool | layers.GlobalMaxPool, shape: Shape, rngs: nnx.Rngs, dtype: Any
-) -> Module:
-    image(shape)
-    return partial(jnp.max if isinstance(layer, layers.GlobalMaxPool) else jnp.mean, axis=(1, 2))
-
-
-@module.register
-def flatten(layer: layers.Flatten, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return lambda x: x.reshape(len(x), -1)
-
-
-@module.register
-def dropout(layer: layers.Dropout, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
-    return nnx.Dropout(layer.dropout, deterministic=True)
-
-
-@module.register
 def residual(layer: layers.Residual, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:
     inner, given = stack(layer.residual, shape, rngs, dtype, path="residual")
     if given == shape:
@@ -185,11 +162,6 @@ def residual(layer: layers.Residual, shape: Shape, rngs: nnx.Rngs, dtype: Any) -
     return Residual(inner, fit)
 
 
-def learnt(layer: layers.Conv | layers.Dense) -> dict[str, Any]:
-    """How a kernel begins, as Keras has it, and what the loss is told of it."""
-    return {"use_bias": layer.use_bias, "kernel_init": GLOROT, "kernel_metadata": {"l2": layer.l2}}
-
-
 def image(shape: Shape) -> int:
     """The channels of an image's shape."""
     if len(shape) != 3:
@@ -201,7 +173,3 @@ def window(layer: layers.MaxPool | layers.AveragePool, side: int, shape: Shape) 
     image(shape)
     step = layer.stride or side
     return {"window_shape": (side, side), "strides": (step, step), "padding": layer.padding.upper()}
-
-
-def activated(made: Module, activation: layers.Activation) -> Module:
-    return made if activation == "linear" else nnx.Sequential(made, ACTIVATIONS[activation])
