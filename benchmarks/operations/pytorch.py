@@ -10,7 +10,7 @@ from torch.utils import flop_counter
 
 from benchmarks.operations import Operations
 from benchmarks.operations.peaks import Format, Peak, Product, peak
-from stages.backbones.pytorch.shared.faults import without_values
+from stages.backbones.pytorch.shared.devices import without_values
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -36,8 +36,7 @@ BLOCK = {
     "weight_decay": DECAY,
     "momentum": MOMENTUM,
     "label_smoothing": 0.0,
-    "flip": "random",
-    "translate": 4,
+    "augmentation": ["flip", {"shift": 4}],
 }
 
 

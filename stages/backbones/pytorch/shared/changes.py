@@ -1,6 +1,7 @@
 """The changes of `stages.backbones.vocabulary.changes`: by kornia in whole batches, sets to draw from by torchvision.
 
-Both draw from PyTorch's global generator of the CPU, on whichever device the pixels are: equal seeds, equal changes.
+The module takes seconds to import: only where a block asks for more than `views` can read. Both libraries draw from
+PyTorch's global generator of the CPU, on whichever device the pixels are: equal seeds, equal changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +11,8 @@ from typing import Any
 import kornia.augmentation as kornia
 import torch
 from torch import Tensor
-from torchvision.transforms import v2 as torchvision
 
+from stages.backbones.pytorch.shared.views import check_reach
 from stages.backbones.vocabulary import changes
 from stages.running.errors import UserError
 
@@ -30,7 +31,8 @@ STRENGTHS = 31
 def changer(described: Sequence[changes.Change], size: Size) -> Transform:
     """A function that changes each image of a batch [b, 3, *size] in its own way, on the device where it lies.
 
-    It takes pixels 0 to 255, uint8 or float, and gives them as float32. Raises UserError for what no library can do.
+    It takes pixels 0 to 255, uint8 or float, and gives them as float32 in channels_last memory. Raises UserError for
+    what no library can do.
     """
     transforms = [transform(change, size) for change in described]
 
@@ -38,7 +40,7 @@ def changer(described: Sequence[changes.Change], size: Size) -> Transform:
         pixels = pixels.float() / 255
         for each in transforms:
             pixels = each(pixels)
-        return (pixels * 255).clamp(0, 255)
+        return (pixels * 255).clamp(0, 255).contiguous(memory_format=torch.channels_last)
 
     return change
 
@@ -51,19 +53,15 @@ def transform(change: changes.Change, size: Size) -> Transform:
 
 @transform.register
 def flip(change: changes.Flip, size: Size) -> Transform:
+    assert change.flip != "alternating"  # `views.leading` takes it
     sides = {"horizontal": kornia.RandomHorizontalFlip, "vertical": kornia.RandomVerticalFlip}
     return torch.nn.Sequential(*(made(p=0.5) for side, made in sides.items() if side in change.flip))
 
 
 @transform.register
-def crop(change: changes.Crop, size: Size) -> Transform:
-    most = min(size) - 1 if change.fill == "reflect" else min(size)
-    if change.fill in ("reflect", "wrap") and change.crop > most:
-        raise UserError(
-            f"augmentation: crop {change.crop} with fill {change.fill} of images of {size[0]} x {size[1]} pixels; "
-            f"expected at most {most}"
-        )
-    return kornia.RandomCrop(size, padding=change.crop, padding_mode=PADDINGS[change.fill])
+def shift(change: changes.Shift, size: Size) -> Transform:
+    check_reach(change.shift, size, change.fill)
+    return kornia.RandomCrop(size, padding=change.shift, padding_mode=PADDINGS[change.fill])
 
 
 @transform.register
@@ -124,12 +122,16 @@ def erase(change: changes.Erase, size: Size) -> Transform:
 
 @transform.register
 def rand_augment(change: changes.RandAugment, size: Size) -> Transform:
+    from torchvision.transforms import v2 as torchvision  # takes seconds to import
+
     strength = round(change.magnitude * (STRENGTHS - 1))
     return one_by_one(torchvision.RandAugment(change.rand_augment, strength, STRENGTHS, fill=[GREY]))
 
 
 @transform.register
 def trivial_augment(change: changes.TrivialAugment, size: Size) -> Transform:
+    from torchvision.transforms import v2 as torchvision  # takes seconds to import
+
     return one_by_one(torchvision.TrivialAugmentWide(STRENGTHS, fill=[GREY]))
 
 
@@ -138,7 +140,7 @@ def resampling(change: changes.Translation | changes.Rotation | changes.Zoom) ->
     if change.fill not in BORDERS:
         raise UserError(
             f"augmentation: {change.name()}: fill {change.fill} is not to be had in PyTorch; "
-            f"expected one of {', '.join(BORDERS)} ({change.fill} works with crop)"
+            f"expected one of {', '.join(BORDERS)} ({change.fill} works with shift)"
         )
     return {"p": 1.0, "padding_mode": BORDERS[change.fill]}
 

@@ -11,9 +11,9 @@ _kept: dict[str, tuple[nn.Module, Forward]] = {}
 """The last network of this process and what it was compiled to."""
 
 
-def wanted(choice: bool | None, where: torch.device) -> bool:
+def wanted(choice: bool | None, device: torch.device) -> bool:
     """Whether to compile; left open, on a GPU only: on a processor it takes longer than it spares in short runs."""
-    return where.type == "cuda" if choice is None else choice
+    return device.type == "cuda" if choice is None else choice
 
 
 def reused(network: nn.Module, key: str) -> tuple[nn.Module, Forward]:

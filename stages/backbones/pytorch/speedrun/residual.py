@@ -1,17 +1,15 @@
 """The residual network of `pytorch/speedrun`, for small images: its first layer keeps their size.
 
 He and others, "Identity Mappings in Deep Residual Networks", 2016, arXiv:1603.05027; Zagoruyko and Komodakis, "Wide
-Residual Networks", 2016, arXiv:1605.07146. The blocks are timm's. Its ResNetV2 as a whole begins with a convolution and
-a pooling that leave 8 x 8 of 32 x 32 pixels, and cannot follow a whitening layer, whose width depends on the images.
+Residual Networks", 2016, arXiv:1605.07146. timm and torchvision have such blocks too, and take seconds to import; their
+networks begin with a convolution and a pooling that leave 8 x 8 of 32 x 32 pixels.
 """
 
 import itertools
-from functools import partial
 
-from timm.layers.create_conv2d import create_conv2d
-from timm.layers.norm_act import BatchNormAct2d
-from timm.models.resnetv2 import DownsampleConv, PreActBasic
 from torch import Tensor, nn
+
+from stages.backbones.pytorch.speedrun.plain import ACTIVATIONS
 
 
 class ResNet(nn.Module):
@@ -32,12 +30,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, first, patch, padding=(patch - 1) // 2, bias=False)
-        sizes = [first, *widths]
-        stages = itertools.pairwise(sizes)
-        self.stages = nn.Sequential(
-            *(stage(*pair, depth, 1 + (number > 0), activation) for number, pair in enumerate(stages))
-        )
-        self.normalization = BatchNormAct2d(widths[-1], act_layer=activation)
+        pairs = enumerate(itertools.pairwise([first, *widths]))
+        self.stages = nn.Sequential(*(stage(*pair, depth, 1 + (number > 0), activation) for number, pair in pairs))
+        self.normalization = nn.BatchNorm2d(widths[-1])
+        self.activation = ACTIVATIONS[activation]
         self.head = nn.Linear(widths[-1], classes)
         self.scale = scale
         for module in self.modules():
@@ -45,22 +41,30 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.normalization(self.stages(self.first(x)))
+        x = self.activation(self.normalization(self.stages(self.first(x))))
         return self.head(x.mean((2, 3))).float() * self.scale
 
 
 def stage(inputs: int, width: int, depth: int, stride: int, activation: str) -> nn.Sequential:
     """`depth` blocks, the first of which halves height and width where the stride is 2."""
-    normalization = partial(BatchNormAct2d, act_layer=activation)
+    first = Block(inputs, width, stride, activation)
+    return nn.Sequential(first, *(Block(width, width, 1, activation) for _ in range(depth - 1)))
 
-    def block(number: int) -> nn.Module:
-        return PreActBasic(
-            width if number else inputs,
-            width,
-            stride=1 if number else stride,
-            conv_layer=create_conv2d,
-            norm_layer=normalization,
-            proj_layer=None if number else DownsampleConv,
-        )
 
-    return nn.Sequential(*map(block, range(depth)))
+class Block(nn.Module):
+    """Two convolutions, each behind its normalisation and activation, added to what came in."""
+
+    def __init__(self, inputs: int, width: int, stride: int, activation: str) -> None:
+        super().__init__()
+        fits = inputs == width and stride == 1
+        self.downsample = None if fits else nn.Conv2d(inputs, width, 1, stride, bias=False)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.activation(self.norm1(x))
+        skipped = x if self.downsample is None else self.downsample(activated)
+        return skipped + self.conv2(self.activation(self.norm2(self.conv1(activated))))

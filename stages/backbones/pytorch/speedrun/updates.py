@@ -1,8 +1,7 @@
-"""How a step of `pytorch/speedrun` changes the network: optimisers, their rates, averaged weights."""
+"""How a step of `pytorch/speedrun` changes the network: optimisers and their rates."""
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stages.backbones.pytorch.speedrun.muon import Muon
 from stages.backbones.pytorch.speedrun.parameters import Params
@@ -15,12 +14,11 @@ FIRST_BIAS = "first_bias"
 class Updates:
     """The updates of one run, from the first step to the last."""
 
-    def __init__(self, network: nn.Module, params: Params, kind: torch.dtype, *, steps: int, per_epoch: int) -> None:
-        """`kind`: the number format of the optimiser's own products."""
-        self.network, self.params, self.per_epoch, self.done = network, params, per_epoch, 0
-        self.optimizers = muon_and_sgd(network, params, kind) if params.optimizer == "muon" else [sgd(network, params)]
+    def __init__(self, network: nn.Module, params: Params, dtype: torch.dtype, *, steps: int, per_epoch: int) -> None:
+        """`dtype`: the number format of the optimiser's own products."""
+        self.params, self.per_epoch, self.done = params, per_epoch, 0
+        self.optimizers = muon_and_sgd(network, params, dtype) if params.optimizer == "muon" else [sgd(network, params)]
         self.factors = factors(params.schedule, steps)
-        self.average = averaged(network, params.ema_decay)
         self.first_bias = first_bias(network)
 
     def prepare(self) -> None:
@@ -33,26 +31,19 @@ class Updates:
             for weight in self.first_bias:
                 weight.requires_grad_(False)  # spares the widest layer's backward pass
 
-    def apply(self, loss: Tensor, rows: int) -> None:
-        """One step down the gradient of this loss, summed over so many rows: Muon's rates are for the sum, SGD's for
-        the mean."""
-        (loss if self.params.optimizer == "muon" else loss / rows).backward()
+    def apply(self, loss: Tensor, n: int) -> None:
+        """One step down the gradient of this loss, summed over n rows: Muon's rates are for the sum, SGD's for the
+        mean."""
+        (loss if self.params.optimizer == "muon" else loss / n).backward()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        if self.average is not None:
-            self.average.update_parameters(self.network)
 
     @property
     def rate(self) -> float:
         """The filters' present learning rate."""
         return self.optimizers[0].param_groups[0]["lr"]
-
-    @property
-    def result(self) -> nn.Module:
-        """The network to keep: the averaged one where there is one."""
-        return self.network if self.average is None else self.average.module
 
 
 def factors(schedule: schedules.Schedule | None, steps: int) -> list[float]:
@@ -62,14 +53,7 @@ def factors(schedule: schedules.Schedule | None, steps: int) -> list[float]:
     return schedules.rates(schedule, 1.0, steps).tolist()
 
 
-def averaged(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """The moving average, of the normalisation's statistics too, so that they stay those of the averaged weights."""
-    if decay is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def muon_and_sgd(network: nn.Module, params: Params, kind: torch.dtype) -> list[torch.optim.Optimizer]:
+def muon_and_sgd(network: nn.Module, params: Params, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon for the filters, and SGD for the rest, whose decay in a step is the same for each, whatever its rate."""
     filters = {"params": weights(network, 4), "peak": params.filter_lr, "short": False}
     decay = params.weight_decay * params.batch_size
@@ -83,7 +67,7 @@ def muon_and_sgd(network: nn.Module, params: Params, kind: torch.dtype) -> list[
         if group
     ]
     return [
-        Muon([filters], params.filter_lr, params.filter_momentum, params.rounds, kind),
+        Muon([filters], params.filter_lr, params.filter_momentum, params.rounds, dtype),
         torch.optim.SGD(groups, lr=params.bias_lr, momentum=params.momentum, nesterov=params.momentum > 0),
     ]
 
