@@ -19,8 +19,7 @@ from stages.backbones.flax import cnn as flax_cnn
 from stages.backbones.flax.shared import session
 from stages.backbones.keras import cnn as keras_cnn
 from stages.backbones.keras.shared.layers import network as keras_network
-from stages.backbones.pytorch.speedrun.plain import Network
-from stages.backbones.pytorch.speedrun.residual import ResNet
+from stages.backbones.pytorch.speedrun.networks import Network, ResNet
 from tests.contract import toy_set
 
 # isort: split

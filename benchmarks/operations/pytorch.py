@@ -1,5 +1,6 @@
 """The floating-point operations of a network's training steps in PyTorch, and the peak of its device."""
 
+import copy
 import functools
 from collections.abc import Hashable
 from typing import Any
@@ -10,7 +11,6 @@ from torch.utils import flop_counter
 
 from benchmarks.operations import Operations
 from benchmarks.operations.peaks import Format, Peak, Product, peak
-from stages.backbones.pytorch.shared.devices import without_values
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -47,7 +47,7 @@ def operations(network: nn.Module, size: Size) -> float | None:
     images = 2  # one would be too few for batch normalisation
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: both})
     try:
-        bare = without_values(network)
+        bare = copy.deepcopy(network).to("meta")
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), counter:
             bare(torch.empty(images, 3, *size, device="meta")).sum().backward()
     except RuntimeError:

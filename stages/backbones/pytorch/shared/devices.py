@@ -76,7 +76,7 @@ def strides_over_a_pixel(network: nn.Module, size: tuple[int, int]) -> bool:
         found = found or (wide and min(inputs[0].shape[-2:]) == 1)
 
     try:
-        bare = without_values(network).eval()
+        bare = copy.deepcopy(network).to("meta").eval()  # shapes without values
         for module in bare.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(look)
@@ -85,16 +85,6 @@ def strides_over_a_pixel(network: nn.Module, size: tuple[int, int]) -> bool:
     except RuntimeError:
         return False
     return found
-
-
-def without_values(network: nn.Module) -> nn.Module:
-    """A copy on the device `meta`."""
-    shapes = {id(each): shape_of(each) for each in [*network.parameters(), *network.buffers()]}
-    return copy.deepcopy(network, shapes)
-
-
-def shape_of(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
 
 
 def keep_memory() -> None:

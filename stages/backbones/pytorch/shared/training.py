@@ -8,7 +8,6 @@ import copy
 import itertools
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, field_validator
@@ -51,22 +50,32 @@ class Parameters(Common, averaging.Averaging):
         return augmentation
 
 
-@runtime_checkable
-class Updates(Protocol):
+class Updates:
     """How the steps of a training, or of a phase of it, change the weights."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers, self.done = optimizers, 0
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step."""
-        ...
+        """The highest learning rate of the last step."""
+        return max(group["lr"] for group in self.optimizers[0].param_groups)
 
     def prepare(self) -> None:
-        """Make ready for the next step, before its forward pass."""
-        ...
+        """Set the rates of the next step, before its forward pass."""
+        raise NotImplementedError
+
+    def backward(self, loss: Tensor, n: int) -> None:
+        """The gradients of the mean of this loss, summed over n rows."""
+        (loss / n).backward()
 
     def apply(self, loss: Tensor, n: int) -> None:
         """One step down the gradient of this loss, summed over n rows."""
-        ...
+        self.backward(loss, n)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.done += 1
 
 
 class Training:
@@ -181,23 +190,23 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float | None) -> None:
         """Without a decay it is the network itself."""
-        self.network, self.decay, self.steps = network, decay, 0
+        self.decay, self.steps = decay, 0
         self.result = network if decay is None else copy.deepcopy(network)
+        # What training and loading change in place.
+        pairs = list(zip(tensors(self.result), tensors(network), strict=True))
+        self.values = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
         if self.decay is None:
             return
         self.steps += 1
-        pairs = list(zip(tensors(self.result), tensors(self.network), strict=True))
-        kept = [old for old, _ in pairs if old.is_floating_point()]
-        new = [new for _, new in pairs if new.is_floating_point()]
+        kept, new = map(list, zip(*self.values, strict=True))
         torch._foreach_lerp_(kept, new, averaging.newest(self.decay, self.steps))  # pyright: ignore[reportPrivateImportUsage]
-        for count, newest in pairs:
-            if not count.is_floating_point():  # of the batches that a normalisation has seen
-                count.copy_(newest)
+        for kept, new in self.counts:
+            kept.copy_(new)
 
 
 def tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+    return [each.detach() for each in (*network.parameters(), *network.buffers())]

@@ -5,7 +5,7 @@ The ideas are those of the public CIFAR-10 speed records: Jordan, "94% on CIFAR-
 stay on the device as uint8; a first convolution whitens patches; the filters of the rest are trained by Muon.
 
 For members of an ensemble that err differently the body may be a residual network, ResNet-18 and wide ones among them
-(`residual.py` has their sizes), and SGD may train everything. The settings of the wide ones' paper, 200 epochs long:
+(`networks.py` has their sizes), and SGD may train everything. The settings of the wide ones' paper, 200 epochs long:
 
     body: resnet, activation: relu, whiten: false, patch: 3, optimizer: sgd, learning_rate: 0.1, momentum: 0.9,
     weight_decay: 5e-4, schedule: {step: [0.3, 0.6, 0.8], factor: 0.2}, batch_size: 128, label_smoothing: 0,
@@ -21,9 +21,8 @@ from torch.nn import functional
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.shared import devices, rows, views
+from stages.backbones.pytorch.speedrun.networks import Network, ResNet
 from stages.backbones.pytorch.speedrun.parameters import Params, Settings
-from stages.backbones.pytorch.speedrun.plain import Network
-from stages.backbones.pytorch.speedrun.residual import ResNet
 from stages.backbones.pytorch.speedrun.training import trained
 from stages.backbones.vocabulary import pixels as pixels_of
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages

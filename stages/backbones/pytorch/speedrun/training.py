@@ -1,4 +1,9 @@
-"""What is `pytorch/speedrun`'s own in training: images that grow, a part of an epoch at the end, a compiled network."""
+"""What is `pytorch/speedrun`'s own in training: images that grow, a part of an epoch at the end, a compiled network.
+
+The compiled network is kept for the folds that follow: compiling takes as long as some epochs.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +12,10 @@ from torch.nn import functional
 from stages.backbones import Report
 from stages.backbones.pytorch.shared import devices, rows
 from stages.backbones.pytorch.shared.training import Training
-from stages.backbones.pytorch.speedrun import compiled
 from stages.backbones.pytorch.speedrun.parameters import Settings
 from stages.backbones.pytorch.speedrun.updates import Updates
+
+Forward = Callable[[Tensor], Tensor]
 
 
 def trained(
@@ -22,8 +28,8 @@ def trained(
 ) -> nn.Module:
     """The network to keep after every epoch, the last of which may be a part of one."""
     params, device, forward = settings.params, targets.device, None
-    if compiled.wanted(params.compiled, device):
-        network, forward = compiled.reused(network, settings.architecture)
+    if compiles(params.compiled, device):
+        network, forward = reused(network, settings.architecture)
     per_epoch = rows.batch_count(len(targets), params.batch_size)
     steps = max(1, round(params.epochs * per_epoch))
     sizes = params.sizes(pixels.size, steps)
@@ -56,3 +62,40 @@ def resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
     """The batch at another height and width, antialiased, in channels_last memory."""
     smaller = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     return smaller.contiguous(memory_format=torch.channels_last)
+
+
+_kept: dict[str, tuple[nn.Module, Forward]] = {}
+"""The last network of this process and what it was compiled to."""
+
+
+def compiles(choice: bool | None, device: torch.device) -> bool:
+    """Whether to compile; left open, on a GPU only: on a processor it takes longer than it spares in short runs."""
+    return device.type == "cuda" if choice is None else choice
+
+
+def reused(network: nn.Module, key: str) -> tuple[nn.Module, Forward]:
+    """A network in the state of this one, and its compiled forward pass for batches of any number of rows.
+
+    Where the last one had the same key, which names the architecture, it is that one with its parameters and buffers
+    overwritten in place, so that nothing is compiled again.
+    """
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = network, compiled(network)
+    kept, forward = _kept[key]
+    kept.load_state_dict(network.state_dict())
+    for old, new in zip(kept.parameters(), network.parameters(), strict=True):
+        old.requires_grad_(new.requires_grad)
+        old.grad = None
+    return kept, forward
+
+
+def compiled(network: nn.Module) -> Forward:
+    """The batch may have any number of rows: batches of an epoch differ by one."""
+    forward = torch.compile(network)
+
+    def call(batch: Tensor) -> Tensor:
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+        return forward(batch)
+
+    return call

@@ -11,6 +11,7 @@ from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImpor
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from stages.backbones.pytorch.shared import training
 from stages.backbones.pytorch.timm.parameters import Params, Phase
 from stages.backbones.vocabulary.phases import Part
 from stages.backbones.vocabulary.schedules import Plateau, rates
@@ -70,32 +71,28 @@ def optimizer(
         raise UserError(f"optimizer {name} cannot be used here: {error}; adamw and sgd always can") from error
 
 
-class Updates:
+class Updates(training.Updates):
     """The updates of one phase, from its first step to its last."""
 
     def __init__(self, model: nn.Module, phase: Phase, params: Params, steps: int) -> None:
         """`phase`: one that leaves nothing out."""
         assert phase.optimizer is not None and phase.learning_rate is not None  # noqa: PT018
         assert phase.weight_decay is not None and phase.schedule is not None  # noqa: PT018
-        self.optimizer = optimizer(model, phase.optimizer, phase.learning_rate, phase.weight_decay, params.layer_decay)
-        self.model, self.clip_grad, self.done = model, params.clip_grad, 0
+        made = optimizer(model, phase.optimizer, phase.learning_rate, phase.weight_decay, params.layer_decay)
+        super().__init__(made)
+        self.model, self.clip_grad = model, params.clip_grad
         self.rates: list[float] = rates(phase.schedule, phase.learning_rate, steps).tolist()
         self.set_rate(phase.learning_rate)
-        self.plateau = lowered(phase.schedule, self.optimizer) if isinstance(phase.schedule, Plateau) else None
+        self.plateau = lowered(phase.schedule, made) if isinstance(phase.schedule, Plateau) else None
 
     def prepare(self) -> None:
-        """Set the rate of the next step, unless it falls by what the epochs reach."""
         if self.plateau is None:
             self.set_rate(self.rates[self.done])
 
-    def apply(self, loss: Tensor, n: int) -> None:
-        """One step down the gradient of the mean of this loss, summed over n rows."""
-        (loss / n).backward()
+    def backward(self, loss: Tensor, n: int) -> None:
+        super().backward(loss, n)
         if self.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
 
     def end_epoch(self, loss: float) -> None:
         """Lower the rate where the schedule asks for it after a loss like this."""
@@ -103,13 +100,8 @@ class Updates:
             self.plateau.step(loss)
 
     def set_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
+        for group in self.optimizers[0].param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)  # the scale is timm's, of its layer-wise decay
-
-    @property
-    def rate(self) -> float:
-        """The rate of the last step, that of the head where it decays from layer to layer."""
-        return max(group["lr"] for group in self.optimizer.param_groups)
 
 
 def lowered(schedule: Plateau, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
