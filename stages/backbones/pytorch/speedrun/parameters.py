@@ -24,7 +24,7 @@ class Params(Parameters, Growing):
     body: Literal["speedrun", "resnet"] = Field("speedrun", description="resnet: pre-activated residual blocks")
     widths: list[Width] = Field([64, 256, 256], min_length=1, max_length=5, description="channels of each stage")
     depth: int = Field(
-        2, ge=1, le=6, description="3x3 convolutions of a stage, from 3 on with a skip; resnet: blocks of two"
+        2, ge=1, le=6, description="convolutions of a stage, from 3 on with a skip; resnet: blocks of two"
     )
     activation: Literal["gelu", "silu", "relu"] = Field("gelu", description="after each normalisation")
     optimizer: Literal["muon", "sgd"] = Field("muon", description="muon: of the filters, with sgd for all else")
@@ -35,9 +35,7 @@ class Params(Parameters, Growing):
     rounds: int = Field(3, ge=1, le=10, description="muon: Newton-Schulz rounds; fewer are faster, more are more exact")
     learning_rate: float = Field(0.1, gt=0, le=100, description="sgd: at its peak, for the batch's mean loss")
     momentum: float = Field(0.85, ge=0, lt=1, description="of sgd: Nesterov momentum")
-    weight_decay: float = Field(
-        2e-6, ge=0, le=0.01, description="muon: of biases and head, per training row; sgd: usual meaning, often 5e-4"
-    )
+    weight_decay: float = Field(2e-6, ge=0, le=0.01, description="muon: of biases and head, per row; sgd: often 5e-4")
     schedule: AnySchedule | None = Field(None, description="of all rates; null: a straight line down to 0")
     label_smoothing: float = Field(0.2, ge=0, lt=1, description="probability spread over all classes")
     logit_scale: float = Field(1.0, gt=0, le=1000, description="factor on the logits; muon: on top of 1 / last width")
@@ -51,9 +49,7 @@ class Params(Parameters, Growing):
     views: Views = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         "flip", description="averaged when predicting: 1, 2 or 6"
     )
-    sure: float = Field(
-        0, ge=0, le=1, description="images whose likeliest class is less probable get all 6 views; 0: none does"
-    )
+    sure: float = Field(0, ge=0, le=1, description="images whose likeliest class is less probable get all 6 views")
 
     @model_validator(mode="after")
     def fits_together(self) -> "Params":

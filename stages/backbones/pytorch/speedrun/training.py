@@ -34,8 +34,16 @@ def trained(
     steps = max(1, round(params.epochs * per_epoch))
     sizes = params.sizes(pixels.size, steps)
     dtype = devices.training_dtype(params.precision, device, network, sizes[0])
-    inputs = Growing(settings, sizes, dtype)
-    training = Training(network, params, pixels, targets, generator, inputs=inputs, dtype=dtype, forward=forward)
+    training = Training(
+        network,
+        params,
+        pixels,
+        targets,
+        generator,
+        inputs=lambda batch, step: sized(batch, sizes[step], settings, dtype),
+        dtype=dtype,
+        forward=forward,
+    )
     updates = Updates(network, params, dtype, steps=steps, per_epoch=per_epoch)
     network.train()
     while training.steps < steps:
@@ -44,18 +52,12 @@ def trained(
     return training.average.result
 
 
-class Growing:
-    """Pixels normalised and, in the early steps, made smaller."""
-
-    def __init__(self, settings: Settings, sizes: list[tuple[int, int]], dtype: torch.dtype) -> None:
-        self.settings, self.sizes, self.dtype = settings, sizes, dtype
-
-    def __call__(self, pixels: Tensor, step: int) -> Tensor:
-        size, settings = self.sizes[step], self.settings
-        whole = size == tuple(pixels.shape[2:])
-        dtype = self.dtype if whole else torch.float32  # a processor resizes no bfloat16
-        inputs = devices.normalized(pixels, settings.mean, settings.deviation, dtype)
-        return inputs if whole else resized(inputs, size).to(self.dtype)
+def sized(pixels: Tensor, size: tuple[int, int], settings: Settings, dtype: torch.dtype) -> Tensor:
+    """Pixels normalised and, where they are larger, resized."""
+    whole = size == tuple(pixels.shape[2:])
+    # A processor resizes float32 alone.
+    inputs = devices.normalized(pixels, settings.mean, settings.deviation, dtype if whole else torch.float32)
+    return inputs if whole else resized(inputs, size).to(dtype)
 
 
 def resized(batch: Tensor, size: tuple[int, int]) -> Tensor:

@@ -40,12 +40,7 @@ class Params(Parameters, EarlyStopping):
         "resnet18", description="timm's name, with .tag where its weights are wanted"
     )
     weights: str = Field("none", min_length=1, description="none, imagenet (timm's, downloaded once) or a file")
-    image_size: int | None = Field(
-        None,
-        ge=8,
-        le=2048,
-        description="pixels: input side; null: as the rows, or as pretrained, which is 518 for DINOv2",
-    )
+    image_size: int | None = Field(None, ge=8, le=2048, description="pixels; null: as the rows, or as pretrained")
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training rows, of all phases together")
     phases: tuple[Phase, ...] = Field((), description="in order; none: everything trains all the time")
     batch_size: int = Field(128, ge=4, le=65536, description="rows per step, at most; below 4 normalisation fails")
@@ -53,9 +48,7 @@ class Params(Parameters, EarlyStopping):
     learning_rate: float = Field(1e-3, gt=0, le=100, description="at its highest; from pretrained weights a tenth")
     weight_decay: float = Field(0.05, ge=0, le=10, description="of weights, not of biases and normalisation")
     schedule: AnySchedule = Field(Cosine.model_validate({}), description="over the steps of the training or phase")
-    layer_decay: float | None = Field(
-        None, gt=0, lt=1, description="factor of the learning rate from each block to the one before it; null: off"
-    )
+    layer_decay: float | None = Field(None, gt=0, lt=1, description="factor of the rate from each block to that before")
     clip_grad: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: no limit")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all classes")
     drop_path: float = Field(0, ge=0, lt=1, description="share of residual branches left out, in the deepest block")
