@@ -13,9 +13,9 @@ EVERY = [
     "flip",
     {"flip": "vertical"},
     {"flip": "horizontal_and_vertical"},
-    {"crop": 3},
-    {"crop": 20, "fill": "nearest"},
-    {"crop": 12, "fill": "wrap"},
+    {"shift": 3},
+    {"shift": 20, "fill": "nearest"},
+    {"shift": 12, "fill": "wrap"},
     {"translation": 0.2},
     {"rotation": 0.1, "fill": "constant"},
     {"zoom": 1.0, "fill": "nearest"},
@@ -84,8 +84,8 @@ def test_a_flip_mirrors_about_half_of_the_images():
     assert 16 < mirrored.sum() < 48
 
 
-def test_a_crop_shifts_by_whole_pixels_up_to_its_value():
-    result = changed(gradient(200), {"crop": 2})
+def test_a_shift_is_of_whole_pixels_up_to_its_value():
+    result = changed(gradient(200), {"shift": 2})
     shifts = (result[:, 0, 0, 8] - 80) / 10
     assert {round(shift, 2) for shift in shifts.tolist()} == {-2, -1, 0, 1, 2}
 
@@ -165,8 +165,8 @@ def test_a_share_of_the_images_have_their_channels_shuffled_or_a_rectangle_erase
     ("change", "message"),
     [
         ({"rotation": 0.1, "fill": "wrap"}, "rotation: fill wrap.*expected one of reflect, constant, nearest"),
-        ({"crop": 12}, "crop 12 with fill reflect of images of 14 x 12 pixels; expected at most 11"),
-        ({"crop": 13, "fill": "wrap"}, "expected at most 12"),
+        ({"shift": 12}, "shift 12 with fill reflect of images of 14 x 12 pixels; expected at most 11"),
+        ({"shift": 13, "fill": "wrap"}, "expected at most 12"),
         ({"erase": 0.5, "smallest": 0.3}, "smallest 0.3 is above largest 0.15"),
     ],
 )

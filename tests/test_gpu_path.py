@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch  # noqa: TID253
-from torch._dynamo.utils import counters  # noqa: TID253
 
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch.shared import devices
-from stages.backbones.pytorch.speedrun import compiled as _compiled
+from stages.backbones.pytorch.shared import rows
+from stages.backbones.pytorch.speedrun import training
 from stages.images.arrays import ImageRows
 from tests.contract import toy_set
 
@@ -22,10 +21,12 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Compiles without a C compiler; gives the number of graphs that were compiled since."""
+    from torch._dynamo.utils import counters
+
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    _compiled._kept.clear()
+    training._kept.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
 
@@ -36,6 +37,7 @@ def fitted(folder: Path, seed: int, **changes: Any) -> np.ndarray:
     return speedrun.load(folder)(images)
 
 
+@pytest.mark.exhaustive  # compiling takes a minute
 @pytest.mark.parametrize("changes", [{}, {"first_bias_epochs": 1, "ema_decay": 0.9}, {"body": "resnet"}])
 def test_a_network_compiled_for_one_fold_serves_the_next(tmp_path: Path, graphs: Any, changes: dict[str, Any]) -> None:
     if "body" in changes:
@@ -51,6 +53,7 @@ def test_a_network_compiled_for_one_fold_serves_the_next(tmp_path: Path, graphs:
     np.testing.assert_allclose(second, plain[1], atol=2e-3)
 
 
+@pytest.mark.exhaustive
 def test_another_architecture_is_compiled_anew(tmp_path: Path, graphs: Any) -> None:
     fitted(tmp_path / "small", 1, compiled=True)
     before = graphs()
@@ -59,15 +62,15 @@ def test_another_architecture_is_compiled_anew(tmp_path: Path, graphs: Any) -> N
 
 
 def test_left_open_only_a_gpu_compiles() -> None:
-    assert not _compiled.wanted(None, CPU)
-    assert _compiled.wanted(None, torch.device("cuda"))
-    assert _compiled.wanted(True, CPU)
+    assert not training.compiles(None, CPU)
+    assert training.compiles(None, torch.device("cuda"))
+    assert training.compiles(True, CPU)
 
 
 def test_folds_share_one_copy_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "room", lambda where: 10_000_000)
+    monkeypatch.setattr(rows, "room", lambda device: 10_000_000)
     images, _ = toy_set(40)
-    first, again, other = devices.kept(images, CPU), devices.kept(images, CPU), devices.kept(images.copy(), CPU)
+    first, again, other = rows.kept(images, CPU), rows.kept(images, CPU), rows.kept(images.copy(), CPU)
     assert first is not None
     assert first is again
     assert first is not other
@@ -75,17 +78,17 @@ def test_folds_share_one_copy_of_the_images(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_images_without_room_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "room", lambda where: 1000)
+    monkeypatch.setattr(rows, "room", lambda device: 1000)
     images, labels = toy_set(40)
-    assert devices.kept(images, CPU) is None
-    pixels, _ = devices.on_device(ImageRows(images, np.array([3, 1])), labels[:2], CPU)
+    assert rows.kept(images, CPU) is None
+    pixels, _ = rows.on_device(ImageRows(images, np.array([3, 1])), labels[:2], CPU)
     np.testing.assert_array_equal(pixels.whole[pixels.rows].permute(0, 2, 3, 1), images[[3, 1]])
 
 
 def test_more_views_change_the_predictions_of_unsure_images_alone(tmp_path: Path) -> None:
     images, _ = toy_set(100)
     few = fitted(tmp_path / "few", 1, views="none")
-    all_views = fitted(tmp_path / "all", 1, views="flip_translate")
+    all_views = fitted(tmp_path / "all", 1, views="flip_shift")
     sure = float(np.median(np.exp(few.max(1))))
     mixed = fitted(tmp_path / "mixed", 1, views="none", sure=sure)
     unsure = np.exp(few.max(1)) < sure

@@ -33,7 +33,7 @@ PLANTED = {
     layout.steps_are_stages: lambda root: (root / "stages/dream.py").write_text('"""Dream."""\n'),
     layout.descriptions_match: lambda root: replace(root / "dvc.yaml", "desc: Fetch", "desc: Guess"),
     layout.imports_are_dependencies: lambda root: append(
-        root / "stages/backbones/pytorch/speedrun/plain.py", "from stages.images import decoding\n"
+        root / "stages/backbones/pytorch/speedrun/networks.py", "from stages.images import decoding\n"
     ),
     layout.sources_decide_models: lambda root: replace(
         root / "dvc.yaml", "        - stages/backbones/${item.framework}/shared\n", ""

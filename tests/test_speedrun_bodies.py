@@ -6,11 +6,9 @@ import torch  # noqa: TID253
 from pydantic import ValidationError
 
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch.shared import devices
-from stages.backbones.pytorch.speedrun.parameters import Settings
-from stages.backbones.pytorch.speedrun.plain import Network
-from stages.backbones.pytorch.speedrun.residual import ResNet
-from stages.backbones.pytorch.speedrun.training import Training, mixer, summed_loss
+from stages.backbones.pytorch.shared import rows
+from stages.backbones.pytorch.shared.training import Average, Training, mixer
+from stages.backbones.pytorch.speedrun.networks import Network, ResNet
 from stages.backbones.pytorch.speedrun.updates import Updates
 from stages.running.errors import UserError
 from tests.contract import toy_set
@@ -27,15 +25,6 @@ EVERYTHING = {
     "class_weights": "balanced",
     "schedule": {"cosine": 0.1},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Toy tensors are too small to share between threads, and waiting for a busy core takes far longer than they do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def params(**changes):
@@ -116,29 +105,46 @@ def test_it_learns_a_toy_set(tmp_path, changes):
     np.testing.assert_allclose(np.exp(predicted).sum(1), 1, rtol=1e-5)
 
 
-def test_equal_seeds_give_equal_files_and_predictions_and_others_do_not(tmp_path):
-    changes = {**RESNET, **SGD, **EVERYTHING, "epochs": 2}
-    images, _ = toy_set()
-    first, again, other = (trained(tmp_path / str(n), seed, **changes)[0](images) for n, seed in enumerate([0, 0, 1]))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert (tmp_path / "0" / speedrun.WEIGHTS).read_bytes() == (tmp_path / "1" / speedrun.WEIGHTS).read_bytes()
-
-
 def test_mixed_targets_have_no_accuracy_to_report(tmp_path):
     for changes, known in (({}, True), ({"cutmix": 1}, False)):
         _, reports = trained(tmp_path / str(known), epochs=1, **changes)
         assert ("train_accuracy" in reports[-1]) == known
 
 
+def loop(network, epoch=1):
+    """The shared loop over eight images, so many times in an epoch, eight at a step; and updates of the network."""
+    chosen, cpu = params(**SGD, batch_size=8), torch.device("cpu")
+    pixels, targets = rows.on_device(*toy_set(8), cpu)
+    training = Training(
+        network,
+        chosen,
+        pixels,
+        targets,
+        torch.Generator(),
+        inputs=lambda batch, step: batch / 255,
+        dtype=torch.float32,
+        chosen=torch.arange(8).repeat(epoch),
+    )
+    return training, Updates(network, chosen, torch.float32, steps=epoch, per_epoch=epoch)
+
+
 def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_lower():
-    cpu, statistics = torch.device("cpu"), {"mean": [0.0] * 3, "deviation": [1.0] * 3}
-    settings = Settings(params=params(**SGD), classes=3, first=24, height=16, width=16, **statistics)
-    network = speedrun.built(settings, cpu)
+    network = small_resnet()
     torch.nn.init.constant_(network.head.weight, torch.inf)
-    training = Training(network, settings, *devices.on_device(*toy_set(8), cpu), torch.Generator())
-    with pytest.raises(UserError, match="train_loss is nan after 1 steps; lower learning_rate"):
-        training.run(lambda epoch, values: None)
+    training, updates = loop(network)
+    with pytest.raises(UserError, match="train_loss is nan after 1 epochs; lower learning_rate"):
+        training.epoch(updates, lambda epoch, values: None)
+
+
+def test_an_epoch_of_many_steps_gives_about_twenty_signs_of_life():
+    """And none of them asks for the loss, which would wait for the device."""
+    training, updates = loop(small_resnet(), epoch=51)
+    reports = []
+    values = training.epoch(updates, lambda epoch, values: reports.append((epoch, values)))
+    assert 15 <= len(reports) <= 20
+    assert [epoch for epoch, _ in reports] == sorted({epoch for epoch, _ in reports})
+    assert all(0 < epoch < 1 and set(values) == {"learning_rate"} for epoch, values in reports)
+    assert set(values) == {"train_loss", "train_accuracy", "learning_rate"}
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(1, 0), (0, 1), (0.5, 0.5)])
@@ -157,28 +163,28 @@ def test_targets_are_mixed_as_their_images_are(mixup, cutmix):
     assert mixer(params(), classes=4) is None
 
 
-def test_balanced_classes_count_alike_in_the_loss():
-    targets = torch.tensor([0, 0, 0, 1])
-    logits = torch.tensor([[2.0, 0.0]] * 4)
-    plain, balanced = (
-        summed_loss(params(class_weights=name, label_smoothing=0), targets)(logits, targets)
-        for name in ("none", "balanced")
-    )
-    right, wrong = (-torch.log_softmax(logits[0], 0)).tolist()
-    assert plain.item() == pytest.approx(3 * right + wrong)
-    assert balanced.item() == pytest.approx(2 * right + 2 * wrong)
-
-
-def test_the_average_takes_in_every_step_its_statistics_too_and_leaves_the_training_alone():
+def test_the_average_is_of_the_steps_alone_its_statistics_too_and_leaves_the_training_alone():
+    """Of two steps and a decay of 0.75 the later counts 4/7: Adam's bias correction, without a share of the start."""
     plain, network = small_resnet(), small_resnet()
-    first = stepped(network, updates := Updates(network, params(**SGD, ema_decay=0.75), torch.float32, **LENGTH))
-    second = stepped(network, updates)
-    average = updates.result.state_dict()
+    average, updates = Average(network, 0.75), Updates(network, params(**SGD), torch.float32, **LENGTH)
+    states = []
+    for _ in range(2):
+        states.append(stepped(network, updates))
+        average.update()
+        if len(states) == 1:
+            torch.testing.assert_close(dict(average.result.state_dict()), states[0], rtol=0, atol=0)
+    kept = average.result.state_dict()
     for name in ("first.weight", "normalization.running_mean", "head.bias"):
-        torch.testing.assert_close(average[name], 0.75 * first[name] + 0.25 * second[name])
-    both = Updates(plain, params(**SGD), torch.float32, **LENGTH)
-    stepped(plain, both)
-    torch.testing.assert_close(stepped(plain, both), second)
+        torch.testing.assert_close(kept[name], 3 / 7 * states[0][name] + 4 / 7 * states[1][name])
+    assert kept["normalization.num_batches_tracked"] == 2
+    alone = Updates(plain, params(**SGD), torch.float32, **LENGTH)
+    stepped(plain, alone)
+    torch.testing.assert_close(stepped(plain, alone), states[1])
+
+
+def test_without_a_decay_the_network_itself_is_kept():
+    network = small_resnet()
+    assert Average(network, None).result is network
 
 
 def test_the_rates_follow_a_straight_line_or_the_schedule_and_those_of_the_first_biases_end_early():
@@ -202,7 +208,7 @@ def test_sgd_decays_filters_and_head_and_neither_biases_nor_normalisation():
     optimizer = Updates(network, params(**SGD), torch.float32, **LENGTH).optimizers[0]
     decays = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     for name, weight in network.named_parameters():
-        decayed = name in ("first.weight", "head.weight") or ".conv" in name
+        decayed = name in ("first.weight", "head.weight") or ".conv" in name or "downsample" in name
         assert decays[id(weight)] == (5e-4 if decayed else 0), name
 
 

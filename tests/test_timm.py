@@ -1,8 +1,6 @@
 """The recipe pytorch/timm beyond the common contract: names, weights, augmentation, averaging."""
 
 import json
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,18 @@ from stages.backbones import Predict
 from stages.images.arrays import Images, Labels
 from stages.running.errors import UserError
 from stages.running.parameters import check
-from tests.toys import OPERATIONS
 
 WEIGHTS = "weights.safetensors"
 RECIPE = backbones.find("pytorch", "timm")
-TOY = {"architecture": "test_resnet", "epochs": 1, "batch_size": 16, "crop_padding": 1, "precision": "float32"}
+TOY = {
+    "architecture": "test_resnet",
+    "epochs": 1,
+    "batch_size": 16,
+    "augmentation": [{"shift": 1}],
+    "precision": "float32",
+}
 EVERYTHING = {
-    "augmentation": [{"rotation": 0.02}, {"brightness": 0.1}],
-    "random_erasing": 0.5,
+    "augmentation": [{"flip": "alternating"}, {"shift": 1}, {"rotation": 0.02}, {"erase": 0.5}],
     "mixup": 0.4,
     "cutmix": 1.0,
     "drop_path": 0.1,
@@ -73,23 +75,13 @@ def test_bfloat16_stays_where_no_strided_convolution_sees_a_single_pixel() -> No
     import timm
     import torch
 
-    from stages.backbones.pytorch.shared import faults as _faults
+    from stages.backbones.pytorch.shared import devices
 
     network = timm.create_model("test_resnet", pretrained=False)
-    kinds = [_faults.dtype("bfloat16", torch.device("cpu"), network, (side, side)) for side in (16, 64)]
-    assert kinds == [torch.float32, torch.bfloat16]
-    assert _faults.dtype("bfloat16", torch.device("cuda"), network, (16, 16)) == torch.bfloat16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several threads only wait for each other on arrays this small."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    cpu = torch.device("cpu")
+    dtypes = [devices.training_dtype("bfloat16", cpu, network, (side, side)) for side in (16, 64)]
+    assert dtypes == [torch.float32, torch.bfloat16]
+    assert devices.training_dtype("bfloat16", torch.device("cuda"), network, (16, 16)) == torch.bfloat16
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +96,9 @@ def network(architecture: str, weights: Path | str, classes: int) -> dict[str, n
     """The tensors of a network as the recipe builds it."""
     import torch
 
-    from stages.backbones.pytorch.shared import zoo as networks
+    from stages.backbones.pytorch.shared import zoo
 
-    model = networks.network(architecture, str(weights), classes, (16, 16), torch.device("cpu"))
+    model = zoo.network(architecture, str(weights), classes, (16, 16), torch.device("cpu"))
     return {name: np.ascontiguousarray(value.numpy()) for name, value in model.state_dict().items()}
 
 
@@ -144,50 +136,18 @@ def test_reloaded_weights_predict_any_image_size(saved: Path) -> None:
     np.testing.assert_allclose(np.exp(predicted).sum(1), 1, atol=1e-5)
 
 
-def test_everything_at_once_learns_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+def test_everything_at_once_learns(tmp_path: Path) -> None:
+    """The last batch of 47 rows is an odd one, of which mixing drops none."""
     images, labels = toy_set()
-    changes = {**EVERYTHING, "architecture": "test_vit", "epochs": 6, "learning_rate": 3e-3}
-    first = trained(tmp_path / "first", **changes)(images)
-    random.random(), np.random.random()  # what the process drew before does not matter
-    np.testing.assert_array_equal(trained(tmp_path / "again", **changes)(images), first)
-    assert not np.array_equal(trained(tmp_path / "other", seed=1, **changes)(images), first)
-    assert (first.argmax(1) == labels).mean() > 0.9
+    predicted = trained(tmp_path, **EVERYTHING, architecture="test_vit", epochs=6, learning_rate=3e-3)(images)
+    assert (predicted.argmax(1) == labels).mean() > 0.9
 
 
-def test_global_generators_are_put_back() -> None:
-    from stages.backbones.pytorch.timm.pixels import global_generators
-
-    with global_generators(5):
-        first = random.random(), np.random.random()
-    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    with global_generators(5):
-        assert (random.random(), np.random.random()) == first
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
-
-
-def reported(folder: Path, n: int = 47, **changes: Any) -> list[tuple[float, dict[str, float]]]:
+def reported(folder: Path, **changes: Any) -> list[tuple[float, dict[str, float]]]:
     """All that a training reports."""
     reports: list[tuple[float, dict[str, float]]] = []
-    images, labels = toy_set(n)
-    RECIPE.fit(images, labels, params(**changes), seed=0, folder=folder, report=lambda *what: reports.append(what))
+    RECIPE.fit(*toy_set(), params(**changes), seed=0, folder=folder, report=lambda *what: reports.append(what))
     return reports
-
-
-@pytest.mark.parametrize(("mixup", "accuracy"), [(0.0, {"train_accuracy"}), (0.4, set())])
-def test_accuracy_is_reported_only_where_targets_are_single_classes(
-    tmp_path: Path, mixup: float, accuracy: set[str]
-) -> None:
-    reports = reported(tmp_path, mixup=mixup)
-    every = {"train_loss", "learning_rate"} | accuracy
-    for epoch, values in reports:
-        assert set(values) == every | (OPERATIONS if epoch == int(epoch) else set())
-
-
-def test_an_epoch_of_many_steps_reports_about_twenty_times(tmp_path: Path) -> None:
-    epochs = [epoch for epoch, _ in reported(tmp_path, n=124, batch_size=4)]
-    assert epochs == sorted(set(epochs))
-    assert 15 <= len(epochs) <= 21
-    assert epochs[-1] == 1
 
 
 def test_rate_rises_in_the_warm_up_and_falls_to_almost_nothing(tmp_path: Path) -> None:
@@ -200,12 +160,16 @@ def test_rate_rises_in_the_warm_up_and_falls_to_almost_nothing(tmp_path: Path) -
 
 def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
     """One seed gives one path of weights: hardly averaged it ends where the plain one does, averaged it lags behind."""
-    names = {"plain": None, "hardly": 1e-9, "averaged": 0.9}
-    for name, decay in names.items():
-        trained(tmp_path / name, epochs=2, ema_decay=decay)
-    plain, hardly, averaged = (load_file(tmp_path / name / WEIGHTS)["fc.weight"] for name in names)
+    plain, hardly, averaged = (
+        trained_weights(tmp_path / str(decay), ema_decay=decay)["fc.weight"] for decay in (None, 1e-9, 0.9)
+    )
     np.testing.assert_allclose(hardly, plain, atol=1e-6)
     assert np.abs(averaged - plain).max() > 1e-4
+
+
+def trained_weights(folder: Path, **changes: Any) -> dict[str, np.ndarray]:
+    trained(folder, **changes)
+    return load_file(folder / WEIGHTS)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "checkpoint.pth"])
@@ -289,6 +253,9 @@ def test_published_weights_in_the_cache_are_used_without_network(saved: Path, tm
         ),
         ({"optimizer": "adamv"}, "no optimizer 'adamv'; did you mean adam or "),
         ({"schedule": "cosin"}, r"backbones\.toy\.schedule: .*unknown kind 'cosin'; did you mean 'cosine'"),
+        ({"crop_padding": 2}, r"backbones\.toy\.crop_padding: .*expected augmentation: \[{shift: 2}\]"),
+        ({"random_erasing": 0.5}, r"random_erasing: has another name now; expected augmentation: \[{erase: 0.5}\]"),
+        ({"flip": "none"}, r"flip: has another name now; expected augmentation: \[{flip: alternating}\]"),
         ({"augmentation": ["rotate"]}, r"augmentation\[0\]: .*unknown kind 'rotate'; did you mean 'rotation'"),
     ],
 )
@@ -305,11 +272,14 @@ def test_bad_parameters_are_refused_with_the_closest_name(changes: dict[str, Any
             {"architecture": "test_vit", "image_size": 24},
             "image_size 24 x 24 is no whole number of the 16 pixels of .* test_vit; expected image_size: 16 or 32",
         ),
-        ({"architecture": "test_resnet", "crop_padding": 16}, "crop_padding 16; expected less than .* 16 pixels"),
+        (
+            {"augmentation": [{"shift": 16}]},
+            "shift 16 with fill reflect of images of 16 x 16 pixels; expected at most 15",
+        ),
         ({"optimizer": "fusedadam"}, "optimizer fusedadam cannot be used here: .*CUDA"),
         (
             {"optimizer": "sgd", "learning_rate": 100, "epochs": 4},
-            "train_loss is .* after epoch .; lower learning_rate",
+            "train_loss is .* after . epochs; lower learning_rate",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """Phases of the recipe pytorch/timm: what is frozen, what trains and how; early stopping."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ TOY = {
     "image_size": 32,
     "epochs": 2,
     "batch_size": 16,
-    "crop_padding": 0,
+    "augmentation": ["flip"],
     "learning_rate": 0.01,
     "schedule": "constant",
     "precision": "float32",
@@ -67,10 +67,10 @@ def pretrained(architecture: str, folder: Path) -> tuple[Path, Tensors]:
     """A file as timm publishes them, for two classes, with random weights and statistics."""
     import torch
 
-    from stages.backbones.pytorch.shared import zoo as networks
+    from stages.backbones.pytorch.shared import zoo
 
     torch.manual_seed(1)
-    state = networks.network(architecture, "none", 2, (32, 32), torch.device("cpu")).state_dict()
+    state = zoo.network(architecture, "none", 2, (32, 32), torch.device("cpu")).state_dict()
     rng = np.random.default_rng(2)
     tensors = {name: value.numpy().copy() for name, value in state.items()}
     for name, value in tensors.items():
@@ -87,16 +87,6 @@ def changed(before: Tensors, after: Tensors) -> set[str]:
 
 def parts(names: set[str], prefixes: tuple[str, ...]) -> set[str]:
     return {name for name in names if any(name.startswith(f"{prefix}.") for prefix in prefixes)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("architecture", TRANSFERRED)
@@ -196,7 +186,7 @@ def test_a_plateau_of_the_validation_loss_lowers_the_rate_as_far_as_it_may(tmp_p
 
 def test_the_epoch_of_the_lowest_validation_loss_is_what_is_kept(tmp_path: Path) -> None:
     """With a patience of one the training ends at the first epoch that is no better than the one before."""
-    changes = {"epochs": 30, "validation_fraction": 0.25, "patience": 1, "learning_rate": 0.03, "flip": "none"}
+    changes = {"epochs": 30, "validation_fraction": 0.25, "patience": 1, "learning_rate": 0.03, "augmentation": []}
     kept, reports = trained(tmp_path / "stopped", n=48, **changes)
     losses = [values["validation_loss"] for _, values in reports]
     assert len(losses) < 30
@@ -209,7 +199,7 @@ def test_the_epoch_of_the_lowest_validation_loss_is_what_is_kept(tmp_path: Path)
 
 def test_a_phase_that_stops_early_hands_its_best_weights_to_the_next(tmp_path: Path) -> None:
     """The second phase moves next to nothing, so what is kept is what the first one reached at its best."""
-    common = {"validation_fraction": 0.25, "patience": 1, "learning_rate": 0.03, "flip": "none"}
+    common = {"validation_fraction": 0.25, "patience": 1, "learning_rate": 0.03, "augmentation": []}
     first, reports = trained(tmp_path / "first", n=48, **common, epochs=30)
     again, more = trained(
         tmp_path / "again",

@@ -4,8 +4,8 @@ import pytest
 import torch  # noqa: TID253
 from torch.nn import functional  # noqa: TID253
 
-from stages.backbones.pytorch.shared.losses import Reduction, objective
-from stages.backbones.vocabulary.losses import Loss
+from stages.backbones.pytorch.shared.losses import objective
+from stages.backbones.vocabulary.losses import Loss, weights
 
 CLASSES = torch.tensor([0, 2, 1, 2, 0])
 ONES = torch.ones(3)
@@ -15,14 +15,24 @@ def logits(scale=1.0):
     return scale * torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 
 
-def of(factors, reduction: Reduction = "mean", **options):
-    return objective(Loss(**options), factors, reduction)
+def of(factors, **options):
+    return objective(Loss(**options), factors)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_without_factors_cross_entropy_is_bit_for_bit_the_librarys(reduction):
-    loss = of(ONES, reduction, label_smoothing=0.2)(logits(), CLASSES)
-    assert loss == functional.cross_entropy(logits(), CLASSES, label_smoothing=0.2, reduction=reduction)
+def test_without_factors_cross_entropy_is_bit_for_bit_the_librarys():
+    loss = of(ONES, label_smoothing=0.2)(logits(), CLASSES)
+    assert loss == functional.cross_entropy(logits(), CLASSES, label_smoothing=0.2, reduction="sum")
+
+
+def test_balanced_classes_count_alike():
+    targets, said = torch.tensor([0, 0, 0, 1]), torch.tensor([[2.0, 0.0]] * 4)
+    plain, balanced = (
+        of(torch.from_numpy(weights(targets.numpy(), name)), label_smoothing=0)(said, targets)
+        for name in ("none", "balanced")
+    )
+    right, wrong = (-torch.log_softmax(said[0], 0)).tolist()
+    assert plain.item() == pytest.approx(3 * right + wrong)
+    assert balanced.item() == pytest.approx(2 * right + 2 * wrong)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
@@ -36,7 +46,7 @@ def test_factors_multiply_the_losses_of_their_classes_and_mixed_rows_by_their_sh
     factors = torch.tensor([1.0, 0.5, 2.0])
     rows = functional.cross_entropy(logits(), CLASSES, reduction="none")
     loss = of(factors)(logits(), CLASSES)
-    torch.testing.assert_close(loss, (rows * torch.tensor([1, 2, 0.5, 2, 1])).mean())
+    torch.testing.assert_close(loss, (rows * torch.tensor([1, 2, 0.5, 2, 1])).sum())
     mixed = torch.tensor([[0.5, 0.0, 0.5]])
     row = functional.cross_entropy(logits()[:1], mixed)
     torch.testing.assert_close(of(factors)(logits()[:1], mixed), 1.5 * row)
@@ -44,13 +54,13 @@ def test_factors_multiply_the_losses_of_their_classes_and_mixed_rows_by_their_sh
 
 def test_focal_loss_without_gamma_is_cross_entropy():
     loss = of(ONES, loss="focal", focal_gamma=0, label_smoothing=0.3)(logits(), CLASSES)
-    torch.testing.assert_close(loss, functional.cross_entropy(logits(), CLASSES, label_smoothing=0.3))
+    torch.testing.assert_close(loss, functional.cross_entropy(logits(), CLASSES, label_smoothing=0.3, reduction="sum"))
 
 
 def test_focal_loss_is_the_cross_entropy_of_each_row_times_a_power_of_what_it_misses():
     missed = 1 - logits().softmax(1)[range(5), CLASSES]
     rows = functional.cross_entropy(logits(), CLASSES, reduction="none")
-    loss = of(ONES, "sum", loss="focal", focal_gamma=1.5)(logits(), CLASSES)
+    loss = of(ONES, loss="focal", focal_gamma=1.5)(logits(), CLASSES)
     torch.testing.assert_close(loss, (missed**1.5 * rows).sum())
 
 

@@ -17,7 +17,7 @@ from torchvision import transforms  # noqa: TID253
 
 from benchmarks.throughput import CLASSES, EPOCHS, SIDE, Clock, run
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch.speedrun.residual import ResNet
+from stages.backbones.pytorch.speedrun.networks import ResNet
 
 WORKERS = 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
@@ -36,8 +36,7 @@ BLOCK = {
     "weight_decay": DECAY,
     "momentum": MOMENTUM,
     "label_smoothing": 0.0,
-    "flip": "random",
-    "translate": 4,
+    "augmentation": ["flip", {"shift": 4}],
 }
 
 

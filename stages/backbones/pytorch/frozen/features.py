@@ -42,7 +42,12 @@ class Backbone(Block):
     def store(self, where: torch.device) -> Path:
         """The folder of these features. Other versions, devices and number formats round in other ways."""
         versions = [scratch.version(package) for package in ("torch", "timm")]
-        parts = [self.model_dump_json(), str(devices.dtype(self.precision, where)), where.type, *map(str, versions)]
+        parts = [
+            self.model_dump_json(),
+            str(devices.predicting_dtype(self.precision, where)),
+            where.type,
+            *map(str, versions),
+        ]
         return scratch.root() / f"features-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}"
 
 
@@ -55,7 +60,7 @@ class Extractor:
     def __init__(self, backbone: Backbone, network: Callable[[], nn.Module]) -> None:
         """`network`: gives the one that `backbone` describes."""
         self.backbone, self.network, self.where = backbone, functools.cache(network), devices.device()
-        self.kind = devices.dtype(backbone.precision, self.where)
+        self.kind = devices.predicting_dtype(backbone.precision, self.where)
         self.store = Store(backbone.store(self.where))
 
     def __call__(self, images: Images) -> Features:

@@ -1,17 +1,17 @@
 """The changes of `stages.backbones.vocabulary.changes`: by kornia in whole batches, sets to draw from by torchvision.
 
-Both draw from PyTorch's global generator of the CPU, on whichever device the pixels are: equal seeds, equal changes.
+The module takes seconds to import: only where a block asks for more than `views` can read. Both libraries draw from
+PyTorch's global generator of the CPU, on whichever device the pixels are: equal seeds, equal changes.
 """
 
 from collections.abc import Callable, Sequence
-from functools import singledispatch
 from typing import Any
 
 import kornia.augmentation as kornia
 import torch
 from torch import Tensor
-from torchvision.transforms import v2 as torchvision
 
+from stages.backbones.pytorch.shared.views import check_reach
 from stages.backbones.vocabulary import changes
 from stages.running.errors import UserError
 
@@ -30,7 +30,8 @@ STRENGTHS = 31
 def changer(described: Sequence[changes.Change], size: Size) -> Transform:
     """A function that changes each image of a batch [b, 3, *size] in its own way, on the device where it lies.
 
-    It takes pixels 0 to 255, uint8 or float, and gives them as float32. Raises UserError for what no library can do.
+    It takes pixels 0 to 255, uint8 or float, and gives them as float32 in channels_last memory. Raises UserError for
+    what no library can do.
     """
     transforms = [transform(change, size) for change in described]
 
@@ -38,82 +39,51 @@ def changer(described: Sequence[changes.Change], size: Size) -> Transform:
         pixels = pixels.float() / 255
         for each in transforms:
             pixels = each(pixels)
-        return (pixels * 255).clamp(0, 255)
+        return (pixels * 255).clamp(0, 255).contiguous(memory_format=torch.channels_last)
 
     return change
 
 
-@singledispatch
 def transform(change: changes.Change, size: Size) -> Transform:
     """The library's transform of pixels 0 to 1, float32 [b, 3, *size]."""
-    raise TypeError(change)
+    match change:
+        case changes.Flip():
+            return flip(change)
+        case changes.Shift():
+            check_reach(change.shift, size, change.fill)
+            return kornia.RandomCrop(size, padding=change.shift, padding_mode=PADDINGS[change.fill])
+        case changes.Translation():
+            return kornia.RandomAffine(0.0, translate=(change.translation, change.translation), **resampling(change))
+        case changes.Rotation():
+            return kornia.RandomAffine(360 * change.rotation, **resampling(change))
+        case changes.Zoom():
+            smallest = max(1 - change.zoom, 1 / min(size))  # at zero nothing would be left to look at
+            return kornia.RandomAffine(0.0, scale=(smallest, 1 + change.zoom), **resampling(change))
+        case changes.Contrast():  # RandomContrast would darken: it scales from black
+            return kornia.ColorJitter(contrast=around_one(change.contrast))
+        case changes.Brightness():
+            return kornia.RandomBrightness(around_one(change.brightness))
+        case changes.Saturation():
+            return kornia.ColorJitter(saturation=around_one(change.saturation))
+        case changes.Hue():
+            return kornia.RandomHue((-change.hue / 2, change.hue / 2))
+        case changes.Gamma():
+            return kornia.RandomGamma(around_one(change.gamma))
+        case changes.ChannelShuffle():
+            return kornia.RandomChannelShuffle(p=change.channel_shuffle)
+        case changes.Erase():
+            return erase(change)
+        case _:
+            return drawn(change)
 
 
-@transform.register
-def flip(change: changes.Flip, size: Size) -> Transform:
+def flip(change: changes.Flip) -> Transform:
+    assert change.flip != "alternating"  # `views.leading` takes it
     sides = {"horizontal": kornia.RandomHorizontalFlip, "vertical": kornia.RandomVerticalFlip}
     return torch.nn.Sequential(*(made(p=0.5) for side, made in sides.items() if side in change.flip))
 
 
-@transform.register
-def crop(change: changes.Crop, size: Size) -> Transform:
-    most = min(size) - 1 if change.fill == "reflect" else min(size)
-    if change.fill in ("reflect", "wrap") and change.crop > most:
-        raise UserError(
-            f"augmentation: crop {change.crop} with fill {change.fill} of images of {size[0]} x {size[1]} pixels; "
-            f"expected at most {most}"
-        )
-    return kornia.RandomCrop(size, padding=change.crop, padding_mode=PADDINGS[change.fill])
-
-
-@transform.register
-def translation(change: changes.Translation, size: Size) -> Transform:
-    return kornia.RandomAffine(0.0, translate=(change.translation, change.translation), **resampling(change))
-
-
-@transform.register
-def rotation(change: changes.Rotation, size: Size) -> Transform:
-    return kornia.RandomAffine(360 * change.rotation, **resampling(change))
-
-
-@transform.register
-def zoom(change: changes.Zoom, size: Size) -> Transform:
-    smallest = max(1 - change.zoom, 1 / min(size))  # at zero nothing would be left to look at
-    return kornia.RandomAffine(0.0, scale=(smallest, 1 + change.zoom), **resampling(change))
-
-
-@transform.register
-def contrast(change: changes.Contrast, size: Size) -> Transform:
-    return kornia.ColorJitter(contrast=around_one(change.contrast))  # RandomContrast would darken: it scales from black
-
-
-@transform.register
-def brightness(change: changes.Brightness, size: Size) -> Transform:
-    return kornia.RandomBrightness(around_one(change.brightness))
-
-
-@transform.register
-def saturation(change: changes.Saturation, size: Size) -> Transform:
-    return kornia.ColorJitter(saturation=around_one(change.saturation))
-
-
-@transform.register
-def hue(change: changes.Hue, size: Size) -> Transform:
-    return kornia.RandomHue((-change.hue / 2, change.hue / 2))
-
-
-@transform.register
-def gamma(change: changes.Gamma, size: Size) -> Transform:
-    return kornia.RandomGamma(around_one(change.gamma))
-
-
-@transform.register
-def channel_shuffle(change: changes.ChannelShuffle, size: Size) -> Transform:
-    return kornia.RandomChannelShuffle(p=change.channel_shuffle)
-
-
-@transform.register
-def erase(change: changes.Erase, size: Size) -> Transform:
+def erase(change: changes.Erase) -> Transform:
     if change.smallest > change.largest:
         raise UserError(
             f"augmentation: erase: smallest {change.smallest} is above largest {change.largest}; "
@@ -122,15 +92,23 @@ def erase(change: changes.Erase, size: Size) -> Transform:
     return kornia.RandomErasing(scale=(change.smallest, change.largest), value=GREY / 255, p=change.erase)
 
 
-@transform.register
-def rand_augment(change: changes.RandAugment, size: Size) -> Transform:
-    strength = round(change.magnitude * (STRENGTHS - 1))
-    return one_by_one(torchvision.RandAugment(change.rand_augment, strength, STRENGTHS, fill=[GREY]))
+def drawn(change: changes.Change) -> Transform:
+    """Changes drawn from torchvision's sets, which draw once for all they are given and work on whole numbers: each
+    image goes alone."""
+    from torchvision.transforms import v2 as torchvision  # takes seconds to import
 
+    if isinstance(change, changes.RandAugment):
+        strength = round(change.magnitude * (STRENGTHS - 1))
+        draw = torchvision.RandAugment(change.rand_augment, strength, STRENGTHS, fill=[GREY])
+    else:
+        assert isinstance(change, changes.TrivialAugment), change
+        draw = torchvision.TrivialAugmentWide(STRENGTHS, fill=[GREY])
 
-@transform.register
-def trivial_augment(change: changes.TrivialAugment, size: Size) -> Transform:
-    return one_by_one(torchvision.TrivialAugmentWide(STRENGTHS, fill=[GREY]))
+    def transform(pixels: Tensor) -> Tensor:
+        images = [draw(image) for image in (pixels * 255).round().byte()]
+        return torch.stack(images).float() / 255 if images else pixels
+
+    return transform
 
 
 def resampling(change: changes.Translation | changes.Rotation | changes.Zoom) -> dict[str, Any]:
@@ -138,21 +116,10 @@ def resampling(change: changes.Translation | changes.Rotation | changes.Zoom) ->
     if change.fill not in BORDERS:
         raise UserError(
             f"augmentation: {change.name()}: fill {change.fill} is not to be had in PyTorch; "
-            f"expected one of {', '.join(BORDERS)} ({change.fill} works with crop)"
+            f"expected one of {', '.join(BORDERS)} ({change.fill} works with shift)"
         )
     return {"p": 1.0, "padding_mode": BORDERS[change.fill]}
 
 
 def around_one(share: float) -> tuple[float, float]:
     return 1 - share, 1 + share
-
-
-def one_by_one(change: Transform) -> Transform:
-    """torchvision's sets draw one change for all they are given, and work on whole numbers: each image goes alone."""
-
-    def transform(pixels: Tensor) -> Tensor:
-        if len(pixels) == 0:
-            return pixels
-        return torch.stack([change(image) for image in (pixels * 255).round().byte()]).float() / 255
-
-    return transform

@@ -1,7 +1,6 @@
 """The losses of `stages.backbones.vocabulary.losses`."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,25 +9,21 @@ from torch.nn import functional
 from stages.backbones.vocabulary import losses
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-Reduction = Literal["mean", "sum"]
 
 
-def objective(params: losses.Loss, factors: Tensor, reduction: Reduction = "mean") -> Objective:
-    """A function of logits [b, k] and targets, classes int64 [b] or probabilities [b, k], to the mean or summed loss.
+def objective(params: losses.Loss, factors: Tensor) -> Objective:
+    """A function of logits [b, k] and targets, classes int64 [b] or probabilities [b, k], to the batch's summed loss.
 
     A row's loss is multiplied by the factor of its class, `factors` float32 [k] on the device of the logits; by the
-    shares of its classes where it mixes some. Unlike with PyTorch's own weights, the mean is over the rows.
+    shares of its classes where it mixes some. Unlike with PyTorch's own weights, a mean is this by the number of rows.
     """
     weighted = bool((factors != 1).any())
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         if params.loss == "cross_entropy" and not weighted:
-            return functional.cross_entropy(
-                logits, targets, reduction=reduction, label_smoothing=params.label_smoothing
-            )
+            return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=params.label_smoothing)
         rows = row_losses(params, logits, targets)
-        rows = rows * (factors[targets] if targets.ndim == 1 else targets @ factors)
-        return rows.mean() if reduction == "mean" else rows.sum()
+        return (rows * (factors[targets] if targets.ndim == 1 else targets @ factors)).sum()
 
     return loss
 

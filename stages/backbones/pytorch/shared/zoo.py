@@ -58,7 +58,7 @@ def input_size(architecture: str, weights: str, image_size: int | None, images: 
 
 
 def network(
-    architecture: str, weights: str, classes: int, size: Size, where: torch.device, drop_path: float = 0.0
+    architecture: str, weights: str, classes: int, size: Size, device: torch.device, drop_path: float = 0.0
 ) -> nn.Module:
     """A network on that device, in evaluation mode, that maps float [n, 3, *size] to logits [n, classes].
 
@@ -79,7 +79,7 @@ def network(
         reason = "takes no drop_path" if unknown else f"fails at image_size {size[0]} x {size[1]}: {first_line(error)}"
         raise UserError(f"architecture {architecture} {reason}") from error
     assert shape == (1, classes), f"{architecture} gives {shape}"
-    return model.to(where, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def check_patches(model: nn.Module, architecture: str, size: Size) -> None:

@@ -13,15 +13,15 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalized(matrix: Tensor, rounds: int, kind: torch.dtype) -> Tensor:
-    """The matrix [m, n] with its singular values brought near one (0.7 to 1.2 after five rounds), in `kind`.
+def orthogonalized(matrix: Tensor, rounds: int, dtype: torch.dtype) -> Tensor:
+    """The matrix [m, n] with its singular values brought near one (0.7 to 1.2 after five rounds), in `dtype`.
 
     Newton-Schulz iteration with a polynomial that is steep at zero: products only, so bfloat16 suffices and no
     decomposition is needed. A matrix of zeros stays one.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix / (matrix.norm() + 1e-7)).to(kind)
+    x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
     x = x.T if tall else x
     for _ in range(rounds):
         square = x @ x.T
@@ -43,10 +43,10 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float,
         rounds: int,
-        kind: torch.dtype,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__(filters, {"lr": lr, "momentum": momentum, "rounds": rounds})
-        self.kind = kind
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -63,6 +63,6 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         average = state["momentum"].mul_(momentum).add_(gradient)
         direction = gradient.add(average, alpha=momentum)
-        update = orthogonalized(direction.reshape(len(bank), -1), rounds, self.kind)
+        update = orthogonalized(direction.reshape(len(bank), -1), rounds, self.dtype)
         bank.mul_(len(bank) ** 0.5 / (bank.norm() + 1e-7))
         bank.sub_(update.reshape(bank.shape).to(bank.dtype), alpha=lr)

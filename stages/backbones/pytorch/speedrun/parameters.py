@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.backbones.pytorch.shared.devices import Precision
-from stages.backbones.pytorch.shared.views import Flip, Views
-from stages.backbones.vocabulary.changes import AnyChange
-from stages.backbones.vocabulary.losses import Loss
+from stages.backbones.pytorch.shared.training import Parameters
+from stages.backbones.pytorch.shared.views import Views
+from stages.backbones.vocabulary.progressive import Growing
 from stages.backbones.vocabulary.schedules import AnySchedule, Plateau
 from stages.running.errors import UserError
 from stages.running.parameters import Block
@@ -15,15 +14,17 @@ from stages.running.parameters import Block
 Width = Annotated[int, Field(ge=4, le=4096)]
 
 
-class Params(Loss):
+class Params(Parameters, Growing):
     """The block in `params.yaml`."""
 
-    epochs: float = Field(8, gt=0, le=1000, description="passes over the training rows; fractions fit a time budget")
+    epochs: float = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        8, gt=0, le=1000, description="passes over the training rows; fractions fit a time budget"
+    )
     batch_size: int = Field(512, ge=8, le=65536, description="rows per step, at most; below 8 normalisation is noise")
     body: Literal["speedrun", "resnet"] = Field("speedrun", description="resnet: pre-activated residual blocks")
     widths: list[Width] = Field([64, 256, 256], min_length=1, max_length=5, description="channels of each stage")
     depth: int = Field(
-        2, ge=1, le=6, description="3x3 convolutions of a stage, from 3 on with a skip; resnet: blocks of two"
+        2, ge=1, le=6, description="convolutions of a stage, from 3 on with a skip; resnet: blocks of two"
     )
     activation: Literal["gelu", "silu", "relu"] = Field("gelu", description="after each normalisation")
     optimizer: Literal["muon", "sgd"] = Field("muon", description="muon: of the filters, with sgd for all else")
@@ -34,35 +35,21 @@ class Params(Loss):
     rounds: int = Field(3, ge=1, le=10, description="muon: Newton-Schulz rounds; fewer are faster, more are more exact")
     learning_rate: float = Field(0.1, gt=0, le=100, description="sgd: at its peak, for the batch's mean loss")
     momentum: float = Field(0.85, ge=0, lt=1, description="of sgd: Nesterov momentum")
-    weight_decay: float = Field(
-        2e-6, ge=0, le=0.01, description="muon: of biases and head, per training row; sgd: usual meaning, often 5e-4"
-    )
+    weight_decay: float = Field(2e-6, ge=0, le=0.01, description="muon: of biases and head, per row; sgd: often 5e-4")
     schedule: AnySchedule | None = Field(None, description="of all rates; null: a straight line down to 0")
     label_smoothing: float = Field(0.2, ge=0, lt=1, description="probability spread over all classes")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="keep the moving average of the weights; null: off")
     logit_scale: float = Field(1.0, gt=0, le=1000, description="factor on the logits; muon: on top of 1 / last width")
-    flip: Flip = Field("alternating", description="mirror images; none where sides matter, as for digits")
-    translate: int = Field(2, ge=0, le=64, description="pixels: largest shift, edges reflected; must be below the side")
-    augmentation: list[AnyChange] = Field([], description="after flip and translate; slower than they are")
-    cutout: int = Field(0, ge=0, le=512, description="pixels: side of the square blanked out; helps long runs only")
-    mixup: float = Field(0, ge=0, le=10, description="alpha of the blend of two images, often 0.1 to 0.8; 0: off")
-    cutmix: float = Field(0, ge=0, le=10, description="alpha of the part pasted in from another image, often 1; 0: off")
-    early_side: float = Field(
-        1.0, ge=0.25, le=1, description="share of height and width at the first step; 0.75 cuts a step by 45 %"
-    )
-    early_share: float = Field(0.0, ge=0, le=1, description="share of the steps in which the size grows to full")
     whiten: bool = Field(True, description="fixed first layer that decorrelates patches; else it is trained")
     patch: int = Field(2, ge=1, le=5, description="pixels: side of the first convolution")
     first_width: int | None = Field(
         None, ge=1, le=4096, description="channels of a trained first layer; null: 6 patch²"
     )
     first_bias_epochs: float = Field(3, ge=0, description="epochs in which the first layer's biases are trained")
-    precision: Precision = Field("auto", description="bfloat16 where the hardware multiplies it, else float32")
     compiled: bool | None = Field(None, description="compile the network once for all folds; null: on a GPU")
-    views: Views = Field("flip", description="averaged when predicting: 1, 2 or 6")
-    sure: float = Field(
-        0, ge=0, le=1, description="images whose likeliest class is less probable get all 6 views; 0: none does"
+    views: Views = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "flip", description="averaged when predicting: 1, 2 or 6"
     )
+    sure: float = Field(0, ge=0, le=1, description="images whose likeliest class is less probable get all 6 views")
 
     @model_validator(mode="after")
     def fits_together(self) -> "Params":
@@ -78,9 +65,8 @@ class Params(Loss):
         return self
 
     @property
-    def mixes(self) -> bool:
-        """Whether targets are blends of two classes."""
-        return self.mixup > 0 or self.cutmix > 0
+    def advice(self) -> str:
+        return f"lower {'filter_lr' if self.optimizer == 'muon' else 'learning_rate'}"
 
 
 UNUSED: dict[tuple[str, str | bool], tuple[str, ...]] = {

@@ -1,133 +1,103 @@
-"""The training loop of `pytorch/speedrun`."""
+"""What is `pytorch/speedrun`'s own in training: images that grow, a part of an epoch at the end, a compiled network.
 
-import itertools
-import math
+The compiled network is kept for the folds that follow: compiling takes as long as some epochs.
+"""
+
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stages.backbones import Report
-from stages.backbones.pytorch.shared import devices, faults
-from stages.backbones.pytorch.shared import views as augmentation
-from stages.backbones.pytorch.shared.losses import Objective, objective
-from stages.backbones.pytorch.speedrun import compiled
-from stages.backbones.pytorch.speedrun.compiled import Forward
-from stages.backbones.pytorch.speedrun.parameters import Params, Settings
+from stages.backbones.pytorch.shared import devices, rows
+from stages.backbones.pytorch.shared.training import Training
+from stages.backbones.pytorch.speedrun.parameters import Settings
 from stages.backbones.pytorch.speedrun.updates import Updates
-from stages.backbones.vocabulary import losses, progressive
-from stages.running.errors import UserError
 
-Change = Callable[[Tensor], Tensor]
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], Tensor]
 
 
-class Training:
-    """One run over the rows; nothing waits for the device before the end of an epoch."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: Settings,
-        pixels: devices.Pixels,
-        targets: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        self.network, self.settings, self.params = network, settings, settings.params
-        self.forward: Forward = network
-        if compiled.wanted(self.params.compiled, targets.device):
-            self.network, self.forward = compiled.reused(network, settings.architecture)
-        self.pixels, self.targets, self.generator = pixels, targets, generator
-        self.per_epoch = devices.batch_count(len(targets), self.params.batch_size)
-        self.steps = max(1, round(self.params.epochs * self.per_epoch))
-        self.whole = (settings.height, settings.width)
-        sizes = progressive.sizes(self.whole, self.steps, start=self.params.early_side, share=self.params.early_share)
-        self.sizes: list[tuple[int, int]] = [(height, width) for height, width in sizes.tolist()]
-        self.kind = faults.dtype(self.params.precision, targets.device, network, self.sizes[0])
-        self.mirrored_first = augmentation.coins(len(targets), generator)
-        self.change = changer(self.params, self.whole)
-        self.mix = mixer(self.params, settings.classes)
-        self.loss = summed_loss(self.params, targets)
-        self.updates = Updates(self.network, self.params, self.kind, steps=self.steps, per_epoch=self.per_epoch)
-
-    def run(self, report: Report) -> nn.Module:
-        """Every epoch; the last may be a part of one. Returns the network to keep."""
-        self.network.train()
-        for epoch in range(-(-self.steps // self.per_epoch)):
-            self.epoch(epoch, report)
-        return self.updates.result
-
-    def epoch(self, epoch: int, report: Report) -> None:
-        """One pass over the rows, with about 20 signs of life and the mean loss and accuracy at its end."""
-        mirrored = augmentation.flips(self.params.flip, epoch, self.mirrored_first, self.generator)
-        totals, seen = torch.zeros(2, device=self.targets.device), 0
-        often = max(1, self.per_epoch // 20)
-        rows = devices.batches(len(self.targets), self.params.batch_size, self.generator)
-        for batch in itertools.islice(rows, self.steps - self.updates.done):
-            totals += self.step(batch, mirrored[batch])
-            seen += len(batch)
-            done = self.updates.done
-            if done % often == 0 and done % self.per_epoch and done < self.steps:
-                report(done / self.per_epoch, {"learning_rate": self.updates.rate})
-        report(self.updates.done / self.per_epoch, self.values(totals / seen))
-
-    def values(self, means: Tensor) -> dict[str, float]:
-        """What to report of an epoch's means; rightly classified means nothing where targets are mixed."""
-        loss, accuracy = means.tolist()
-        if not math.isfinite(loss):
-            advice = f"lower {'filter_lr' if self.params.optimizer == 'muon' else 'learning_rate'}"
-            raise UserError(f"pytorch/speedrun: train_loss is {loss} after {self.updates.done} steps; {advice}")
-        known = {} if self.params.mixes else {"train_accuracy": accuracy}
-        return {"train_loss": loss, **known, "learning_rate": self.updates.rate}
-
-    def step(self, rows: Tensor, mirrored: Tensor) -> Tensor:
-        """One update from these rows; returns their summed loss and the number classified rightly, on the device."""
-        self.updates.prepare()
-        inputs, targets = self.augmented(rows, mirrored), self.targets[rows]
-        mixed = targets
-        if self.mix is not None:
-            inputs, mixed = self.mix(inputs, targets)
-        with torch.autocast(self.targets.device.type, torch.bfloat16, enabled=self.kind == torch.bfloat16):
-            logits = self.forward(inputs)
-        loss = self.loss(logits, mixed)
-        self.updates.apply(loss, len(rows))
-        return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
-
-    def augmented(self, rows: Tensor, mirrored: Tensor) -> Tensor:
-        """These rows mirrored, shifted, changed, normalised, cut out and, in the early steps, made smaller."""
-        params, settings = self.params, self.settings
-        down, right = augmentation.shifts(len(rows), params.translate, self.generator)
-        batch = self.pixels.views(rows, down, right, mirrored)
-        if self.change is not None:
-            batch = self.change(batch).contiguous(memory_format=torch.channels_last)
-        size = self.sizes[self.updates.done]
-        kind = self.kind if size == self.whole else torch.float32
-        batch = devices.normalized(batch, settings.mean, settings.deviation, kind)
-        batch = augmentation.cut_out(batch, params.cutout, self.generator) if params.cutout else batch
-        return batch if size == self.whole else augmentation.resized(batch, size).to(self.kind)
+def trained(
+    network: nn.Module,
+    settings: Settings,
+    pixels: rows.Pixels,
+    targets: Tensor,
+    generator: torch.Generator,
+    report: Report,
+) -> nn.Module:
+    """The network to keep after every epoch, the last of which may be a part of one."""
+    params, device, forward = settings.params, targets.device, None
+    if compiles(params.compiled, device):
+        network, forward = reused(network, settings.architecture)
+    per_epoch = rows.batch_count(len(targets), params.batch_size)
+    steps = max(1, round(params.epochs * per_epoch))
+    sizes = params.sizes(pixels.size, steps)
+    dtype = devices.training_dtype(params.precision, device, network, sizes[0])
+    training = Training(
+        network,
+        params,
+        pixels,
+        targets,
+        generator,
+        inputs=lambda batch, step: sized(batch, sizes[step], settings, dtype),
+        dtype=dtype,
+        forward=forward,
+    )
+    updates = Updates(network, params, dtype, steps=steps, per_epoch=per_epoch)
+    network.train()
+    while training.steps < steps:
+        values = training.epoch(updates, report, steps - training.steps)
+        report(training.epochs, values)
+    return training.average.result
 
 
-def changer(params: Params, size: tuple[int, int]) -> Change | None:
-    """The further changes of images of that height and width, if there are any."""
-    if not params.augmentation:
-        return None
-    from stages.backbones.pytorch.shared import changes  # its libraries take seconds to import
-
-    return changes.changer(params.augmentation, size)
-
-
-def mixer(params: Params, classes: int) -> Mix | None:
-    """A function that mixes each image of a batch, and its class, with its neighbour: one way, drawn for the batch."""
-    if not params.mixes:
-        return None
-    from torchvision.transforms import v2 as torchvision  # takes seconds to import
-
-    ways = ((torchvision.MixUp, params.mixup), (torchvision.CutMix, params.cutmix))
-    mixes = [way(alpha=alpha, num_classes=classes) for way, alpha in ways if alpha > 0]
-    return torchvision.RandomChoice(mixes)
+def sized(pixels: Tensor, size: tuple[int, int], settings: Settings, dtype: torch.dtype) -> Tensor:
+    """Pixels normalised and, where they are larger, resized."""
+    whole = size == tuple(pixels.shape[2:])
+    # A processor resizes float32 alone.
+    inputs = devices.normalized(pixels, settings.mean, settings.deviation, dtype if whole else torch.float32)
+    return inputs if whole else resized(inputs, size).to(dtype)
 
 
-def summed_loss(params: Params, targets: Tensor) -> Objective:
-    """What a step minimises, summed over the batch. `targets`: those of all rows, which tell how rare a class is."""
-    factors = losses.weights(targets.cpu().numpy(), params.class_weights)
-    return objective(params, torch.from_numpy(factors).to(targets.device), "sum")
+def resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """The batch at another height and width, antialiased, in channels_last memory."""
+    smaller = functional.interpolate(batch, size, mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
+
+
+_kept: dict[str, tuple[nn.Module, Forward]] = {}
+"""The last network of this process and what it was compiled to."""
+
+
+def compiles(choice: bool | None, device: torch.device) -> bool:
+    """Whether to compile; left open, on a GPU only: on a processor it takes longer than it spares in short runs."""
+    return device.type == "cuda" if choice is None else choice
+
+
+def reused(network: nn.Module, key: str) -> tuple[nn.Module, Forward]:
+    """A network in the state of this one, and its compiled forward pass for batches of any number of rows.
+
+    Where the last one had the same key, which names the architecture, it is that one with its parameters and buffers
+    overwritten in place, so that nothing is compiled again.
+    """
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = network, compiled(network)
+    kept, forward = _kept[key]
+    kept.load_state_dict(network.state_dict())
+    for old, new in zip(kept.parameters(), network.parameters(), strict=True):
+        old.requires_grad_(new.requires_grad)
+        old.grad = None
+    return kept, forward
+
+
+def compiled(network: nn.Module) -> Forward:
+    """The batch may have any number of rows: batches of an epoch differ by one."""
+    forward = torch.compile(network)
+
+    def call(batch: Tensor) -> Tensor:
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+        return forward(batch)
+
+    return call

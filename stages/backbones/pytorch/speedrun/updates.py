@@ -1,9 +1,11 @@
-"""How a step of `pytorch/speedrun` changes the network: optimisers, their rates, averaged weights."""
+"""How a step of `pytorch/speedrun` changes the network: optimisers and their rates."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from stages.backbones.pytorch.shared import training
 from stages.backbones.pytorch.speedrun.muon import Muon
 from stages.backbones.pytorch.speedrun.parameters import Params
 from stages.backbones.vocabulary import schedules
@@ -12,19 +14,18 @@ FIRST_BIAS = "first_bias"
 """The name of the parameter that is trained in the first epochs alone."""
 
 
-class Updates:
+class Updates(training.Updates):
     """The updates of one run, from the first step to the last."""
 
-    def __init__(self, network: nn.Module, params: Params, kind: torch.dtype, *, steps: int, per_epoch: int) -> None:
-        """`kind`: the number format of the optimiser's own products."""
-        self.network, self.params, self.per_epoch, self.done = network, params, per_epoch, 0
-        self.optimizers = muon_and_sgd(network, params, kind) if params.optimizer == "muon" else [sgd(network, params)]
+    def __init__(self, network: nn.Module, params: Params, dtype: torch.dtype, *, steps: int, per_epoch: int) -> None:
+        """`dtype`: the number format of the optimiser's own products."""
+        super().__init__(*optimizers(network, params, dtype))
+        self.params, self.per_epoch = params, per_epoch
         self.factors = factors(params.schedule, steps)
-        self.average = averaged(network, params.ema_decay)
         self.first_bias = first_bias(network)
 
     def prepare(self) -> None:
-        """Set the rates of the next step, before its forward pass; the first layer's biases end early."""
+        """The first layer's biases end early."""
         biases = max(0.0, 1 - self.done / (self.params.first_bias_epochs * self.per_epoch + 1e-9))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -33,26 +34,9 @@ class Updates:
             for weight in self.first_bias:
                 weight.requires_grad_(False)  # spares the widest layer's backward pass
 
-    def apply(self, loss: Tensor, rows: int) -> None:
-        """One step down the gradient of this loss, summed over so many rows: Muon's rates are for the sum, SGD's for
-        the mean."""
-        (loss if self.params.optimizer == "muon" else loss / rows).backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.done += 1
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
-    @property
-    def rate(self) -> float:
-        """The filters' present learning rate."""
-        return self.optimizers[0].param_groups[0]["lr"]
-
-    @property
-    def result(self) -> nn.Module:
-        """The network to keep: the averaged one where there is one."""
-        return self.network if self.average is None else self.average.module
+    def backward(self, loss: Tensor, n: int) -> None:
+        """Muon's rates are for the sum, SGD's for the mean."""
+        (loss if self.params.optimizer == "muon" else loss / n).backward()
 
 
 def factors(schedule: schedules.Schedule | None, steps: int) -> list[float]:
@@ -62,45 +46,32 @@ def factors(schedule: schedules.Schedule | None, steps: int) -> list[float]:
     return schedules.rates(schedule, 1.0, steps).tolist()
 
 
-def averaged(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """The moving average, of the normalisation's statistics too, so that they stay those of the averaged weights."""
-    if decay is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def muon_and_sgd(network: nn.Module, params: Params, kind: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Muon for the filters, and SGD for the rest, whose decay in a step is the same for each, whatever its rate."""
-    filters = {"params": weights(network, 4), "peak": params.filter_lr, "short": False}
+def optimizers(network: nn.Module, params: Params, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Muon for the filters and SGD for the rest, whose decay in a step is the same for each, whatever its rate; or SGD
+    for all weights, of which filters and head decay, biases and normalisation do not."""
+    filters, head, biases, first = weights(network, 4), weights(network, 2), weights(network, 1), first_bias(network)
+    if params.optimizer == "sgd":
+        rate = params.learning_rate
+        decayed = group(filters + head, rate, params.weight_decay)
+        return [sgd(params, decayed, group(biases, rate, 0.0), group(first, rate, 0.0, short=True))]
+    muon = group(filters, params.filter_lr, 0.0)
+    small, large = params.bias_lr, params.head_lr
     decay = params.weight_decay * params.batch_size
-    groups = [
-        {"params": group, "lr": rate, "peak": rate, "weight_decay": decay / rate, "short": short}
-        for group, rate, short in (
-            (first_bias(network), params.bias_lr, True),
-            (weights(network, 1), params.bias_lr, False),
-            (weights(network, 2), params.head_lr, False),
-        )
-        if group
-    ]
+    rest = group(first, small, decay / small, short=True), group(biases, small, decay / small)
     return [
-        Muon([filters], params.filter_lr, params.filter_momentum, params.rounds, kind),
-        torch.optim.SGD(groups, lr=params.bias_lr, momentum=params.momentum, nesterov=params.momentum > 0),
+        Muon([muon], params.filter_lr, params.filter_momentum, params.rounds, dtype),
+        sgd(params, *rest, group(head, large, decay / large)),
     ]
 
 
-def sgd(network: nn.Module, params: Params) -> torch.optim.SGD:
-    """SGD for all weights; filters and head decay, biases and normalisation do not."""
-    rate = params.learning_rate
-    groups = [
-        {"params": group, "peak": rate, "weight_decay": decay, "short": short}
-        for group, decay, short in (
-            (weights(network, 4) + weights(network, 2), params.weight_decay, False),
-            (weights(network, 1), 0.0, False),
-            (first_bias(network), 0.0, True),
-        )
-        if group
-    ]
-    return torch.optim.SGD(groups, lr=rate, momentum=params.momentum, nesterov=params.momentum > 0)
+def group(weights: list[nn.Parameter], rate: float, decay: float, *, short: bool = False) -> dict[str, Any]:
+    """Weights with their peak rate; `short`: that of the first layer's biases, which ends early."""
+    return {"params": weights, "lr": rate, "peak": rate, "weight_decay": decay, "short": short}
+
+
+def sgd(params: Params, *groups: dict[str, Any]) -> torch.optim.SGD:
+    described = [each for each in groups if each["params"]]
+    return torch.optim.SGD(described, momentum=params.momentum, nesterov=params.momentum > 0)
 
 
 def weights(network: nn.Module, axes: int) -> list[nn.Parameter]:

@@ -1,7 +1,7 @@
 """Any architecture of timm by name, trained from nothing or from pretrained weights, in one phase or in several.
 
 Wightman, "PyTorch Image Models", github.com/huggingface/pytorch-image-models. Its optimizers, layer-wise decay of the
-rate, mixup, CutMix, random erasing, stochastic depth and averaged weights are parameters, off or mild by default. Rows
+rate, mixup, CutMix, stochastic depth and averaged weights are parameters, off or mild by default. Rows
 are resized to the network's input in batches, without worker processes. Pretrained weights often transfer best when
 the head, which is new, learns first:
 
@@ -15,16 +15,13 @@ rate 3e-3, no flips: macro-F1 0.997 and 1.000 on 360 other rows (n = 2), 8 s on 
 
 from pathlib import Path
 
-import numpy as np
 from safetensors.torch import load_file
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.shared import devices
-from stages.backbones.pytorch.shared import zoo as networks
+from stages.backbones.pytorch.shared import devices, rows, zoo
 from stages.backbones.pytorch.timm.parameters import Params, Settings
-from stages.backbones.pytorch.timm.prediction import log_probabilities
-from stages.backbones.pytorch.timm.training import Training
-from stages.backbones.vocabulary import pixels
+from stages.backbones.pytorch.timm.training import Phases, log_probabilities
+from stages.backbones.vocabulary import pixels as pixels_of
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 
 __all__ = ["Params", "fit", "load"]
@@ -37,44 +34,37 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     Raises UserError for weights that are not there or do not fit, for phases that ask for more blocks than there are,
     and for a loss that is no longer finite.
     """
-    where = devices.device()
+    device = devices.device()
     settings = described(images, labels, params)
-    generator = devices.seeded(seed, where)
-    model = networks.network(
-        params.architecture, params.weights, settings.classes, settings.size, where, params.drop_path
-    )
-    model = Training(model, settings, images, labels, generator, seed=seed).run(report)
+    generator = devices.seeded(seed, device)
+    model = zoo.network(params.architecture, params.weights, settings.classes, settings.size, device, params.drop_path)
+    model = Phases(model, settings, images, labels, generator, seed=seed).run(report)
     folder.mkdir(parents=True, exist_ok=True)
-    networks.save(model, folder / WEIGHTS)
-    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    zoo.save(model, folder / WEIGHTS)
+    settings.save(folder / SETTINGS)
 
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
-    where = devices.device()
-    settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
-    model = networks.network(settings.params.architecture, networks.SCRATCH, settings.classes, settings.size, where)
+    device = devices.device()
+    settings = Settings.restore(folder / SETTINGS)
+    params, classes = settings.params, settings.classes
+    model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
 
     def predict(images: Images) -> LogProbabilities:
-        result = np.empty((len(images), settings.classes), np.float32)
-        size = settings.params.batch_size
-        for start in range(0, len(images), size):
-            pixels = devices.batch_on_device(images[start : start + size], where)
-            result[start : start + size] = log_probabilities(model, pixels, settings).cpu().numpy()
-        return result
+        return rows.predicted(
+            lambda pixels: log_probabilities(model, pixels, settings), images, params.batch_size, classes, device
+        )
 
     return predict
 
 
 def described(images: TrainingImages, labels: Labels, params: Params) -> Settings:
     """What must be known of the training rows later; pretrained weights bring their own normalisation."""
-    published = networks.published(params.architecture)
+    published = zoo.published(params.architecture)
     mean, deviation = list(published.mean), list(published.std)
-    if params.weights == networks.SCRATCH:
-        mean, deviation = pixels.channel_statistics(images)
-    size, classes = (
-        networks.input_size(params.architecture, params.weights, params.image_size, images),
-        int(labels.max()) + 1,
-    )
-    return Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
+    if params.weights == zoo.SCRATCH:
+        mean, deviation = pixels_of.channel_statistics(images)
+    size = zoo.input_size(params.architecture, params.weights, params.image_size, images)
+    return Settings(params=params, classes=int(labels.max()) + 1, size=size, mean=mean, deviation=deviation)

@@ -1,24 +1,64 @@
-"""How a step changes a timm network: optimizer, learning rate of the step, limit on the gradient, averaged weights."""
+"""How a phase changes a timm network: which part of it trains, by which optimizer, at which rate.
+
+A block is one of timm's own groups, as in its layer-wise decay of the rate.
+"""
+
+from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
-from timm.utils.model_ema import ModelEmaV3
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from stages.backbones.pytorch.shared.zoo import closest
-from stages.backbones.vocabulary.schedules import Plateau, Schedule, rates
+from stages.backbones.pytorch.shared import training
+from stages.backbones.pytorch.timm.parameters import Params, Phase
+from stages.backbones.vocabulary.phases import Part
+from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.running.errors import UserError
 
 
-def check_optimizer(name: str) -> str:
-    """The name itself. Raises UserError with the closest names for an optimizer that timm does not know."""
-    known = [
-        str(known) for known in list_optimizers() if known != "adahessian"
-    ]  # its second derivatives need another loop
-    if name not in known:
-        raise UserError(f"timm knows no optimizer {name!r}{closest(name, known)}")
-    return name
+def names(model: nn.Module, part: Part) -> set[str]:
+    """The names of a part's parameters. Raises UserError for more blocks than there are."""
+    learnable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if part == "all":
+        return learnable
+    return learnable & (head(model) if part == "head" else last_blocks(model, part))
+
+
+def head(model: Any) -> set[str]:
+    """The parameters of the layers over the classes: distilled networks have two, some one per stage."""
+    classifier = model.get_classifier()
+    layers = classifier if isinstance(classifier, (tuple, list)) else [classifier]
+    wanted = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in wanted}
+
+
+def last_blocks(model: Any, n: int) -> set[str]:
+    """The parameters of the last n blocks and of what follows them."""
+    name = model.pretrained_cfg["architecture"]
+    if not hasattr(model, "group_matcher"):
+        raise UserError(f"trainable {n}: timm knows no blocks of architecture {name}; expected head or all")
+    groups = group_parameters(model, model.group_matcher(coarse=False))
+    blocks = len(groups) - 2  # the first is the stem, the last the head with what belongs to no block
+    if n > blocks:
+        raise UserError(f"trainable {n}: architecture {name} has {blocks} blocks; expected at most {blocks}, or all")
+    return {name for number in range(len(groups) - 1 - n, len(groups)) for name in groups[number]} | head(model)
+
+
+def unfreeze(model: nn.Module, chosen: set[str]) -> None:
+    """Let these parameters train and no others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def train(model: nn.Module) -> None:
+    """Training mode, but for what is frozen: its batch normalisation keeps its statistics, and it drops nothing."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def optimizer(
@@ -31,34 +71,28 @@ def optimizer(
         raise UserError(f"optimizer {name} cannot be used here: {error}; adamw and sgd always can") from error
 
 
-class Updates:
+class Updates(training.Updates):
     """The updates of one phase, from its first step to its last."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        *,
-        learning_rate: float,
-        steps: int,
-        clip_grad: float | None,
-    ) -> None:
-        self.model, self.optimizer, self.clip_grad, self.done = model, optimizer, clip_grad, 0
-        self.rates: list[float] = rates(schedule, learning_rate, steps).tolist()
-        self.set_rate(learning_rate)
-        self.plateau = lowered(schedule, optimizer) if isinstance(schedule, Plateau) else None
+    def __init__(self, model: nn.Module, phase: Phase, params: Params, steps: int) -> None:
+        """`phase`: one that leaves nothing out."""
+        assert phase.optimizer is not None and phase.learning_rate is not None  # noqa: PT018
+        assert phase.weight_decay is not None and phase.schedule is not None  # noqa: PT018
+        made = optimizer(model, phase.optimizer, phase.learning_rate, phase.weight_decay, params.layer_decay)
+        super().__init__(made)
+        self.model, self.clip_grad = model, params.clip_grad
+        self.rates: list[float] = rates(phase.schedule, phase.learning_rate, steps).tolist()
+        self.set_rate(phase.learning_rate)
+        self.plateau = lowered(phase.schedule, made) if isinstance(phase.schedule, Plateau) else None
 
-    def apply(self, loss: Tensor) -> None:
-        """One step down the gradient of this loss."""
+    def prepare(self) -> None:
         if self.plateau is None:
             self.set_rate(self.rates[self.done])
-        loss.backward()
+
+    def backward(self, loss: Tensor, n: int) -> None:
+        super().backward(loss, n)
         if self.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
 
     def end_epoch(self, loss: float) -> None:
         """Lower the rate where the schedule asks for it after a loss like this."""
@@ -66,34 +100,10 @@ class Updates:
             self.plateau.step(loss)
 
     def set_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
+        for group in self.optimizers[0].param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)  # the scale is timm's, of its layer-wise decay
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the last step, that of the head where it decays from layer to layer."""
-        return max(group["lr"] for group in self.optimizer.param_groups)
 
 
 def lowered(schedule: Plateau, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
     """PyTorch's own schedule, which lowers the rate when the loss has not fallen; it counts its patience from zero."""
     return ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.plateau - 1, min_lr=schedule.smallest)
-
-
-class Average:
-    """The moving average of a network's weights and statistics, over all phases; without a decay the network itself."""
-
-    def __init__(self, model: nn.Module, decay: float | None) -> None:
-        self.model, self.done = model, 0
-        self.moving = None if decay is None else ModelEmaV3(model, decay, use_warmup=True)
-
-    def update(self) -> None:
-        """Take in the weights after a step."""
-        self.done += 1
-        if self.moving is not None:
-            self.moving.update(self.model, step=self.done)
-
-    @property
-    def result(self) -> nn.Module:
-        """The model to keep."""
-        return self.model if self.moving is None else self.moving.module
