@@ -4,10 +4,9 @@
 
 For each job one real `dvc repro` from nothing, of what is committed, in a temporary clone with a scratch folder of its
 own. The seconds of each stage's command are read off its process every 100 ms. Training is the sum of the last
-`seconds` of every fold in metrics/history; folds that pytorch/frozen trains in one pass count once. Imports are what a
-process takes that imports the same modules and ends, measured afterwards; predicting is what is left of the exports,
-and work what is left of the others: splitting, stacking, evaluating, loading, saving. The rest is DVC: its start,
-hashing and caching.
+`seconds` of every fold in metrics/history. Imports are what a process takes that imports the same modules and ends,
+measured afterwards; predicting is what is left of the exports, and work what is left of the others: splitting,
+stacking, evaluating, loading, saving. The rest is DVC: its start, hashing and caching.
 """
 
 import argparse
@@ -31,6 +30,7 @@ from benchmarks import processes, settings
 from stages.running import history, parameters
 from stages.running.errors import UserError
 from stages.showing.command import command
+from stages.stacking import costs
 
 ROOT = Path(__file__).parent.parent
 CPU = Path("profiles/cifar10-cpu.yaml")
@@ -77,13 +77,10 @@ def stage(process: psutil.Process) -> str | None:
     return "@".join(part for part in found.groups() if part) if found else None
 
 
-def training(folder: Path, name: str, seconds: float) -> float:
-    """Of one stage's command: what its folds took, once where they were trained together."""
+def training(folder: Path, name: str) -> float:
+    """Of one stage's command: what its folds took."""
     step, _, backbone = name.partition("@")
-    if step != "train":
-        return 0.0
-    last = {row["fold"]: row["seconds"] for row in history.read(folder / f"metrics/history/{backbone}.csv")}
-    return sum(last.values()) if sum(last.values()) <= seconds else max(last.values())
+    return costs.of_training(history.read(folder / f"metrics/history/{backbone}.csv")) if step == "train" else 0.0
 
 
 def imported(name: str, content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -110,7 +107,7 @@ def measure(folder: Path, content: Mapping[str, Any], environment: Mapping[str, 
     starts = {each: imports(each, folder, environment) for each in dict.fromkeys(modules.values())}
     rows = []
     for name, seconds in commands.items():
-        trained, start = training(folder, name, seconds), starts[modules[name]]
+        trained, start = training(folder, name), starts[modules[name]]
         left = "predicting" if name.startswith("export@") else "work"
         rows.append({"stage": name, "command": seconds, **dict.fromkeys(PARTS, 0.0)})
         rows[-1] |= {"training": trained, left: seconds - trained - start, "imports": start}

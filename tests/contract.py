@@ -72,7 +72,6 @@ TOYS: dict[str, dict[str, Any]] = {
     "pytorch/frozen": {
         "architecture": "test_resnet",
         "weights": "none",
-        "epochs": 8,
         "batch_size": 16,
         "precision": "float32",
     },

@@ -1,4 +1,4 @@
-"""The recipe pytorch/frozen beyond the common contract: folds in one pass without leaks, features computed once."""
+"""The recipe pytorch/frozen beyond the common contract: features computed once for all folds, heads without leaks."""
 
 import json
 import os
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from stages import backbones
-from stages.backbones import FoldsRecipe
 from stages.images.arrays import ImageRows, Images, Labels, LogProbabilities
 from stages.running import scratch
 from stages.running.errors import UserError
@@ -75,17 +76,17 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def folded(folder: Path, images: Images = IMAGES, labels: Labels = LABELS, **changes: Any) -> list[Path]:
-    """The folders of all folds' models."""
-    folders = [folder / f"fold-{fold}" for fold in range(FOLDS)]
-    reports = [lambda *_: None] * FOLDS
-    RECIPE.fit_folds(images, labels, FOLD, params(**changes), seeds=[7] * FOLDS, folders=folders, reports=reports)
-    return folders
-
-
 def alone(folder: Path, images: Any = IMAGES, labels: Labels = LABELS, seed: int = 7, **changes: Any) -> Path:
     RECIPE.fit(images, labels, params(**changes), seed=seed, folder=folder, report=lambda *_: None)
     return folder
+
+
+def folded(folder: Path, images: Images = IMAGES, labels: Labels = LABELS, **changes: Any) -> list[Path]:
+    """The folders of all folds' models, trained one after the other with seeds of their own."""
+    return [
+        alone(folder / f"fold-{fold}", images[fold != FOLD], labels[fold != FOLD], seed=fold, **changes)
+        for fold in range(FOLDS)
+    ]
 
 
 def predicted(folder: Path, images: Images = IMAGES) -> LogProbabilities:
@@ -96,57 +97,75 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_it_trains_all_folds_together() -> None:
-    assert isinstance(RECIPE, FoldsRecipe)
+@pytest.fixture(scope="session")
+def file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What lets a block have the weights of a file, which like those of a pretrained network are one for all folds."""
+    from stages.backbones.pytorch import frozen
+
+    path = tmp_path_factory.mktemp("weights") / "backbone.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLDSTACK_SCRATCH", str(path.parent / "scratch"))
+        frozen.described(params(), IMAGES, 0, path)
+    return {"weights": str(path), "image_size": 16}
 
 
-@pytest.mark.parametrize("views", ["none", "flip"])
-def test_folds_together_become_what_they_become_alone(tmp_path: Path, views: str) -> None:
-    for fold, folder in enumerate(folded(tmp_path / "together", views=views)):
-        single = alone(tmp_path / f"alone-{fold}", IMAGES[fold != FOLD], LABELS[fold != FOLD], views=views)
-        np.testing.assert_allclose(predicted(folder), predicted(single), rtol=1e-5, atol=1e-5)
-        assert content(folder)["settings.json"] == content(single)["settings.json"]
-
-
-def test_a_fold_is_bit_identical_whatever_its_held_out_rows_hold(tmp_path: Path) -> None:
-    before = folded(tmp_path / "before")
-    held_out = FOLD == 1
-    labels, images = LABELS.copy(), IMAGES.copy()
-    labels[held_out] = (labels[held_out] + 1) % 3
-    images[held_out] = 255 - images[held_out]
-    after = folded(tmp_path / "after", images, labels)
-    assert content(before[1]) == content(after[1])
-    assert content(before[0])["head.safetensors"] != content(after[0])["head.safetensors"]
-
-
-def test_it_learns_beyond_its_training_rows(tmp_path: Path) -> None:
-    for fold, folder in enumerate(folded(tmp_path)):
-        held_out = fold == FOLD
-        assert (predicted(folder)[held_out].argmax(1) == LABELS[held_out]).mean() > 0.8
-
-
-def test_nothing_is_computed_twice_even_by_another_run(tmp_path: Path, computed: list[int]) -> None:
-    folders = folded(tmp_path / "first")
+def test_the_folds_compute_every_feature_once_and_predicting_computes_none(
+    tmp_path: Path, computed: list[int], file: dict[str, Any]
+) -> None:
+    folders = folded(tmp_path / "first", **file)
     assert sum(computed) == 2 * len(IMAGES)
-    for folder in (*folders, *folded(tmp_path / "again"), alone(tmp_path / "alone", epochs=3)):
+    for folder in (*folders, *folded(tmp_path / "again", **file), alone(tmp_path / "other", weight_decay=[1], **file)):
         predicted(folder)
     assert sum(computed) == 2 * len(IMAGES)
     predicted(folders[0], IMAGES[:, ::-1])
     assert sum(computed) > 2 * len(IMAGES)
 
 
+def test_what_another_process_computes_meanwhile_is_not_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    from stages.backbones.pytorch import frozen
+
+    one, other = (frozen.described(params(), IMAGES, 0, tmp_path / f"{n}.safetensors") for n in range(2))
+    expected = one(IMAGES)
+    np.testing.assert_array_equal(other(IMAGES), expected)
+    assert sum(computed) == len(IMAGES)
+
+
+def test_folds_side_by_side_begin_at_different_images_and_get_the_same_features(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, file: dict[str, Any]
+) -> None:
+    from stages.backbones.pytorch import frozen
+
+    monkeypatch.setattr(frozen, "READ", 16)
+    begun: list[bytes] = []
+    drawn = frozen.drawn
+    monkeypatch.setattr(
+        frozen, "drawn", lambda images, share: begun.append(images[0].tobytes()) or drawn(images, share)
+    )
+    one = alone(tmp_path / "one", seed=1, **file)
+    first, begun[:] = begun[0], []
+    shutil.rmtree(store)
+    assert content(alone(tmp_path / "other", seed=2, **file)) == content(one)
+    assert begun[0] != first
+
+
+@pytest.mark.parametrize("views", ["none", "flip"])
+def test_it_learns_beyond_its_training_rows(tmp_path: Path, views: str) -> None:
+    for fold, folder in enumerate(folded(tmp_path, views=views)):
+        held_out = fold == FOLD
+        assert (predicted(folder)[held_out].argmax(1) == LABELS[held_out]).mean() > 0.8
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_without_the_store_the_numbers_are_the_same(
     tmp_path: Path, store: Path, computed: list[int], precision: str
 ) -> None:
-    first = folded(tmp_path / "first", precision=precision)
-    expected = predicted(first[0])
+    first = alone(tmp_path / "first", precision=precision)
+    expected = predicted(first)
     seen = len(computed)
     shutil.rmtree(store)
-    np.testing.assert_array_equal(predicted(first[0]), expected)
+    np.testing.assert_array_equal(predicted(first), expected)
     shutil.rmtree(store)
-    again = folded(tmp_path / "again", precision=precision)
-    assert [content(folder) for folder in again] == [content(folder) for folder in first]
+    assert content(alone(tmp_path / "again", precision=precision)) == content(first)
     assert len(computed) == 3 * seen
 
 
@@ -199,8 +218,8 @@ def test_features_that_nobody_used_for_long_are_removed(tmp_path: Path, store: P
     assert not kept.exists()
 
 
-def test_the_folds_share_one_file_of_weights(tmp_path: Path) -> None:
-    files = [folder / "backbone.safetensors" for folder in folded(tmp_path)]
+def test_the_folds_share_one_file_of_weights(tmp_path: Path, file: dict[str, Any]) -> None:
+    files = [folder / "backbone.safetensors" for folder in folded(tmp_path, **file)]
     assert len({file.stat().st_ino for file in files}) == 1
 
 
@@ -214,50 +233,52 @@ def test_copies_of_an_image_are_on_one_side_of_the_inner_split() -> None:
 
 
 def some_rows(n: int = 400, width: int = 6, signal: float = 1.0) -> Any:
-    """Rows of two folds with features of different scales and offsets; labels follow from them as far as `signal`."""
+    """Features of different scales and offsets, labels that follow from them as far as `signal`, an inner part."""
     import torch
-
-    from stages.backbones.pytorch.frozen.heads import Rows
 
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(n, width, generator=generator)
     labels = (signal * plain[:, :3] + torch.randn(n, 3, generator=generator)).argmax(1)
-    features = torch.cat([plain * torch.logspace(-1, 2, width) + 5, torch.ones(n, 1)], 1)
-    return Rows(features, labels, torch.arange(n) % 2, torch.arange(n) % 5 == 0, 3)
+    return plain * torch.logspace(-1, 2, width) + 5, labels, torch.arange(n) % 5 == 0
 
 
-def test_the_solver_finds_the_optimum_of_logistic_regression() -> None:
-    """scikit-learn's, on features standardised by hand."""
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_head_is_at_the_optimum_of_logistic_regression(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn's, on features standardised by hand; of two classes it has one head, whose square counts twice."""
     from stages.backbones.pytorch.frozen import heads
 
-    rows, decay = some_rows(), 0.01
-    weights, _ = heads.train(rows, [1], [decay], 60, lambda *_: None)
-    kept = (rows.fold != 1).numpy()
-    x, y = rows.features.numpy()[:, :-1].astype(np.float64), rows.labels.numpy()
-    x = (x - x[kept].mean(0)) / x[kept].std(0)
-    peer = LogisticRegression(C=1 / (decay * kept.sum()), tol=1e-10, max_iter=1000).fit(x[kept], y[kept])
-    logits = rows.features.numpy() @ weights[0].T
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(shares / shares.sum(1, keepdims=True), peer.predict_proba(x), atol=1e-4)
+    monkeypatch.setattr(heads, "GRADIENT", 1e-6)
+    (features, labels, inner), decay = some_rows(), 0.01
+    labels = labels.clamp_max(classes - 1)
+    head = heads.train(features, labels, inner, classes, [decay])
+    x, y = features.numpy().astype(np.float64), labels.numpy()
+    x = (x - x.mean(0)) / x.std(0)
+    c = (2 if classes == 2 else 1) / (decay * len(y))
+    peer = LogisticRegression(C=c, tol=1e-10, max_iter=1000).fit(x, y)
+    logits = features.numpy() @ head.weight[:, :-1].numpy().T + head.weight[:, -1].numpy()
+    np.testing.assert_allclose(softmax(logits, axis=1), peer.predict_proba(x), atol=1e-4)
+    np.testing.assert_allclose(head.loss, log_loss(y, peer.predict_proba(x)), atol=1e-5)
 
 
-def test_the_loss_falls_with_every_step() -> None:
+def test_a_constant_feature_and_a_class_without_rows_do_no_harm() -> None:
+    import torch
+
     from stages.backbones.pytorch.frozen import heads
 
-    losses: list[list[float]] = [[], []]
-    heads.train(some_rows(), [0, 1], [1e-6], 12, lambda head, step, loss: losses[head].append(loss))
-    assert [len(each) for each in losses] == [12, 12]
-    assert (np.diff(losses) < 1e-6).all()
+    features, labels, inner = some_rows()
+    features[:, 0] = 7.3
+    head = heads.train(features, labels, inner, 5, [0.01])
+    p = torch.softmax(features @ head.weight[:, :-1].T + head.weight[:, -1], 1)
+    assert torch.isfinite(p).all()
+    assert p[:, 3:].max() < 0.05
 
 
 def test_noise_gets_the_strongest_penalty_and_a_clear_signal_a_weak_one() -> None:
     from stages.backbones.pytorch.frozen import heads
 
     candidates = [1e-3, 10.0]
-    _, noise = heads.train(some_rows(200, 40, signal=0), [0, 1], candidates, 1, lambda *_: None)
-    _, clear = heads.train(some_rows(4000, signal=3), [0, 1], candidates, 1, lambda *_: None)
-    assert noise == [10.0, 10.0]
-    assert clear == [1e-3, 1e-3]
+    assert heads.train(*some_rows(200, 40, signal=0), 3, candidates).weight_decay == 10.0
+    assert heads.train(*some_rows(4000, signal=3), 3, candidates).weight_decay == 1e-3
 
 
 def test_rows_of_a_file_give_what_an_array_gives(tmp_path: Path) -> None:
@@ -280,9 +301,8 @@ def test_class_and_mean_needs_a_class_token(tmp_path: Path) -> None:
         alone(tmp_path, features="class_and_mean")
 
 
-def test_weights_of_a_file_do_not_depend_on_the_seed(tmp_path: Path) -> None:
-    weights = str(alone(tmp_path / "any") / "backbone.safetensors")
-    one, other = (alone(tmp_path / f"{seed}", seed=seed, weights=weights, image_size=16) for seed in (1, 2))
+def test_weights_of_a_file_do_not_depend_on_the_seed(tmp_path: Path, file: dict[str, Any]) -> None:
+    one, other = (alone(tmp_path / f"{seed}", seed=seed, **file) for seed in (1, 2))
     assert content(one) == content(other)
     assert json.loads(content(one)["settings.json"])["backbone"]["size"] == [16, 16]
 

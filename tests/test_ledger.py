@@ -99,10 +99,9 @@ def test_the_recommendation_follows_the_interval_and_the_log_loss(ends, rise, er
     assert words.endswith("saves 25% of training, 50% of predicting") == ("leave out" in words or "left out" in words)
 
 
-def test_folds_trained_together_cost_their_time_once():
+def test_every_model_costs_the_time_until_its_last_epoch():
     rows = [{"fold": fold, "epoch": epoch, "seconds": 5.0 * epoch} for fold in range(6) for epoch in (1, 2)]
     assert of_training(rows) == 60
-    assert of_training(rows, together=3) == 20
     assert of_training([]) > 0
 
 

@@ -3,13 +3,12 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from stages.executors import inline
-from stages.images.arrays import Images, Labels, Numbers
+from stages.images.arrays import Images, Labels
 from stages.images.dataset import Dataset
 from stages.running import history, scratch
 from stages.train import Backbone, fold_seed, train
@@ -82,70 +81,20 @@ def test_a_killed_run_goes_on_with_the_fold_it_died_in(tmp_path: Path) -> None:
     assert len(history.read(tmp_path / "history.csv")) == 6
 
 
-class Together(Watched):
-    """The toy recipe with all folds in one call; the call with number `fails` dies after the first fold."""
-
-    calls = 0
-
-    def fit_folds(
-        self,
-        images: Images,
-        labels: Labels,
-        fold: Numbers,
-        params: ToyParams,
-        *,
-        seeds: Any,
-        folders: Any,
-        reports: Any,
-    ) -> None:
-        self.calls += 1
-        self.images.append(images)
-        for k, (seed, folder, report) in enumerate(zip(seeds, folders, reports, strict=True)):
-            rows = np.flatnonzero(fold != k)
-            toy_fit(images[rows], labels[rows], params, seed=seed, folder=folder, report=report)
-            if self.calls - 1 == self.fails:
-                raise KeyboardInterrupt
-
-    def fit(self, *_: object, **__: object) -> None:
-        raise AssertionError("fit_folds takes its place")
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_recipe_that_trains_all_folds_together_leaves_what_one_by_one_leaves(tmp_path: Path) -> None:
-    (tmp_path / "each").mkdir()
-    together, each = run(tmp_path, Together()), run(tmp_path / "each")
-    assert files(together) == files(each)
-    rows, expected = history.read(tmp_path / "history.csv"), history.read(tmp_path / "each" / "history.csv")
-    for name in ("fold", "epoch", "train_loss"):
-        assert [row[name] for row in rows] == [row[name] for row in expected]
+def test_finished_folds_are_taken_up_over_models_that_are_there(tmp_path: Path) -> None:
+    before = files(run(tmp_path))
+    again = Watched()
+    assert files(run(tmp_path, again)) == before
+    assert again.images == []
 
 
-def test_folds_together_never_see_the_test_set(tmp_path: Path) -> None:
-    watched = Together()
-    run(tmp_path, watched)
-    dataset = toy_dataset(tmp_path / "again")
-    np.testing.assert_array_equal(watched.images[0][:], dataset.images[:24])
-
-
-def test_folds_together_are_finished_or_begun_anew_as_one(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, Together(fails=0))
-    assert not files(tmp_path / "scratch")
-    again = Together()
-    models = run(tmp_path, again)
-    before = files(models)
-    assert again.calls == 1
-    run(tmp_path, again)  # taken up, over models that are there
-    assert again.calls == 1
-    assert files(models) == before
-
-
-def test_the_space_of_folds_trained_together_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_space_of_finished_folds_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDSTACK_SCRATCH", str(tmp_path / "root"))
-    models = run(tmp_path, Together())
+    models = run(tmp_path)
     before = files(models)
     scratch.free(tmp_path / "scratch")
     assert not (tmp_path / "scratch").exists()

@@ -1,7 +1,7 @@
 """The contract of a backbone, and finding a recipe by name without importing any framework.
 
-A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init__.py` has three names, or four. Only
-numpy crosses the line:
+A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init__.py` has three names. Only numpy
+crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
                                `framework`, `recipe` and `seeds`. It has a field `epochs`.
@@ -10,11 +10,6 @@ numpy crosses the line:
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
-    fit_folds(images, labels, fold, params, *, seeds, folders, reports)
-                               only where all folds' models together cost less than one by one: `train` then calls this
-                               instead of `fit`. `fold` is int64 [n]; `folders[k]` and `reports[k]` get what `fit` would
-                               give from the rows with fold != k and `seeds[k]`, up to rounding. Nothing in `folders[k]`
-                               may depend on the rows of fold k, which are there this time.
 
 Preprocessing, input size and test-time augmentation belong to the recipe and are saved with its weights. Weights are
 safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be able to run code.
@@ -22,14 +17,14 @@ safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be a
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel
 
-from stages.images.arrays import Images, Labels, LogProbabilities, Numbers, Rows, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.running.parameters import check, closest
@@ -62,23 +57,6 @@ class Recipe(Protocol):
     ) -> None: ...
 
     def load(self, folder: Path) -> Predict: ...
-
-
-@runtime_checkable
-class FoldsRecipe(Recipe, Protocol):
-    """A recipe that trains the models of all folds together."""
-
-    def fit_folds(
-        self,
-        images: TrainingImages,
-        labels: Labels,
-        fold: Numbers,
-        params: Any,
-        *,
-        seeds: Sequence[int],
-        folders: Sequence[Path],
-        reports: Sequence[Report],
-    ) -> None: ...
 
 
 HERE = Path(__file__).parent

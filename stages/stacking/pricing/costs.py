@@ -43,10 +43,9 @@ class Cost:
         return cls(float(content["training"]), float(content["predicting"]))
 
 
-def of_training(rows: Sequence[Row], *, together: int = 1) -> float:
-    """Of all models, from their history; `together`: how many were trained in one pass, whose time each then tells."""
-    passes: dict[int, float] = {}
+def of_training(rows: Sequence[Row]) -> float:
+    """Of all models, from their history, in which seconds count from the beginning of each."""
+    last: dict[float, float] = {}
     for row in rows:
-        number = int(row["fold"]) // together
-        passes[number] = max(passes.get(number, 0.0), row["seconds"])
-    return max(LEAST, sum(passes.values()))
+        last[row["fold"]] = max(last.get(row["fold"], 0.0), row["seconds"])
+    return max(LEAST, sum(last.values()))

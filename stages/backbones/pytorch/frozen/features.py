@@ -1,4 +1,4 @@
-"""The features that a frozen timm network gives for images, each computed once and then read from `_feature_store`."""
+"""The features that a frozen timm network gives for images, each computed once and then read from `store`."""
 
 import functools
 import hashlib
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages.backbones.pytorch.frozen.store import Features, Store, digests
 from stages.backbones.pytorch.shared import devices
 from stages.backbones.pytorch.shared import zoo as networks
+from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images
 from stages.running import scratch
 from stages.running.errors import UserError
@@ -35,17 +36,17 @@ class Backbone(Block):
     size: tuple[int, int]
     mean: list[float]
     deviation: list[float]
-    precision: devices.Precision
+    precision: Precision
     batch_size: int
     width: int
 
-    def store(self, where: torch.device) -> Path:
+    def store(self, device: torch.device) -> Path:
         """The folder of these features. Other versions, devices and number formats round in other ways."""
         versions = [scratch.version(package) for package in ("torch", "timm")]
         parts = [
             self.model_dump_json(),
-            str(devices.predicting_dtype(self.precision, where)),
-            where.type,
+            str(devices.predicting_dtype(self.precision, device)),
+            device.type,
             *map(str, versions),
         ]
         return scratch.root() / f"features-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}"
@@ -59,18 +60,19 @@ class Extractor:
 
     def __init__(self, backbone: Backbone, network: Callable[[], nn.Module]) -> None:
         """`network`: gives the one that `backbone` describes."""
-        self.backbone, self.network, self.where = backbone, functools.cache(network), devices.device()
-        self.kind = devices.predicting_dtype(backbone.precision, self.where)
-        self.store = Store(backbone.store(self.where))
+        self.backbone, self.network, self.device = backbone, functools.cache(network), devices.device()
+        self.dtype = devices.predicting_dtype(backbone.precision, self.device)
+        self.store = Store(backbone.store(self.device))
 
     def __call__(self, images: Images) -> Features:
         """Raises UserError for features that are not finite."""
-        parts = [self.known(images[start : start + KEPT]) for start in range(0, len(images), KEPT)]
+        parts = [self.looked_up(images[start : start + KEPT]) for start in range(0, len(images), KEPT)]
         return np.concatenate(parts) if parts else np.empty((0, self.backbone.width), np.float32)
 
-    def known(self, images: Images) -> Features:
+    def looked_up(self, images: Images) -> Features:
         """The features of one chunk; those that nobody has computed yet are, and then kept."""
         keys = digests(images)
+        self.store.refresh()
         missing = self.store.missing(keys)
         if missing.any():
             new = {key: row for row, key in enumerate(keys) if missing[row]}  # of equal images the last
@@ -92,16 +94,16 @@ class Extractor:
         backbone = self.backbone
         filled = np.zeros((backbone.batch_size, *images.shape[1:]), np.uint8)
         filled[: len(images)] = images
-        pixels = devices.batch_on_device(filled, self.where)
+        pixels = devices.batch_on_device(filled, self.device)
         inputs = networks.prepared(pixels, backbone.size, backbone.mean, backbone.deviation)
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.kind == torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features = pooled(self.network(), inputs, backbone.pool)
         return features[: len(images)].float().cpu().numpy()
 
 
-def headless(architecture: str, weights: str, size: networks.Size, where: torch.device) -> nn.Module:
+def headless(architecture: str, weights: str, size: networks.Size, device: torch.device) -> nn.Module:
     """The network without the layer that makes logits."""
-    network: Any = networks.network(architecture, weights, 2, size, where)
+    network: Any = networks.network(architecture, weights, 2, size, device)
     network.reset_classifier(0)
     return network
 
@@ -116,8 +118,8 @@ def restored(backbone: Backbone, file: Path) -> nn.Module:
 @torch.inference_mode()
 def width(network: nn.Module, size: networks.Size, pool: Pool) -> int:
     """The number of features of an image."""
-    where = next(network.parameters()).device
-    return pooled(network, torch.zeros(1, 3, *size, device=where), pool).shape[1]
+    device = next(network.parameters()).device
+    return pooled(network, torch.zeros(1, 3, *size, device=device), pool).shape[1]
 
 
 def pooled(network: Any, inputs: Tensor, pool: Pool) -> Tensor:
