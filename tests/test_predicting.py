@@ -8,7 +8,7 @@ import pytest
 
 from stages import backbones
 from stages.backbones.predicting import FILE, Predicted, predict
-from stages.stacking import tables
+from stages.stacking.predictions import tables
 from tests.toys import TOY, toy_dataset
 
 
