@@ -1,6 +1,7 @@
 """What `evaluate` writes: few numbers, consistent tables, and no look at the test labels for any choice."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,34 +14,51 @@ from stages.stacking.predictions import scores, tables
 from tests.test_stack import CLASSES, make_job
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A repository with predictions, stacked and evaluated: to be read."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_job(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stack.main()
+        evaluate.main()
+    return folder
+
+
 @pytest.fixture
-def job(tmp_path, monkeypatch):
-    """A repository with predictions, stacked and evaluated."""
-    make_job(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    stack.main()
-    evaluate.main()
-    return tmp_path
+def job(finished, tmp_path, monkeypatch):
+    """A copy of it to work in."""
+    shutil.copytree(finished, tmp_path / "job")
+    monkeypatch.chdir(tmp_path / "job")
+    return tmp_path / "job"
+
+
+@pytest.fixture
+def stacked(job):
+    """Another, in which the predictions are stacked and not yet evaluated."""
+    shutil.rmtree(job / "metrics")
+    return job
 
 
 def headline(job):
     return json.loads((job / "metrics/scores.json").read_text())
 
 
-def test_the_headline_is_at_most_twelve_plain_numbers(job):
-    numbers = headline(job)
+def test_the_headline_is_at_most_twelve_plain_numbers(finished):
+    numbers = headline(finished)
     assert len(numbers) <= 12
     assert all(isinstance(value, int | float) for value in numbers.values())
     assert numbers["gain"] == pytest.approx(numbers["macro_f1"] - numbers["best_backbone_macro_f1"])
     assert numbers["gain_low"] <= numbers["gain"] <= numbers["gain_high"]
 
 
-def test_the_tables_agree_with_the_headline(job):
-    numbers = headline(job)
-    backbones = pd.read_csv(job / "metrics/backbones.csv").set_index("backbone")
-    confusion = pd.read_csv(job / "metrics/confusion.csv")
-    classes = pd.read_csv(job / "metrics/classes.csv")
-    reliability = pd.read_csv(job / "metrics/reliability.csv")
+def test_the_tables_agree_with_the_headline(finished):
+    numbers = headline(finished)
+    backbones = pd.read_csv(finished / "metrics/backbones.csv").set_index("backbone")
+    confusion = pd.read_csv(finished / "metrics/confusion.csv")
+    classes = pd.read_csv(finished / "metrics/classes.csv")
+    reliability = pd.read_csv(finished / "metrics/reliability.csv")
     assert list(backbones.index) == ["left", "right", "stack"]
     assert backbones.loc["stack", "macro_f1"] == pytest.approx(numbers["macro_f1"], rel=1e-5)
     assert (confusion["actual"] == confusion["predicted"]).mean() == pytest.approx(numbers["accuracy"])
@@ -59,10 +77,7 @@ def test_two_runs_give_equal_bytes(job):
     assert model == (job / "models/stack/stack.json").read_bytes()
 
 
-def test_the_rival_is_chosen_by_out_of_fold_scores(tmp_path, monkeypatch, capsys):
-    make_job(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    stack.main()
+def test_the_rival_is_chosen_by_out_of_fold_scores(stacked, capsys):
     index = dataset.read_index(evaluate.DATA / "index.parquet")
     labels, test = index.label.copy(), index.folds[0] < 0
     predictions = {name: tables.read(path(name), index, CLASSES) for name in ("left", "right")}
@@ -105,29 +120,29 @@ def test_without_an_ensemble_the_stage_that_makes_it_is_named(tmp_path, monkeypa
         evaluate.main()
 
 
-def test_the_headline_compares_with_the_best_backbone(job):
-    numbers = headline(job)
-    comparisons = pd.read_csv(job / "metrics/comparisons.csv").set_index("backbone")
+def test_the_headline_compares_with_the_best_backbone(finished):
+    numbers = headline(finished)
+    comparisons = pd.read_csv(finished / "metrics/comparisons.csv").set_index("backbone")
     best = comparisons.loc[comparisons["gain"].sub(numbers["gain"]).abs().idxmin()]
     assert best["mcnemar_p"] == pytest.approx(numbers["mcnemar_p"], rel=1e-5)
     assert (comparisons["holm_p"] >= comparisons["mcnemar_p"]).all()
     assert (comparisons["detectable"] > 0).all()
 
 
-def test_every_stacked_backbone_is_judged_by_what_is_lost_without_it(job):
-    table = pd.read_csv(job / "metrics/without.csv")
+def test_every_stacked_backbone_is_judged_by_what_is_lost_without_it(finished):
+    table = pd.read_csv(finished / "metrics/without.csv")
     assert list(table["backbone"]) == ["left", "right"]
     assert table["advice"].str.startswith("keep").all()
     assert (table["loss_low"] > 0).all()
 
 
-def test_conformal_sets_cover_the_test_set_about_as_asked(job):
-    whole = json.loads((job / "metrics/conformal.json").read_text())
-    by_class = pd.read_csv(job / "metrics/sets.csv")
+def test_conformal_sets_cover_the_test_set_about_as_asked(finished):
+    whole = json.loads((finished / "metrics/conformal.json").read_text())
+    by_class = pd.read_csv(finished / "metrics/sets.csv")
     assert whole["asked"] == 0.99
     assert whole["coverage_low"] < whole["coverage"] < whole["coverage_high"]
     assert whole["coverage"] >= 0.97  # 200 images: a standard error is 0.007
-    assert by_class["images"].sum() == headline(job)["test_images"]
+    assert by_class["images"].sum() == headline(finished)["test_images"]
     assert np.average(by_class["coverage"], weights=by_class["images"]) == pytest.approx(whole["coverage"])
 
 

@@ -1,6 +1,7 @@
 """Out-of-fold predictions of models that had seen the rows are detected and named, honest ones are not."""
 
 import numpy as np
+import pytest
 
 from stages.stacking.judging import leaks
 from stages.stacking.predictions.log_space import normalise
@@ -59,3 +60,14 @@ def test_a_harder_test_set_is_told_from_a_leak():
 def test_perfect_predictions_are_not_suspicious():
     table = leaks.check(*job(np.random.default_rng(0), strengths=(50.0, 50.0), test_strength=50.0))
     assert not table["suspicious"].any()
+
+
+def test_the_test_of_two_shares_is_the_one_that_statsmodels_gave():
+    """Recorded from statsmodels 0.15.0: proportions_ztest(alternative="larger")."""
+    for hits, counts, p in [
+        ((1412, 830), (1500, 900), 0.03379502442757346),
+        ((40, 21), (50, 50), 4.9010565812106274e-05),
+        ((0, 0), (5, 5), 1.0),
+    ]:
+        one, other = (np.arange(n) < right for right, n in zip(hits, counts, strict=True))
+        assert leaks.higher(one, other) == pytest.approx(p, rel=1e-12)

@@ -120,3 +120,18 @@ def test_the_interval_of_a_share_is_wilsons_and_empty_where_nothing_is_counted()
     np.testing.assert_allclose(low[:2], [one.low for one in expected], atol=1e-12)
     np.testing.assert_allclose(high[:2], [one.high for one in expected], atol=1e-12)
     assert np.isnan([low[2], high[2]]).all()
+
+
+def test_tests_and_intervals_are_those_that_statsmodels_gave():
+    """Recorded from statsmodels 0.15.0: mcnemar(exact=True), proportion_confint(method="wilson"), multipletests."""
+    recorded = {(130, 88): 0.005367918801283665, (7, 31): 0.00011616700794547796, (1, 1): 1.0, (0, 12): 0.00048828125}
+    for (one, other), p in recorded.items():
+        places, labels = np.arange(250), np.zeros(250, np.int64)
+        first, second = (places >= other).astype(np.int64), (places < 250 - one).astype(np.int64)
+        found = uncertainty.mcnemar(labels, 1 - first, 1 - second)
+        assert found == (one, other, pytest.approx(p, rel=1e-12))
+    low, high = uncertainty.shares(np.array([9712, 0, 7]), np.array([10000, 5, 7]), 0.9)
+    np.testing.assert_allclose(low, [0.968319050889576, 0, 0.7212373045474578], rtol=1e-14)
+    np.testing.assert_allclose(high, [0.9738260476600049, 0.3511165007651014, 1], rtol=1e-14)
+    adjusted = uncertainty.holm(np.array([0.04, 0.001, 0.03, 0.9, 0.012]))
+    np.testing.assert_allclose(adjusted, [0.09, 0.005, 0.09, 0.9, 0.048], rtol=1e-14)

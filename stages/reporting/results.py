@@ -122,8 +122,10 @@ class Results:
         return next(row for row in self.cascade if row["chosen"] == "True")
 
     def speed(self, name: str) -> Row:
-        """Medians over all epochs of all folds of a backbone: the first epoch, which also compiles, hardly counts."""
-        return {"backbone": name, "images_per_second": self.histories[name]["images_per_second"].median()}
+        """Medians over all epochs of all folds of a backbone: the first epoch, which also compiles, hardly counts. NaN
+        where the history tells no speed."""
+        history = self.histories[name].reindex(columns=["images_per_second"])
+        return {"backbone": name, "images_per_second": history["images_per_second"].median()}
 
     def ranked(self) -> list[Row]:
         """The stack first, then the backbones from the best on the test set to the weakest."""
