@@ -13,9 +13,10 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253  (a benchmark of one framework)
@@ -35,7 +36,7 @@ Solve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], np.ndarray]
 
 
 def digits(n: int) -> tuple[Images, Labels]:
-    found = load_digits()
+    found: Any = load_digits()
     grey = (found.images[:n, :, :, None] * 255 / 16).astype(np.uint8)
     return np.repeat(grey, 3, axis=3), found.target[:n].astype(np.int64)
 
@@ -67,7 +68,8 @@ def folded(solve: Solve, features: np.ndarray, labels: Labels, inner: np.ndarray
     for fold in range(folds):
         kept = np.arange(len(labels)) % folds != fold
         columns = np.concatenate(features[:, kept]), np.tile(labels[kept], views), np.tile(inner[kept], views)
-        found.append(solve(*(torch.from_numpy(column) for column in columns), classes))
+        rows, own, held = (torch.from_numpy(column) for column in columns)
+        found.append(solve(rows, own, held, classes))
     return found
 
 
@@ -110,7 +112,7 @@ def main() -> None:
     measure(lambda: extracted(extractor, images[:CHUNK]), len(images) / CHUNK, ways, given.rounds)
 
 
-def measure(extract: Callable[[], object], times: float, ways: dict[str, Callable[[], object]], rounds: int) -> None:
+def measure(extract: Callable[[], object], times: float, ways: Mapping[str, Callable[[], object]], rounds: int) -> None:
     """Everything in turn in every round. `extract` is one part of an extraction that takes so many `times` as long."""
     rows = [[seconds(extract) * times, *map(seconds, ways.values())] for _ in range(rounds)]
     extraction, *columns = zip(*rows, strict=True)

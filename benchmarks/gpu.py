@@ -24,12 +24,13 @@ import pandas as pd
 import yaml
 
 from benchmarks import operations, results, settings
-from stages import backbones, report
+from stages import backbones
 from stages.reporting.results import STACK, Results
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.showing import machine
 from stages.showing.command import command
+from stages.stacking.judging.evaluation import Params
 
 ROOT = Path(__file__).parents[1]
 SPEEDS = ("pytorch", "airbench")
@@ -127,7 +128,7 @@ def begin(folder: Path, content: Mapping[str, Any]) -> None:
 def summary(run: Run, content: Mapping[str, Any]) -> str:
     """When and with what it was run, the seconds of all stages, and the table."""
     stages = sum(seconds for name, seconds in run.seconds.items() if name not in SPEEDS)
-    found = Results.load(run.folder / "metrics", report.confidence(content))
+    found = Results.load(run.folder / "metrics", parameters.section(content, "evaluate", Params).confidence)
     costs, rates = operations.of_job(content, run.folder)
     shares = {name: cost.share(rates[name]) for name, cost in costs.items()}
     when = machine.when(("torch", "timm", "jax", "flax", "scikit-learn", "xgboost"))

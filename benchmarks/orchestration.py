@@ -30,7 +30,7 @@ from benchmarks import processes, settings
 from stages.running import history, parameters
 from stages.running.errors import UserError
 from stages.showing.command import command
-from stages.stacking import costs
+from stages.stacking.pricing import costs
 
 ROOT = Path(__file__).parent.parent
 CPU = Path("profiles/cifar10-cpu.yaml")
