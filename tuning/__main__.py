@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
 
 def made_of(given: argparse.Namespace, block: Mapping[str, Any], space: Space, seed: int) -> dict[str, Any]:
     """Everything that a trial's score depends on but its values. Call from the root of the repository."""
-    sources = scratch.of_backbone(given.backbone, {"framework": block["framework"]}, 0).name
+    sources = scratch.of_backbone(given.backbone, {"framework": block["framework"]}, 0, backbones.sources(block)).name
     return {
         "space": {path: dimension.model_dump() for path, dimension in space.dimensions.items()},
         "block": space.applied(block, dict.fromkeys(space.dimensions)),
