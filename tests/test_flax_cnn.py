@@ -119,6 +119,22 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
         trained(tmp_path, optimizer="sgd", schedule="constant", **exploding)
 
 
+CHANGED: dict[str, Any] = {"augmentation": ["flip"], "ema_decay": 0.9}
+CHANGED |= {"layers": [*LAYERS[:3], {"dropout": 0.1}, LAYERS[3]], "early_side": 0.7, "early_share": 0.5, "epochs": 2}
+
+
+def test_same_seed_gives_the_same_file_whatever_was_trained_before_it_and_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for number, seed in enumerate((1, 2, 1)):
+        (tmp_path / f"{number}").mkdir()
+        trained(tmp_path / f"{number}", seed=seed, **CHANGED)
+        files.append((tmp_path / f"{number}" / cnn.WEIGHTS).read_bytes())
+    assert files[0] == files[2] != files[1]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_parameters_are_those_of_the_layers() -> None:
     small: list[Any] = [{"conv": 32}, {"max_pool": 2}, "flatten", {"dense": 100}]
     assert count(small) == (27 * 32 + 32) + (6 * 6 * 32 * 100 + 100) + (100 * 3 + 3)
