@@ -1,5 +1,6 @@
 """The recipe flax/cnn on images of 12x12 pixels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -68,6 +69,14 @@ def count(layers: list[Any]) -> int:
 
 PLAIN = settings(optimizer="sgd", momentum=0.0)
 STANDARD: dict[str, Any] = {"epochs": 8, "batch_size": 4, "views": "flip", "schedule": {"step": [0.5], "factor": 0.1}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """Compile without optimization: these networks run for a moment, and the battery has what users run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
