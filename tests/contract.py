@@ -94,15 +94,6 @@ TOYS: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "layers": [{"conv": 16}, "batch_norm", {"activation": "relu"}, {"max_pool": 2}, "flatten"],
     },
-    "flax/cnn, growing": {
-        "epochs": 14,
-        "batch_size": 16,
-        "layers": [{"conv": 16}, "batch_norm", {"activation": "relu"}, {"dropout": 0.1}, "global_average_pool"],
-        "augmentation": ["flip"],
-        "early_side": 0.7,
-        "early_share": 0.5,
-        "ema_decay": 0.8,
-    },
 }
 """Blocks small enough to learn the toy set in seconds, at least one per recipe; after a comma, what is special."""
 

@@ -1,6 +1,7 @@
 """`make bench-gpu`: a job in steps that can be interrupted, and its small rehearsal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,3 +93,11 @@ def test_every_stage_is_a_step() -> None:
         "pytorch",
         "airbench",
     ]
+
+
+def test_the_table_tells_the_share_of_the_peak_where_it_is_known() -> None:
+    scores = {"macro_f1": 0.9, "macro_f1_low": 0.8, "macro_f1_high": 1.0, "log_loss": 0.3}
+    found: Any = SimpleNamespace(level="95 %", backbones=[scores | {"backbone": name} for name in ("stack", "a", "b")])
+    seconds = {f"{stage} {name}": 1.0 for stage in ("train", "export") for name in "ab"}
+    table = gpu.table(found, seconds, {"a": 0.4125, "b": None})
+    assert table["share of peak"].to_dict() == {"stack": "", "a": "41.2 %", "b": "–"}

@@ -1,5 +1,6 @@
 """The recipe flax/cnn on images of 12x12 pixels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,6 +71,14 @@ PLAIN = settings(optimizer="sgd", momentum=0.0)
 STANDARD: dict[str, Any] = {"epochs": 8, "batch_size": 4, "views": "flip", "schedule": {"step": [0.5], "factor": 0.1}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """Compile without optimization: these networks run for a moment, and the battery has what users run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def standard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[float, Any]]]:
     """A trained model's folder and what it reported, for claims that only read them."""
@@ -117,6 +126,22 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     exploding: dict[str, Any] = {"layers": ["flatten", {"dense": 4, "l2": 1}], "learning_rate": 10, "batch_size": 2}
     with pytest.raises(UserError, match=r"epoch 1: the loss is (nan|inf); lower learning_rate"):
         trained(tmp_path, optimizer="sgd", schedule="constant", **exploding)
+
+
+CHANGED: dict[str, Any] = {"augmentation": ["flip"], "ema_decay": 0.9}
+CHANGED |= {"layers": [*LAYERS[:3], {"dropout": 0.1}, LAYERS[3]], "early_side": 0.7, "early_share": 0.5, "epochs": 2}
+
+
+def test_same_seed_gives_the_same_file_whatever_was_trained_before_it_and_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for number, seed in enumerate((1, 2, 1)):
+        (tmp_path / f"{number}").mkdir()
+        trained(tmp_path / f"{number}", seed=seed, **CHANGED)
+        files.append((tmp_path / f"{number}" / cnn.WEIGHTS).read_bytes())
+    assert files[0] == files[2] != files[1]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_parameters_are_those_of_the_layers() -> None:

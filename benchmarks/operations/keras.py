@@ -12,9 +12,6 @@ from stages.backbones.keras.shared import session
 # isort: split
 import tensorflow as tf  # after the session, which makes it quiet
 
-Shape = tuple[int | None, ...]
-"""With the batch first, whose length is None, and the channels last."""
-
 
 def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
     session.use_device()
@@ -30,40 +27,36 @@ def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
 
 def operations(model: Any) -> float:
     """Floating-point operations of one image, forward and backward, for what of the model trains now."""
-    return through(model, model.inputs[0].shape, False)[0]
+    return through(model, False)[0]
 
 
-def through(model: Any, shape: Shape, moved: bool) -> tuple[float, Shape, bool]:
-    """The operations of a model with one input; shape of its output, and whether that depends on trained weights.
+def through(model: Any, moved: bool) -> tuple[float, bool]:
+    """The operations of a model with one input, and whether its output depends on trained weights.
 
     `moved`: whether its input does.
     """
-    known: dict[int, tuple[Shape, bool]] = {id(model.inputs[0]): (shape, moved)}
-    total = 0.0
+    known, total = {id(model.inputs[0]): moved}, 0.0
+    # Keras' own record of the graph, from the input on; it has no public one.
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if not node.is_input:
-                given = [known[id(each)] for each in node.input_tensors]
-                cost, after, moves = of_node(node, [each[0] for each in given], any(each[1] for each in given))
-                known |= dict.fromkeys(map(id, node.output_tensors), (after, moves))
+                cost, moves = of_node(node, any(known[id(each)] for each in node.input_tensors))
+                known |= dict.fromkeys(map(id, node.output_tensors), moves)
                 total += cost
-    shape, moved = known[id(model.outputs[0])]
-    return total, shape, moved
+    return total, known[id(model.outputs[0])]
 
 
-def of_node(node: Any, shapes: list[Shape], moved: bool) -> tuple[float, Shape, bool]:
+def of_node(node: Any, moved: bool) -> tuple[float, bool]:
     """The same for one layer of a model. An input that no trained weight moves needs no gradient."""
-    layer, shape = node.operation, node.output_tensors[0].shape
+    layer = node.operation
     inner = getattr(layer, "layer", layer)
     if hasattr(inner, "_nodes_by_depth"):
-        return through(inner, shapes[0], moved)
-    if None in shape[1:]:  # as in a nested network for images of any size
-        shape = layer.compute_output_shape(shapes[0] if len(shapes) == 1 else shapes)
+        return through(inner, moved)
     weights, trained = getattr(layer, "weights", []), {id(each) for each in getattr(layer, "trainable_variables", [])}
     kernels = [each for each in weights if "kernel" in each.name]
-    positions = math.prod(shape[1:-1])
+    positions = math.prod(node.output_tensors[0].shape[1:-1])
     total = sum(2 * math.prod(each.shape) * positions * (1 + moved + (id(each) in trained)) for each in kernels)
-    return total, shape, moved or bool(trained)
+    return total, moved or bool(trained)
 
 
 def format_of(model: Any) -> Format:
