@@ -388,9 +388,9 @@ def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(
 
 
 def test_the_device_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(session.VARIABLE, "cpu")
+    monkeypatch.setenv("FOLDSTACK_DEVICE", "cpu")
     assert session.device().platform == "cpu"
     for name, message in (("tpu", "expected cpu, cuda"), ("cuda:x", "expected cpu, cuda"), ("cuda:99", "JAX sees")):
-        monkeypatch.setenv(session.VARIABLE, name)
+        monkeypatch.setenv("FOLDSTACK_DEVICE", name)
         with pytest.raises(UserError, match=f"FOLDSTACK_DEVICE={name}.*{message}"):
             session.device()

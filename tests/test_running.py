@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.running import history, scratch
+from stages.running import devices, history, scratch
 from stages.running.errors import UserError
 from stages.showing import progress
 from stages.showing.command import command
@@ -169,3 +169,29 @@ def test_the_key_changes_with_everything_that_decides_a_fold(tmp_path: Path, mon
         keys.append(scratch.of_backbone("a", block, 0, sources))
     assert len(set(keys)) == len(keys) == 8
     assert scratch.of_backbone("a", block, 0, sources) == keys[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "number"), [("", 2, 0), ("", 0, None), ("cuda", 2, 0), ("cuda:1", 2, 1), ("cpu", 2, None)]
+)
+def test_the_device_is_the_one_that_is_named_else_the_first_gpu_else_the_cpu(
+    name: str, count: int, number: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDSTACK_DEVICE", name)
+    assert devices.gpu(count, "TensorFlow") == number
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no-device", "FOLDSTACK_DEVICE=no-device is no device; expected cpu, cuda or cuda:<number>"),
+        ("cuda:first", "FOLDSTACK_DEVICE=cuda:first is no device"),
+        ("cuda:2", "FOLDSTACK_DEVICE=cuda:2, but TensorFlow sees 2 CUDA GPUs"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_by_name(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDSTACK_DEVICE", name)
+    with pytest.raises(UserError, match=message):
+        devices.gpu(2, "TensorFlow")

@@ -155,13 +155,13 @@ def test_batches_hold_every_row_once_and_are_of_nearly_one_size():
 
 @pytest.mark.parametrize("name", ["toaster", "meta", "cuda:99"])
 def test_an_unknown_device_is_an_error_that_names_the_choice(monkeypatch, name):
-    monkeypatch.setenv(devices.VARIABLE, name)
+    monkeypatch.setenv("FOLDSTACK_DEVICE", name)
     with pytest.raises(UserError, match=f"{name}.*expected"):
         devices.device()
 
 
 def test_the_named_device_is_used(monkeypatch):
-    monkeypatch.setenv(devices.VARIABLE, "cpu")
+    monkeypatch.setenv("FOLDSTACK_DEVICE", "cpu")
     assert devices.device() == torch.device("cpu")
 
 

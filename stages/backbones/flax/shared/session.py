@@ -7,10 +7,9 @@ from typing import Any, Literal
 import jax
 
 from stages.backbones.vocabulary.block import Precision
-from stages.running.errors import UserError
+from stages.running.devices import VARIABLE, gpu
 
 DType = Literal["float32", "bfloat16"]
-VARIABLE = "FOLDSTACK_DEVICE"
 
 
 def driver() -> bool:
@@ -34,20 +33,10 @@ def begin() -> None:
 
 
 def device() -> Any:
-    """What `FOLDSTACK_DEVICE` names (`cpu`, `cuda`, `cuda:1`), else the first CUDA GPU, else the CPU.
-
-    Raises UserError for any other name and for a GPU that is not there.
-    """
-    name = os.environ.get(VARIABLE)
-    if not name:
-        return jax.devices()[0]
-    platform, _, number = name.partition(":")
-    if platform not in ("cpu", "cuda") or not (number or "0").isdecimal():
-        raise UserError(f"{VARIABLE}={name} is no device; expected cpu, cuda or cuda:<number>")
-    try:
-        return jax.devices(platform)[int(number or 0)]
-    except (RuntimeError, IndexError):
-        raise UserError(f"{VARIABLE}={name}, but JAX sees {', '.join(map(str, jax.devices()))}") from None
+    """What `FOLDSTACK_DEVICE` names, else the first CUDA GPU, else the CPU. Raises UserError for what is not there."""
+    gpus = [each for each in jax.devices() if each.platform == "gpu"]
+    number = gpu(len(gpus), "JAX")
+    return jax.devices("cpu")[0] if number is None else gpus[number]
 
 
 def dtype(precision: Precision) -> DType:

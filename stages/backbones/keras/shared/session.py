@@ -4,14 +4,13 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from stages.backbones.vocabulary.block import Precision
+from stages.running.devices import gpu
 from stages.running.errors import UserError
-
-VARIABLE = "FOLDSTACK_DEVICE"
 
 
 @contextlib.contextmanager
@@ -46,30 +45,16 @@ for each in tf.config.list_physical_devices("GPU"):
 
 
 def device() -> Any:
-    """The GPU that `FOLDSTACK_DEVICE` names (`cuda`, `cuda:1`), the first one if it is not set; None is the CPU.
-
-    Raises UserError for any other name but `cpu` and for a GPU that is not there.
-    """
-    return gpu_named(os.environ.get(VARIABLE), tf.config.list_physical_devices("GPU"))
-
-
-def gpu_named(name: str | None, gpus: Sequence[Any]) -> Any:
-    if not name:
-        return gpus[0] if gpus else None
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (number or "0").isdecimal():
-        raise UserError(f"{VARIABLE}={name} is no device; expected cpu, cuda or cuda:<number>")
-    if kind == "cpu":
-        return None
-    if int(number or 0) >= len(gpus):
-        raise UserError(f"{VARIABLE}={name}, but TensorFlow sees {len(gpus)} CUDA GPUs; expected cpu")
-    return gpus[int(number or 0)]
+    """The GPU that `FOLDSTACK_DEVICE` names, else the first; None: the CPU. Raises UserError for one not there."""
+    gpus = tf.config.list_physical_devices("GPU")
+    number = gpu(len(gpus), "TensorFlow")
+    return None if number is None else gpus[number]
 
 
 def use_device() -> None:
     """Compute on `device()` and see no other GPU. To be called before TensorFlow computes anything, which fixes it."""
-    gpu = device()
-    visible = [] if gpu is None else [gpu]
+    wanted = device()
+    visible = [] if wanted is None else [wanted]
     if tf.config.get_visible_devices("GPU") != visible:
         tf.config.set_visible_devices(visible, "GPU")
 
@@ -102,9 +87,9 @@ def precision(wanted: Precision) -> Precision:
 
 
 def multiplies_bfloat16() -> bool:
-    gpu = device()
-    if gpu is not None:
-        details: dict[str, Any] = tf.config.experimental.get_device_details(gpu)
+    wanted = device()
+    if wanted is not None:
+        details: dict[str, Any] = tf.config.experimental.get_device_details(wanted)
         return details.get("compute_capability", (0, 0)) >= (8, 0)
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text(encoding="utf-8").split() if cpu.exists() else []

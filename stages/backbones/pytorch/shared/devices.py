@@ -6,7 +6,6 @@ The device comes from the environment and changes no parameter; the number forma
 import copy
 import ctypes
 import functools
-import os
 import platform
 from typing import Any
 
@@ -16,26 +15,13 @@ from torch import Tensor, nn
 
 from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images
-from stages.running.errors import UserError
-
-VARIABLE = "FOLDSTACK_DEVICE"
+from stages.running.devices import gpu
 
 
 def device() -> torch.device:
-    """What `FOLDSTACK_DEVICE` names (`cpu`, `cuda`, `cuda:1`), else the first CUDA GPU, else the CPU.
-
-    Raises UserError for a name that PyTorch does not know and for a GPU that is not there.
-    """
-    name = os.environ.get(VARIABLE) or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{VARIABLE}={name} is no device; expected cpu, cuda or cuda:<number>") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"{VARIABLE}={name} is not supported; expected cpu, cuda or cuda:<number>")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"{VARIABLE}={name}, but PyTorch sees {torch.cuda.device_count()} CUDA GPUs; expected cpu")
-    return device
+    """What `FOLDSTACK_DEVICE` names, else the first CUDA GPU, else the CPU. Raises UserError for what is not there."""
+    number = gpu(torch.cuda.device_count(), "PyTorch")
+    return torch.device("cpu") if number is None else torch.device("cuda", number)
 
 
 def predicting_dtype(precision: Precision, device: torch.device) -> torch.dtype:
