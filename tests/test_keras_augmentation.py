@@ -9,6 +9,7 @@ from stages.backbones.keras.cnn import Params
 from stages.backbones.keras.shared import rand_augment as drawn_changes
 from stages.backbones.keras.shared.changes import augmentation
 from stages.backbones.keras.shared.seeds import BatchSeed, seeded
+from stages.running.errors import UserError
 from stages.running.parameters import check
 
 # isort: split
@@ -22,12 +23,13 @@ EQUAL = np.repeat(RAMP[None], 32, axis=0).astype(np.uint8)
 """Images that only a change of their own can tell apart."""
 
 
+def described(**block: Any) -> Params:
+    return check({"layers": ["flatten"], **block}, Params, place="backbones.toy")
+
+
 def changed(images: np.ndarray, number: int = 0, shares: Any = None, **block: Any) -> tuple[np.ndarray, np.ndarray]:
     """Batch `number` of the images, changed and mixed as the block says, and its class probabilities."""
-    params = check({"layers": ["flatten"], **block}, Params, place="backbones.toy")
-    size = images.shape[1:3]
-    augment = augmentation(params.augmentation, *size, mixup=params.mixup, cutmix=params.cutmix)
-    assert augment is not None
+    augment = augmentation(described(**block), (images.shape[1], images.shape[2]))
     given = np.zeros((len(images), 2), np.float32) if shares is None else shares
     pixels, mixed = augment(tf.constant(images), tf.constant(given), tf.constant([7, number], tf.int64))
     return pixels.numpy(), mixed.numpy()
@@ -36,7 +38,7 @@ def changed(images: np.ndarray, number: int = 0, shares: Any = None, **block: An
 CHANGES: list[Any] = [
     "flip",
     {"flip": "vertical"},
-    {"crop": 2},
+    {"shift": 2},
     {"translation": 0.2},
     {"rotation": 0.1},
     {"zoom": 0.2},
@@ -65,13 +67,20 @@ def test_a_change_depends_on_the_seed_alone_and_differs_between_images(change: A
 
 
 def test_nothing_to_change_changes_nothing() -> None:
-    assert augmentation((), 16, 16) is None
+    pixels = tf.constant(EQUAL)
+    assert augmentation(described(), (16, 16))(pixels, pixels, tf.constant([7, 0], tf.int64))[0] is pixels
 
 
-def test_a_crop_moves_whole_pixels_and_no_further_than_its_padding() -> None:
+def test_a_flip_by_epochs_is_refused_with_its_place() -> None:
+    expected = r"backbones.toy.augmentation: .* \[1\]: flip alternating cannot be made with Keras; expected horizontal"
+    with pytest.raises(UserError, match=expected):
+        described(augmentation=[{"shift": 2}, {"flip": "alternating"}])
+
+
+def test_a_shift_moves_whole_pixels_and_no_further_than_asked() -> None:
     images = np.zeros((400, 16, 16, 3), np.uint8)
     images[:, 8, 8] = 200
-    moved = changed(images, augmentation=[{"crop": 2, "fill": "constant"}])[0][..., 0]
+    moved = changed(images, augmentation=[{"shift": 2, "fill": "constant"}])[0][..., 0]
     _, rows, columns = np.nonzero(moved)
     assert set(np.unique(moved)) == {0, 200}
     assert set(rows) == set(columns) == {6, 7, 8, 9, 10}
@@ -124,7 +133,9 @@ def blocks(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(images), np.eye(2, dtype=np.float32)[classes]
 
 
-@pytest.mark.parametrize("block", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "block", [{"mixup": 1.0}, {"cutmix": 1.0}, {"cutmix": 10.0}, {"mixup": 0.5, "cutmix": 1.0}], ids=str
+)
 def test_a_mixture_has_the_classes_of_its_pixels_in_their_shares(block: Any) -> None:
     images, shares = blocks(64)
     pixels, mixed = changed(images, shares=shares, **block)
@@ -135,6 +146,17 @@ def test_a_mixture_has_the_classes_of_its_pixels_in_their_shares(block: Any) -> 
     np.testing.assert_array_equal(pixels, again[0])
     np.testing.assert_array_equal(mixed, again[1])
     assert not np.array_equal(mixed, other[1])
+
+
+def test_a_greater_alpha_of_cutmix_pastes_parts_nearer_to_one_half() -> None:
+    images, shares = blocks(200)
+    away = []
+    for alpha in (0.2, 1.0, 10.0):
+        mixed = changed(images, shares=shares, cutmix=alpha)[1][:, 0]
+        mixed = mixed[(mixed > 0.001) & (mixed < 0.999)]  # half of the images are pasted into one of their own class
+        away.append(np.abs(mixed - 0.5).mean())
+    assert away[0] > away[1] > away[2]
+    assert away[2] < 0.15
 
 
 def test_mixup_blends_cutmix_pastes_and_both_together_do_either() -> None:

@@ -1,5 +1,6 @@
 """The recipe keras/transfer: architectures, their weights, and the phases of a training."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -11,6 +12,7 @@ import pytest
 from stages.backbones.keras import transfer
 from stages.backbones.keras.shared.training import Training
 from stages.backbones.keras.transfer import applications
+from stages.backbones.vocabulary.schedules import Constant
 from stages.images.arrays import ImageRows
 from stages.running.errors import UserError
 from stages.running.parameters import check
@@ -44,23 +46,46 @@ def same(one: Any, other: Any) -> bool:
     return all(np.array_equal(*pair) for pair in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
-@pytest.fixture(scope="module")
-def published() -> Any:
-    """MobileNetV2 with a classifier of 1000 classes and random weights, in place of the published ones."""
-    return randomised(zoo.MobileNetV2(weights=None))
+def tiny(
+    include_top: bool = True,
+    weights: str | None = None,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 1000,
+    filters: int = 4,
+) -> keras.Model:
+    """An architecture as those of keras.applications are built, but of three layers."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(filters, 3, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="normalization")(x)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.Dense(classes, name="predictions")(x)
+    return keras.Model(inputs, x)
 
 
-@pytest.fixture(scope="module")
-def bare(published: Any) -> Any:
+@pytest.fixture(params=["Tiny", pytest.param("MobileNetV2", marks=pytest.mark.exhaustive)])
+def architecture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(zoo, "Tiny", tiny, raising=False)
+    return request.param
+
+
+@pytest.fixture
+def published(architecture: str) -> Any:
+    """With a classifier of 1000 classes and random weights, in place of the published ones."""
+    return randomised(applications.builder(architecture)(weights=None))
+
+
+@pytest.fixture
+def bare(architecture: str, published: Any) -> Any:
     """The same without its classifier."""
-    made = zoo.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
+    made = applications.builder(architecture)(weights=None, include_top=False, input_shape=(32, 32, 3))
     made.set_weights(published.get_weights()[:-2])
     return made
 
 
-@pytest.fixture(scope="module")
-def empty() -> Any:
-    return applications.backbone("MobileNetV2", (32, 32))
+@pytest.fixture
+def empty(architecture: str) -> Any:
+    return applications.backbone(architecture, (32, 32))
 
 
 def write_legacy(model: Any, path: Path) -> Path:
@@ -76,7 +101,7 @@ def write(model: Any, path: Path) -> Path:
 
 
 def test_weights_are_read_from_either_format_with_or_without_the_classifier(
-    published: Any, bare: Any, empty: Any, tmp_path: Path
+    architecture: str, published: Any, bare: Any, empty: Any, tmp_path: Path
 ) -> None:
     files = [
         write(bare, tmp_path / "bare.weights.h5"),
@@ -85,13 +110,18 @@ def test_weights_are_read_from_either_format_with_or_without_the_classifier(
         write_legacy(published, tmp_path / "whole.h5"),
     ]
     for number, file in enumerate(files):
-        applications.read(randomised(empty, seed=number + 1), "MobileNetV2", file)
+        applications.read(randomised(empty, seed=number + 1), architecture, file)
         assert same(empty, bare), file
 
 
-def test_weights_of_another_architecture_or_number_of_classes_are_refused_by_name(empty: Any, tmp_path: Path) -> None:
-    other = zoo.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
-    few = zoo.MobileNetV2(weights=None, classes=7)
+def test_weights_of_another_architecture_or_number_of_classes_are_refused_by_name(
+    architecture: str, empty: Any, tmp_path: Path
+) -> None:
+    if architecture == "Tiny":
+        other = tiny(include_top=False, filters=8)
+    else:
+        other = zoo.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
+    few = applications.builder(architecture)(weights=None, classes=7)
     files = [
         write(other, tmp_path / "other.weights.h5"),
         write_legacy(other, tmp_path / "other.h5"),
@@ -99,24 +129,28 @@ def test_weights_of_another_architecture_or_number_of_classes_are_refused_by_nam
         write_legacy(few, tmp_path / "few.h5"),
     ]
     for file in files:
-        with pytest.raises(UserError, match=rf"weights: .*{file.name} are not those of MobileNetV2.* 1000 classes"):
-            applications.read(empty, "MobileNetV2", file)
+        with pytest.raises(UserError, match=rf"weights: .*{file.name} are not those of {architecture}.* 1000 classes"):
+            applications.read(empty, architecture, file)
 
 
-def test_a_file_with_more_than_the_network_has_is_refused(bare: Any, empty: Any, tmp_path: Path) -> None:
-    file = write(bare, tmp_path / "more.weights.h5")
+def test_a_file_with_more_than_the_network_has_is_refused(
+    architecture: str, bare: Any, empty: Any, tmp_path: Path
+) -> None:
+    file, n = write(bare, tmp_path / "more.weights.h5"), len(bare.weights)
     with h5py.File(file, "a") as content:
         content["layers/conv2d_99/vars/0"] = np.zeros(3)
-    with pytest.raises(UserError, match="it holds 261 arrays in place of 260"):
-        applications.read(empty, "MobileNetV2", file)
+    with pytest.raises(UserError, match=f"it holds {n + 1} arrays in place of {n}"):
+        applications.read(empty, architecture, file)
 
 
 @pytest.mark.parametrize("name", ["missing.h5", "model.keras", "broken.h5", "broken.weights.h5"])
-def test_what_is_no_file_of_weights_is_refused_by_name(name: str, empty: Any, tmp_path: Path) -> None:
+def test_what_is_no_file_of_weights_is_refused_by_name(
+    name: str, architecture: str, empty: Any, tmp_path: Path
+) -> None:
     if name != "missing.h5":
         (tmp_path / name).write_bytes(b"not weights")
     with pytest.raises(UserError, match=f"weights: .*{name}"):
-        applications.read(empty, "MobileNetV2", tmp_path / name)
+        applications.read(empty, architecture, tmp_path / name)
 
 
 def test_without_a_network_one_line_names_the_model_the_cache_and_the_way_out(
@@ -129,9 +163,9 @@ def test_without_a_network_one_line_names_the_model_the_cache_and_the_way_out(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.backend.config.keras_home", lambda: str(tmp_path))
     with pytest.raises(UserError) as caught:
-        applications.backbone("MobileNetV2", (32, 32), "imagenet")
+        applications.backbone("VGG16", (32, 32), "imagenet")
     assert "\n" not in str(caught.value)
-    for part in ("MobileNetV2", str(tmp_path / "models"), "weights: <path>"):
+    for part in ("VGG16", str(tmp_path / "models"), "weights: <path>"):
         assert part in str(caught.value)
 
 
@@ -190,35 +224,58 @@ class Watched(ImageRows):
         return read
 
 
-TWO_PHASES = [
-    {"trainable": "head", "epochs": 1, "learning_rate": 0.01},
-    {"trainable": 50, "epochs": 1, "learning_rate": 0.01},
-]
+def two_phases(last: int) -> list[dict[str, Any]]:
+    both = {"epochs": 1, "learning_rate": 0.01}
+    return [{"trainable": "head", **both}, {"trainable": last, **both}]
 
 
-def test_the_frozen_part_stays_bit_for_bit_and_only_the_last_layers_are_fine_tuned(bare: Any, tmp_path: Path) -> None:
+def trained_in_two_phases(model: keras.Model, backbone: Any, block: transfer.Params, *resize: Any) -> tuple[Any, Any]:
+    """The weights of the backbone's layers after each phase."""
     images, labels = toy_set()
     rows = Watched(images, np.arange(len(images)))
-    block = params(weights=str(write(bare, tmp_path / "bare.weights.h5")), precision="float32", phases=TWO_PHASES)
-    settings = transfer.describe(rows, labels, block)
-    model, backbone = transfer.build(settings, block.weights, seed=1)
     states = []
 
     def report(epoch: float, values: Any) -> None:
         if epoch == int(epoch):
             states.append([layer.get_weights() for layer in backbone.layers])
 
-    training = Training(rows, labels, block, 1, report, 48, transfer.resizing(settings))
-    transfer.train(model, backbone, training, block.phases)
-    before = [layer.get_weights() for layer in bare.layers]
-    first, second = ([moved(*pair) for pair in zip(before, state, strict=True)] for state in states)
-    assert not any(first)
-    assert not any(second[:-50])
-    assert second[-50:] == [bool(layer) for layer in before[-50:]]
-    for earlier, later in zip(before, states[1], strict=True):
-        if len(later) == 4:
-            np.testing.assert_array_equal(later[2:], earlier[2:], "statistics of batch normalisation")
+    transfer.train(model, backbone, Training(rows, labels, block, 1, report, 48, *resize), block.by_phase())
     assert Watched.most == 48
+    first, second = states
+    return first, second
+
+
+def only_the_last_move(last: int, before: Any, first: Any, second: Any) -> None:
+    """In the second phase; in the first, the head's, none. Statistics of batch normalisation never do."""
+    assert not any(moved(*pair) for pair in zip(before, first, strict=True))
+    assert [moved(*pair) for pair in zip(before, second, strict=True)] == [
+        bool(layer) and number >= len(before) - last for number, layer in enumerate(before)
+    ]
+    for earlier, later in zip(before, second, strict=True):
+        if len(later) == 4:
+            np.testing.assert_array_equal(later[2:], earlier[2:])
+
+
+def test_the_frozen_part_stays_bit_for_bit_and_only_the_last_layers_are_fine_tuned() -> None:
+    pairs = [(keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()) for _ in range(3)]
+    backbone: Any = randomised(keras.Sequential([keras.Input((16, 16, 3)), *itertools.chain(*pairs)]))
+    before = [layer.get_weights() for layer in backbone.layers]
+    pixels = keras.Input((16, 16, 3))
+    scaled = keras.layers.Rescaling(1 / 255)(pixels)  # pyright: ignore[reportCallIssue]
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(transfer.Body(backbone)(scaled)))
+    block = params(precision="float32", phases=two_phases(3))
+    only_the_last_move(3, before, *trained_in_two_phases(keras.Model(pixels, outputs), backbone, block))
+
+
+@pytest.mark.exhaustive
+def test_the_frozen_part_of_a_real_architecture_stays_too(tmp_path: Path) -> None:
+    bare = randomised(applications.backbone("MobileNetV2", (32, 32)))
+    weights = str(write(bare, tmp_path / "bare.weights.h5"))
+    block = params(weights=weights, precision="float32", phases=two_phases(50))
+    settings = transfer.describe(*toy_set(), block)
+    model, backbone = transfer.build(settings, weights, seed=1)
+    before = [layer.get_weights() for layer in bare.layers]
+    only_the_last_move(50, before, *trained_in_two_phases(model, backbone, block, transfer.resizing(settings)))
 
 
 def moved(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
@@ -240,7 +297,7 @@ def test_a_phase_that_ends_worse_than_an_earlier_one_is_undone(losses: list[floa
     block = params(epochs=3, phases=[{"trainable": "head", "epochs": 1}] * 3)
     images, labels = toy_set()
     scripted = Scripted(images, labels, block, 1, lambda epoch, values: None, 48)
-    transfer.train(model, model, scripted, block.phases)
+    transfer.train(model, model, scripted, block.by_phase())
     assert (model.get_weights()[0] == best).all()
 
 
@@ -281,23 +338,30 @@ def test_more_layers_than_the_backbone_has_are_refused() -> None:
 def test_a_phase_has_what_the_block_has_and_the_last_the_epochs_that_are_left() -> None:
     phases = [{"trainable": "head", "epochs": 3, "optimizer": "sgd"}, {"trainable": "all", "learning_rate": 1e-5}]
     made = params(epochs=10, phases=phases, learning_rate=0.1, patience=7)
-    first, second = made.phases
+    (head, first), (everything, second) = made.by_phase()
+    assert (head, everything) == ("head", "all")
     assert (first.epochs, first.optimizer, first.learning_rate, first.patience) == (3, "sgd", 0.1, 7)
     assert (second.epochs, second.optimizer, second.learning_rate) == (7, "adam", 1e-5)
     assert transfer.Params.model_validate_json(made.model_dump_json()) == made
-    (only,) = params(epochs=4).phases
-    assert (only.trainable, only.epochs) == ("head", 4)
+
+
+def test_without_phases_the_head_alone_learns_at_a_steady_rate() -> None:
+    ((part, how),) = params(epochs=4).by_phase()
+    assert (part, how.epochs, how.optimizer, how.learning_rate) == ("head", 4, "adam", 1e-3)
+    assert how.schedule == Constant()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 5, "phases": TWO_PHASES}, "the phases have 2 epochs together; expected 5"),
-        ({"epochs": 1, "phases": TWO_PHASES}, "the phases have 2 epochs together; expected 1"),
-        ({"phases": [{"trainable": "head"}, {"trainable": "all"}]}, "phase 1 of 2 has no epochs; only the last"),
+        ({"epochs": 5, "phases": two_phases(50)}, "phases: their epochs add up to 2; expected epochs, 5"),
+        ({"epochs": 1, "phases": two_phases(50)}, "phases: their epochs add up to 2; expected epochs, 1"),
+        (
+            {"phases": [{"trainable": "head"}, {"trainable": "all"}]},
+            r"phases\[0\].epochs: missing; only the last phase",
+        ),
         ({"phases": []}, "phases"),
-        ({"phases": [{"trainable": "tail"}]}, "trainable: got 'tail'; expected head, all, or the number of last"),
-        ({"phases": [{"epochs": 2}]}, r"phases\[0\].trainable: missing"),
+        ({"phases": [{"trainable": "tail"}]}, "trainable: got 'tail'; expected head, all, or how many of the last"),
         ({"phases": [{"trainable": 0}]}, "trainable: got 0; expected head, all"),
         ({"architecture": "MobileNetV4"}, "unknown architecture; did you mean 'MobileNetV2'"),
         ({"head": [{"dens": 3}]}, r"head\[0\].*unknown kind 'dens'; did you mean 'dense'"),

@@ -31,7 +31,7 @@ BLOCK: dict[str, Any] = {
     "optimizer": "sgd",
     "learning_rate": RATE,
     "momentum": MOMENTUM,
-    "augmentation": ["flip", {"crop": SHIFT}],
+    "augmentation": ["flip", {"shift": SHIFT}],
 }
 
 

@@ -7,12 +7,13 @@ from pydantic import Field
 
 from stages.backbones import Predict, Report
 from stages.backbones.keras.shared import saving, session
-from stages.backbones.keras.shared.layers import network
-from stages.backbones.keras.shared.parameters import Common, Optimization
+from stages.backbones.keras.shared.layers import network, whiten
+from stages.backbones.keras.shared.parameters import Common
 from stages.backbones.keras.shared.training import Training
-from stages.backbones.keras.shared.whitening import whiten
 from stages.backbones.vocabulary import pixels, progressive
+from stages.backbones.vocabulary.block import Precision
 from stages.backbones.vocabulary.layers import AnyLayer
+from stages.backbones.vocabulary.progressive import Growing
 from stages.images.arrays import Labels, TrainingImages
 from stages.running.parameters import Block
 
@@ -20,12 +21,10 @@ BATCH = 500
 """Images that are predicted together."""
 
 
-class Params(Optimization, Common):
+class Params(Common, Growing):
     """The block of this recipe in params.yaml."""
 
     layers: list[AnyLayer] = Field(min_length=1, description="without the last dense layer over the classes")
-    early_side: float = Field(1.0, ge=0.25, le=1, description="share of height and width at the first step")
-    early_share: float = Field(0.0, ge=0, le=1, description="share of the steps in which the size grows to full")
 
 
 class Settings(Block):
@@ -36,7 +35,7 @@ class Settings(Block):
     classes: int
     mean: list[float]
     deviation: list[float]
-    precision: str
+    precision: Precision
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
@@ -54,7 +53,8 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 
 
 def load(folder: Path) -> Predict:
-    settings = saving.settings(folder, Settings)
+    session.use_device()
+    settings = Settings.restore(folder / saving.SETTINGS)
     return saving.predictor(build(settings), folder, classes=settings.classes, views=settings.params.views, batch=BATCH)
 
 
@@ -84,17 +84,12 @@ def build(settings: Settings, seed: int = 0) -> keras.Model:
 
 def train(model: keras.Model, training: Training, settings: Settings) -> None:
     params = settings.params
-    if params.early_share:
-        progressive.require_any_size(params.layers)
-    trainer = of_any_size(model) if params.early_share else keras.Model(model.inputs, model.outputs[0])
-    grown = sizes(settings, training.steps * params.epochs)
-    training.run(trainer, params, epochs=params.epochs, patience=params.patience, sizes=grown)
-
-
-def sizes(settings: Settings, steps: int) -> progressive.Sizes | None:
-    """Height and width of the images at each step, where they grow."""
-    start, share = settings.params.early_side, settings.params.early_share
-    return progressive.sizes(settings.size, steps, start=start, share=share) if share else None
+    if not params.early_share:
+        training.run(keras.Model(model.inputs, model.outputs[0]), params)
+        return
+    progressive.require_any_size(params.layers)
+    sizes = params.sizes(settings.size, training.steps * params.epochs)
+    training.run(of_any_size(model), params, sizes=sizes)
 
 
 def of_any_size(model: keras.Model) -> keras.Model:

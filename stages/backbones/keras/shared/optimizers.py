@@ -1,10 +1,18 @@
-"""The optimizers by name, with the few settings that are worth a parameter."""
+"""The optimizers by name, with the few settings that are worth a parameter, and their rates."""
 
 from typing import Any, Literal
 
 import keras
+import numpy as np
+
+from stages.backbones.vocabulary import block
+from stages.backbones.vocabulary.schedules import Plateau, rates
 
 Name = Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon", "relative_muon"]
+
+
+class Optimization(block.Optimization):
+    optimizer: Name = "adamw"
 
 
 class Muon(keras.optimizers.Muon):
@@ -45,8 +53,20 @@ class RelativeMuon(Muon):
         self.assign(variable, fixed - lr * keras.ops.reshape(direction, variable.shape))
 
 
-def optimizer(name: Name, rate: Any, *, momentum: float, nesterov: bool, weight_decay: float) -> keras.Optimizer:
-    """`rate` is a number or a schedule. Decay is decoupled from the gradient and spares biases and normalisation."""
+class Table(keras.optimizers.schedules.LearningRateSchedule):
+    """The rates of all steps, looked up by the step's number."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self.values = values
+
+    def __call__(self, step: Any) -> Any:
+        last = len(self.values) - 1
+        return keras.ops.take(keras.ops.convert_to_tensor(self.values), keras.ops.minimum(step, last))
+
+
+def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
+    """For a training of so many steps. Decay is decoupled from the gradient and spares biases and normalisation."""
     classes: dict[str, Any] = {
         "sgd": keras.optimizers.SGD,
         "adam": keras.optimizers.Adam,
@@ -57,15 +77,22 @@ def optimizer(name: Name, rate: Any, *, momentum: float, nesterov: bool, weight_
         "muon": Muon,
         "relative_muon": RelativeMuon,
     }
-    options: dict[str, Any] = {"weight_decay": weight_decay}
+    name, options = how.optimizer, {"weight_decay": how.weight_decay}
     if name in ("sgd", "rmsprop", "muon", "relative_muon"):
-        options["momentum"] = momentum
+        options["momentum"] = how.momentum
     if name in ("sgd", "muon", "relative_muon"):
-        options["nesterov"] = nesterov
+        options["nesterov"] = how.nesterov
     if name in ("muon", "relative_muon"):
-        options["adam_weight_decay"] = weight_decay
+        options["adam_weight_decay"] = how.weight_decay
     if name == "relative_muon":
         options |= {"adam_lr_ratio": 0.1, "ns_steps": 3}
-    made = classes[name](rate, **options)
+    made = classes[name](rate(how, steps), **options)
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return made
+
+
+def rate(how: Optimization, steps: int) -> float | Table:
+    # Only a number can be lowered during the training, only a table can follow the steps.
+    if isinstance(how.schedule, Plateau):
+        return how.learning_rate
+    return Table(rates(how.schedule, how.learning_rate, steps))

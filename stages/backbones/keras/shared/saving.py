@@ -2,27 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
-from scipy.special import log_softmax
 
 from stages.backbones import Predict
+from stages.backbones.vocabulary.block import Views
 from stages.images.arrays import Images, LogProbabilities
 from stages.running.parameters import Block
 
 WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
-Saved = TypeVar("Saved", bound=Block)
 
 
 def save(model: keras.Model, settings: Block, folder: Path) -> None:
     model.save_weights(folder / WEIGHTS)
-    (folder / SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def settings(folder: Path, kind: type[Saved]) -> Saved:
-    return kind.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings.save(folder / SETTINGS)
 
 
 def predictor(
@@ -30,7 +25,7 @@ def predictor(
     folder: Path,
     *,
     classes: int,
-    views: Literal["none", "flip"],
+    views: Views,
     batch: int,
     prepare: Callable[[Images], Any] = lambda images: images,
 ) -> Predict:
@@ -42,10 +37,16 @@ def predictor(
         logits = model.predict_on_batch(prepare(images))
         if views == "flip":
             logits = (logits + model.predict_on_batch(prepare(images[:, :, ::-1]))) / 2
-        return np.asarray(log_softmax(logits, axis=1), np.float32)
+        return log_softmax(logits)
 
     def predict(images: Images) -> LogProbabilities:
         parts = [scores(images[i : i + batch]) for i in range(0, len(images), batch)]
         return np.concatenate(parts) if parts else np.zeros((0, classes), np.float32)
 
     return predict
+
+
+def log_softmax(logits: np.ndarray) -> LogProbabilities:
+    """Of float32 [n, k]; the highest logit is taken off first, so that no exponential overflows."""
+    lowered = logits - logits.max(axis=1, keepdims=True)
+    return lowered - np.log(np.exp(lowered).sum(axis=1, keepdims=True))

@@ -1,5 +1,6 @@
-"""The training that the recipes share: Keras' own loop over batches that are read as they are needed."""
+"""The training that the recipes share: Keras' own loop over batches that tf.data reads as they are needed."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,20 +9,27 @@ import keras
 import tensorflow as tf
 
 from stages.backbones import Report
-from stages.backbones.keras.shared import batches, optimizers
+from stages.backbones.keras.shared import optimizers
+from stages.backbones.keras.shared.callbacks import callbacks
 from stages.backbones.keras.shared.changes import augmentation
-from stages.backbones.keras.shared.parameters import Common, Optimization
-from stages.backbones.keras.shared.reporting import Reporting
-from stages.backbones.keras.shared.schedules import Table, lowered
+from stages.backbones.keras.shared.parameters import Common
 from stages.backbones.vocabulary import losses, stopping
-from stages.backbones.vocabulary.progressive import Sizes
-from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.images.arrays import Labels, Rows, TrainingImages
+
+stateless_shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore
+
+Sizes = Sequence[tuple[int, int]]
+"""Height and width of the images at each step."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """All that the phases of one training have in common."""
+    """All that the phases of one training have in common.
+
+    `resize` takes pixels [b, h, w, 3] to the height and width that the network expects. Batches are the same for the
+    same seed: their order and their changes come from the seed and the batch's number alone, so that several can be
+    made at a time.
+    """
 
     images: TrainingImages
     labels: Labels
@@ -29,7 +37,7 @@ class Training:
     seed: int
     report: Report
     held_batch: int
-    resize: batches.Resize | None = None
+    resize: Callable[[Any], Any] = lambda pixels: pixels
 
     @cached_property
     def parts(self) -> tuple[Rows, Rows]:
@@ -49,69 +57,84 @@ class Training:
         """Of one epoch."""
         return len(self.parts[0]) // self.batch_size
 
-    def run(
-        self,
-        trainer: Any,
-        how: Optimization,
-        *,
-        epochs: int,
-        first: int = 0,
-        patience: int,
-        sizes: Sizes | None = None,
-    ) -> float | None:
-        """Train for at most `epochs`, counted from `first`, and keep the weights of the lowest validation loss, if any.
+    def run(self, trainer: Any, how: Common, *, first: int = 0, sizes: Sizes = ()) -> float | None:
+        """Train for at most the epochs of `how`, counted from `first`. The lowest validation loss, if there is any.
 
-        Returns that loss. `trainer` shares its layers with the network to be saved: saving a compiled network would
-        save its optimizer's state too.
+        The weights that had it are then kept. `trainer` shares its layers with the network to be saved: saving a
+        compiled network would save its optimizer's state too.
         """
         validates = len(self.parts[1]) > 0
         trainer.compile(
-            optimizer=optimizer(how, self.steps * epochs),
+            optimizer=optimizers.optimizer(how, self.steps * how.epochs),
             loss=objective(self.params),
             metrics=["accuracy"],
             jit_compile=False,
         )
         history = trainer.fit(
-            self.batches(epochs, first, sizes),
-            epochs=first + epochs,
+            self.batches(how.epochs, first, sizes),
+            epochs=first + how.epochs,
             initial_epoch=first,
             steps_per_epoch=self.steps,
             validation_data=self.held() if validates else None,
-            callbacks=[Reporting(self.report, steps=self.steps), *callbacks(how, validates, patience)],
+            callbacks=callbacks(how, self.report, steps=self.steps, validates=validates),
             shuffle=False,
             verbose=0,
         )
         return min(history.history["val_loss"]) if validates else None
 
-    def batches(self, epochs: int, first: int, sizes: Sizes | None) -> tf.data.Dataset:
-        params, (rows, _) = self.params, self.parts
-        balanced = params.class_weights != "none"
-        return batches.batches(
-            self.images,
-            self.labels,
-            rows,
-            classes=self.classes,
-            size=self.batch_size,
-            epochs=epochs,
-            first=first,
-            seed=self.seed,
-            augment=augmentation(
-                params.augmentation, *self.images.shape[1:3], mixup=params.mixup, cutmix=params.cutmix
-            ),
-            resize=self.resize,
-            sizes=sizes,
-            factors=losses.weights(self.labels[rows], params.class_weights) if balanced else None,
-        )
+    def batches(self, epochs: int, first: int = 0, sizes: Sizes = ()) -> tf.data.Dataset:
+        """Every batch of every epoch from `first` on: pixels [b, h, w, 3], class probabilities [b, k], and where each
+        class has its factor of the loss, those of the images [b].
+
+        Images change at the size they come in, then all take the size of `resize`, or each batch its own of `sizes`.
+        """
+        factors = losses.weights(self.labels[self.parts[0]], self.params.class_weights)
+        augment = augmentation(self.params, (self.images.shape[1], self.images.shape[2]))
+        with tf.device("CPU:0"):
+            targets, seed, lengths = tf.constant(self.labels), tf.constant(self.seed, tf.int64), tf.constant(sizes)
+
+        def batch(number: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            pixels, shares = self.read(rows), tf.one_hot(tf.gather(targets, rows), self.classes)
+            pixels, shares = augment(pixels, shares, tf.stack([seed, number]))
+            pixels = self.resize(pixels)
+            if sizes:
+                pixels = tf.image.resize(pixels, tf.gather(lengths, number), antialias=True)
+            balanced = self.params.class_weights != "none"
+            return (pixels, shares, tf.linalg.matvec(shares, factors)) if balanced else (pixels, shares)
+
+        numbers = tf.data.Dataset.range(first, first + epochs).flat_map(self.order)
+        return ahead(numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def order(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        """The numbers of an epoch's batches, counted from the first epoch on, and their rows [b].
+
+        The rows that do not fill a batch are left out; the next epoch's order leaves out others.
+        """
+        steps, size = self.steps, self.batch_size
+        with tf.device("CPU:0"):
+            rows, seed = tf.constant(self.parts[0]), tf.constant(self.seed, tf.int64)
+        shuffled = stateless_shuffle(rows, seed=tf.stack([seed, epoch]))
+        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((numbers, tf.reshape(shuffled[: steps * size], (steps, size))))
 
     def held(self) -> tf.data.Dataset:
-        return batches.plain(
-            self.images,
-            self.labels,
-            self.parts[1],
-            classes=self.classes,
-            size=self.held_batch,
-            resize=self.resize,
-        )
+        """The validation part once, in its order, unchanged but for its size."""
+        rows = self.parts[1]
+        parts = tf.data.Dataset.from_tensor_slices((rows, tf.one_hot(self.labels[rows], self.classes)))
+        return ahead(parts.batch(self.held_batch).map(lambda rows, shares: (self.resize(self.read(rows)), shares)))
+
+    def read(self, rows: tf.Tensor) -> tf.Tensor:
+        """Those images, [b, h, w, 3], read from where they lie: a constant of all of them would be a copy in memory."""
+        pixels: Any = tf.numpy_function(lambda chosen: self.images[chosen], [rows], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, (rows.shape[0], *self.images.shape[1:]))
+
+
+def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches, prepared while earlier ones are used."""
+    options = tf.data.Options()
+    # The autotuner's thread sleeps for up to a minute at a time, and the end of a training waits for it to wake.
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
 
 
 def objective(params: losses.Loss) -> keras.Loss:
@@ -122,26 +145,3 @@ def objective(params: losses.Loss) -> keras.Loss:
     return keras.losses.CategoricalFocalCrossentropy(
         alpha=1.0, gamma=params.focal_gamma, from_logits=True, label_smoothing=smoothing
     )
-
-
-def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
-    # Only a number can be lowered during the training, only a table can follow the steps.
-    fixed = isinstance(how.schedule, Plateau)
-    return optimizers.optimizer(
-        how.optimizer,
-        how.learning_rate if fixed else Table(rates(how.schedule, how.learning_rate, steps)),
-        momentum=how.momentum,
-        nesterov=how.nesterov,
-        weight_decay=how.weight_decay,
-    )
-
-
-def callbacks(how: Optimization, validates: bool, patience: int) -> list[keras.callbacks.Callback]:
-    monitor = "val_loss" if validates else "loss"
-    chosen: list[keras.callbacks.Callback] = []
-    if isinstance(how.schedule, Plateau):
-        chosen.append(lowered(how.schedule, monitor))
-    if validates:
-        stopping = keras.callbacks.EarlyStopping(monitor, patience=patience, restore_best_weights=True)
-        chosen.append(stopping)
-    return chosen

@@ -5,6 +5,7 @@ stay in inference mode, so that batch normalisation keeps its statistics. Images
 resized batch by batch and preprocessed as their architecture expects.
 """
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Annotated, Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.backbones import Predict, Report
-from stages.backbones.keras.shared import saving, session
+from stages.backbones.keras.shared import optimizers, saving, session
 from stages.backbones.keras.shared.layers import draw, logits, policy
 from stages.backbones.keras.shared.parameters import Common
 from stages.backbones.keras.shared.training import Training
 from stages.backbones.keras.transfer import applications
-from stages.backbones.keras.transfer.phases import Part, Phase, Steady, filled, spread
+from stages.backbones.vocabulary import phases
+from stages.backbones.vocabulary.block import Precision
 from stages.backbones.vocabulary.layers import AnyLayer, GlobalAveragePool
+from stages.backbones.vocabulary.phases import Part, check_epochs, complete
+from stages.backbones.vocabulary.schedules import AnySchedule, Constant
 from stages.images.arrays import Labels, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import Block
@@ -31,8 +35,19 @@ Architecture = Annotated[str, AfterValidator(applications.check_architecture)]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-class Params(Steady, Common):
-    """The block of this recipe in params.yaml."""
+class Phase(phases.Phase):
+    """One entry of `phases`; what it leaves out is as in the block."""
+
+    optimizer: optimizers.Name | None = None
+    momentum: float | None = Field(None, ge=0, lt=1)
+    nesterov: bool | None = None
+
+
+HEAD_ALONE = Phase.model_validate({"trainable": "head"})
+
+
+class Params(Common):
+    """The block of this recipe in params.yaml, with the optimization that is usual when weights are pretrained."""
 
     architecture: Architecture = Field(description="its name in keras.applications, such as MobileNetV2")
     weights: str = Field("imagenet", min_length=1, description="imagenet (downloaded once), none or a file")
@@ -42,17 +57,19 @@ class Params(Steady, Common):
     inference_mode: bool = Field(
         True, description="false: statistics and dropout of the layers that train do too; always so without weights"
     )
-    phases: tuple[Phase, ...] = Field((), min_length=1, description="in order; left out: the head alone, frozen else")
+    optimizer: optimizers.Name = "adam"
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="the highest of the schedule; 1e-5 to fine-tune")
+    schedule: AnySchedule = Constant()
+    phases: tuple[Phase, ...] = Field((HEAD_ALONE,), min_length=1, description="in order")
 
-    @model_validator(mode="before")
-    @classmethod
-    def spread_over_phases(cls, block: Any) -> Any:
-        return spread(block)
+    @model_validator(mode="after")
+    def phases_fill_the_epochs(self) -> "Params":
+        check_epochs(self.phases, self.epochs)
+        return self
 
-    @field_validator("phases")
-    @classmethod
-    def fill_last_phase(cls, phases: tuple[Phase, ...], info: Any) -> tuple[Phase, ...]:
-        return filled(phases, info.data["epochs"]) if "epochs" in info.data else phases
+    def by_phase(self) -> list[tuple[Part, Common]]:
+        """What trains in each phase, and the block as it is in it."""
+        return [(each.trainable, self.model_copy(update=dict(each))) for each in complete(self.phases, self)]
 
 
 class Settings(Block):
@@ -61,7 +78,7 @@ class Settings(Block):
     params: Params
     size: tuple[int, int]
     classes: int
-    precision: str
+    precision: Precision
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
@@ -71,15 +88,18 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     """
     session.begin(seed)
     settings = describe(images, labels, params)
+    # keras.applications draws weights from Python's generator, which other code may have drawn from since `begin`.
+    random.seed(seed)
     model, backbone = build(settings, params.weights, seed)
     training = Training(images, labels, params, seed, report, params.batch_size, resizing(settings))
-    train(model, backbone, training, params.phases)
+    train(model, backbone, training, params.by_phase())
     saving.save(model, settings, folder)
     session.end()
 
 
 def load(folder: Path) -> Predict:
-    settings = saving.settings(folder, Settings)
+    session.use_device()
+    settings = Settings.restore(folder / saving.SETTINGS)
     model, _ = build(settings)
     params = settings.params
     return saving.predictor(
@@ -142,19 +162,17 @@ class Body(keras.layers.Wrapper):
         return outputs if layer.trainable_variables else keras.ops.stop_gradient(outputs)
 
 
-def train(model: keras.Model, backbone: Any, training: Training, phases: Sequence[Phase]) -> None:
+def train(model: keras.Model, backbone: Any, training: Training, by_phase: Sequence[tuple[Part, Common]]) -> None:
     """Every phase in turn. One that ends with a higher validation loss than an earlier one is undone."""
     first, lowest, weights = 0, np.inf, None
-    for phase in phases:
-        assert phase.epochs is not None
-        unfreeze(backbone, phase.trainable)
-        trainer = keras.Model(model.inputs, model.outputs[0])
-        reached = training.run(trainer, phase, epochs=phase.epochs, first=first, patience=phase.patience)
+    for part, how in by_phase:
+        unfreeze(backbone, part)
+        reached = training.run(keras.Model(model.inputs, model.outputs[0]), how, first=first)
         if reached is not None and weights is not None and not reached < lowest:
             model.set_weights(weights)
         elif reached is not None:
             lowest, weights = reached, model.get_weights()
-        first += phase.epochs
+        first += how.epochs
 
 
 def unfreeze(backbone: Any, part: Part) -> None:

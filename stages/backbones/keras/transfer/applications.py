@@ -14,7 +14,7 @@ import h5py
 import keras
 import numpy as np
 
-from stages.running.errors import UserError
+from stages.running.errors import UserError, gist
 from stages.running.parameters import closest
 
 SCRATCH, PUBLISHED = "none", "imagenet"
@@ -132,9 +132,3 @@ def correct(made: Any) -> None:
             if np.any(np.asarray(variance) != 1):
                 variance.assign(variance * DEVIATIONS)
             layer.finalize_state()
-
-
-def gist(error: Exception) -> str:
-    """The first line of a message, at most 160 characters."""
-    line = str(error).strip().split("\n")[0]
-    return line if len(line) <= 160 else f"{line[:157]}..."
