@@ -10,7 +10,7 @@ import torch  # noqa: TID253
 
 from stages.backbones.pytorch import speedrun
 from stages.backbones.pytorch.shared import rows
-from stages.backbones.pytorch.speedrun import training
+from stages.backbones.pytorch.speedrun import networks
 from stages.images.arrays import ImageRows
 from tests.contract import toy_set
 
@@ -26,7 +26,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    training._kept.clear()
+    networks._kept.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
 
@@ -62,9 +62,9 @@ def test_another_architecture_is_compiled_anew(tmp_path: Path, graphs: Any) -> N
 
 
 def test_left_open_only_a_gpu_compiles() -> None:
-    assert not training.compiles(None, CPU)
-    assert training.compiles(None, torch.device("cuda"))
-    assert training.compiles(True, CPU)
+    assert not networks.compiles(None, CPU)
+    assert networks.compiles(None, torch.device("cuda"))
+    assert networks.compiles(True, CPU)
 
 
 def test_folds_share_one_copy_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +81,8 @@ def test_images_without_room_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(rows, "room", lambda device: 1000)
     images, labels = toy_set(40)
     assert rows.kept(images, CPU) is None
-    pixels, _ = rows.on_device(ImageRows(images, np.array([3, 1])), labels[:2], CPU)
-    np.testing.assert_array_equal(pixels.whole[pixels.rows].permute(0, 2, 3, 1), images[[3, 1]])
+    examples = rows.on_device(ImageRows(images, np.array([3, 1])), labels[:2], CPU)
+    np.testing.assert_array_equal(examples.whole[examples.rows].permute(0, 2, 3, 1), images[[3, 1]])
 
 
 def test_more_views_change_the_predictions_of_unsure_images_alone(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ import pytest
 
 from benchmarks.operations import pytorch as operations
 from stages import backbones
-from stages.backbones.pytorch.speedrun.plain import Network
-from stages.backbones.pytorch.speedrun.residual import ResNet
+from stages.backbones.pytorch.speedrun.networks import Network, ResNet
 from tests.hand_counts import HAND, SIZE
 
 # isort: split

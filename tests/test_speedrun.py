@@ -5,10 +5,10 @@ import pytest
 import torch  # noqa: TID253
 
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch.shared import devices, rows, views
+from stages.backbones.pytorch.shared import devices, rows
 from stages.backbones.pytorch.speedrun.muon import Muon, orthogonalized
 from stages.backbones.pytorch.speedrun.networks import Network
-from stages.backbones.pytorch.speedrun.training import resized
+from stages.backbones.pytorch.speedrun.parameters import Settings
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -58,25 +58,25 @@ def ramp(n=1, side=8):
 def moved(pixels, down=0, right=0, mirrored=False):
     every = torch.arange(len(pixels))
     moves = [torch.full_like(every, value) for value in (down, right, mirrored)]
-    return views.views(pixels, every, moves[0], moves[1], moves[2].bool())
+    return rows.views(pixels, every, moves[0], moves[1], moves[2].bool())
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
-    first = views.coins(50, generator())
-    shown = [views.flips("alternating", epoch, first, generator()) for epoch in (4, 5)]
+    first = rows.coins(50, generator())
+    shown = [rows.flips("alternating", epoch, first, generator()) for epoch in (4, 5)]
     assert (shown[0] ^ shown[1]).all()
     assert shown[0].any()
     assert shown[1].any()
 
 
 def test_a_horizontal_flip_is_decided_anew_and_none_flips_nothing():
-    first, source = views.coins(50, generator()), generator(1)
-    assert not torch.equal(*(views.flips("horizontal", epoch, first, source) for epoch in (0, 1)))
-    assert not views.flips(None, 1, first, source).any()
+    first, source = rows.coins(50, generator()), generator(1)
+    assert not torch.equal(*(rows.flips("horizontal", epoch, first, source) for epoch in (0, 1)))
+    assert not rows.flips(None, 1, first, source).any()
 
 
 def test_shifts_take_every_value_of_their_range_and_no_other():
-    assert set(views.shifts(500, 2, generator()).flatten().tolist()) == {-2, -1, 0, 1, 2}
+    assert set(rows.shifts(500, 2, generator()).flatten().tolist()) == {-2, -1, 0, 1, 2}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_shifts_take_every_value_of_their_range_and_no_other():
     ],
 )
 def test_a_flip_and_a_reflecting_shift_that_lead_are_read_and_the_rest_is_left(described, flip, reach, rest):
-    leading = views.leading(speedrun.Params(augmentation=described).augmentation)
+    leading = rows.leading(speedrun.Params(augmentation=described).augmentation)
     assert (leading.flip, leading.reach, len(leading.rest)) == (flip, reach, rest)
 
 
@@ -113,15 +113,16 @@ def test_a_view_is_the_mirrored_and_shifted_image_with_reflected_edges():
 def test_views_take_the_rows_asked_for():
     pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
     still = torch.zeros(2, dtype=torch.int64)
-    shown = views.views(pixels, torch.tensor([3, 1]), still, still, still.bool())
+    shown = rows.views(pixels, torch.tensor([3, 1]), still, still, still.bool())
     assert shown[:, 0, 0, 0].tolist() == [3, 1]
 
 
 def test_resized_images_keep_their_mean():
-    batch = torch.full((2, 3, 16, 12), 0.5)
-    smaller = resized(batch, (12, 8))
-    assert smaller.shape == (2, 3, 12, 8)
-    torch.testing.assert_close(smaller, torch.full_like(smaller, 0.5))
+    parts = {"classes": 3, "first": 8, "size": (16, 12), "mean": [0.2] * 3, "deviation": [0.4] * 3}
+    settings = Settings(params=speedrun.Params(), **parts)
+    smaller = speedrun.resized(torch.full((2, 3, 16, 12), 102), (12, 8), settings, torch.bfloat16)
+    assert smaller.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(smaller, torch.full((2, 3, 12, 8), 0.5, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16)])

@@ -114,12 +114,10 @@ def test_mixed_targets_have_no_accuracy_to_report(tmp_path):
 def loop(network, epoch=1):
     """The shared loop over eight images, so many times in an epoch, eight at a step; and updates of the network."""
     chosen, cpu = params(**SGD, batch_size=8), torch.device("cpu")
-    pixels, targets = rows.on_device(*toy_set(8), cpu)
     training = Training(
         network,
         chosen,
-        pixels,
-        targets,
+        rows.on_device(*toy_set(8), cpu),
         torch.Generator(),
         inputs=lambda batch, step: batch / 255,
         dtype=torch.float32,

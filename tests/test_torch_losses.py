@@ -4,7 +4,7 @@ import pytest
 import torch  # noqa: TID253
 from torch.nn import functional  # noqa: TID253
 
-from stages.backbones.pytorch.shared.losses import objective
+from stages.backbones.pytorch.shared.training import objective
 from stages.backbones.vocabulary.losses import Loss, weights
 
 CLASSES = torch.tensor([0, 2, 1, 2, 0])

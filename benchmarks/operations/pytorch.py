@@ -29,7 +29,7 @@ def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
 def of_speedrun(params: Any, size: Size, classes: int) -> nn.Module:
     """Its network, untrained, as in the last epoch."""
     first = params.first_width or 6 * params.patch**2
-    options = {"mean": [0.5] * 3, "deviation": [0.5] * 3, "height": size[0], "width": size[1]}
+    options = {"mean": [0.5] * 3, "deviation": [0.5] * 3, "size": size}
     network = speedrun.built(Settings(params=params, classes=classes, first=first, **options), torch.device("cpu"))
     if params.whiten:
         network.get_parameter("first.weight").requires_grad_(False)
@@ -41,7 +41,7 @@ def of_speedrun(params: Any, size: Size, classes: int) -> nn.Module:
 def of_timm(params: Any, size: Size, classes: int) -> tuple[nn.Module, Size]:
     """The architecture, untrained, with what trains in the last phase, and the size of its input."""
     rows = np.empty((0, *size, 3), np.uint8)
-    size = zoo.input_size(params.architecture, params.weights, params.image_size, rows)
+    size = params.input_size(rows)
     network = zoo.network(params.architecture, zoo.SCRATCH, classes, size, torch.device("cpu"))
     if params.phases:
         updates.unfreeze(network, updates.names(network, params.phases[-1].trainable))

@@ -15,39 +15,34 @@ from typing import Annotated
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
-from pydantic import AfterValidator, Field
-from safetensors.numpy import load_file, save_file
+from pydantic import Field
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from scipy.special import log_softmax
+from torch import nn
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.frozen import features as features_of
 from stages.backbones.pytorch.frozen import heads
-from stages.backbones.pytorch.frozen.store import digests
-from stages.backbones.pytorch.shared import devices
-from stages.backbones.pytorch.shared import zoo as networks
+from stages.backbones.pytorch.frozen.features import Backbone, Extractor, Pool, digests, headless
+from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running import scratch
 from stages.running.parameters import Block
 
-HEAD, SETTINGS = "head.safetensors", "settings.json"
+WEIGHTS, HEAD, SETTINGS = "backbone.safetensors", "head.safetensors", "settings.json"
 READ = 512
 """Images read together: bounds memory."""
 
 Decay = Annotated[float, Field(ge=1e-8, le=1000)]
 
 
-class Params(Block):
+class Params(zoo.Chosen):
     """The block in `params.yaml`."""
 
-    architecture: Annotated[str, AfterValidator(networks.check_architecture)] = Field(
-        "vit_small_patch14_dinov2", description="timm's name, with .tag where one of several weights is wanted"
-    )
-    weights: str = Field("imagenet", min_length=1, description="imagenet (timm's, downloaded once), a file, or none")
-    image_size: int | None = Field(
-        None, ge=8, le=2048, description="pixels: input side; null: as the weights were made"
-    )
-    features: features_of.Pool = Field("pooled", description="class_and_mean: class token beside the mean patch token")
+    architecture: zoo.Architecture = "vit_small_patch14_dinov2"
+    weights: zoo.Weights = zoo.PUBLISHED
+    features: Pool = Field("pooled", description="class_and_mean: class token beside the mean patch token")
     epochs: int = Field(1, ge=1, le=1, description="always 1: every image is seen once, and the head is then solved")
     weight_decay: list[Decay] = Field(
         [3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3],
@@ -62,18 +57,17 @@ class Params(Block):
     views: Views = Field("flip", description="flip: learn from and predict by the image and its mirror")
 
 
-def mirrored(images: Images) -> Images:
-    return np.ascontiguousarray(images[:, :, ::-1])
-
-
-VIEWS: dict[Views, list[Callable[[Images], Images]]] = {"none": [np.asarray], "flip": [np.asarray, mirrored]}
+VIEWS: dict[Views, list[Callable[[Images], Images]]] = {
+    "none": [np.asarray],
+    "flip": [np.asarray, lambda images: np.ascontiguousarray(images[:, :, ::-1])],
+}
 
 
 class Settings(Block):
     """What `load` must know besides the weights."""
 
     params: Params
-    backbone: features_of.Backbone
+    backbone: Backbone
     weight_decay: float
 
 
@@ -83,11 +77,11 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    extractor = described(params, images, seed, folder / features_of.WEIGHTS)
-    share_weights(extractor, folder / features_of.WEIGHTS)
+    extractor = described(params, images, seed, folder / WEIGHTS)
+    share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
-    views, n, width = features.shape
-    columns = features.reshape(views * n, width), np.tile(labels, views), np.tile(inner, views)
+    views, _, width = features.shape
+    columns = features.reshape(-1, width), np.tile(labels, views), np.tile(inner, views)
     rows = [torch.from_numpy(column).to(extractor.device) for column in columns]
     head = heads.train(*rows, classes=int(labels.max()) + 1, candidates=params.weight_decay)
     report(1, {"train_loss": head.loss})
@@ -98,41 +92,47 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
     settings = Settings.restore(folder / SETTINGS)
-    extractor = features_of.Extractor(
-        settings.backbone, lambda: features_of.restored(settings.backbone, folder / features_of.WEIGHTS)
-    )
-    head = load_file(folder / HEAD)["weight"]
+    backbone, views = settings.backbone, VIEWS[settings.params.views]
+    head = load_file(folder / HEAD)["weight"].numpy()
+
+    def network() -> nn.Module:
+        found = headless(backbone.architecture, zoo.SCRATCH, backbone.size, devices.device())
+        found.load_state_dict(load_file(folder / WEIGHTS))
+        return found
+
+    extractor = Extractor(backbone, network)
 
     def predict(images: Images) -> LogProbabilities:
-        features = np.mean([extractor(view(images)) for view in VIEWS[settings.params.views]], axis=0)
+        if not len(images):
+            return np.empty((0, len(head)), np.float32)
+        features = np.mean([extractor(view(images)) for view in views], axis=0)
         return log_softmax(features @ head[:, :-1].T + head[:, -1], axis=1)
 
     return predict
 
 
-def described(params: Params, images: TrainingImages, seed: int, file: Path) -> features_of.Extractor:
+def described(params: Params, images: TrainingImages, seed: int, file: Path) -> Extractor:
     """The features of the network that the parameters name; its weights are left in `file`."""
-    published, device = networks.published(params.architecture), devices.device()
-    size = networks.input_size(params.architecture, params.weights, params.image_size, images)
+    published, device, size = zoo.published(params.architecture), devices.device(), params.input_size(images)
     devices.seeded(seed, device)
-    network = features_of.headless(params.architecture, params.weights, size, device)
-    backbone = features_of.Backbone(
+    network = headless(params.architecture, params.weights, size, device)
+    devices.save(network, file)
+    backbone = Backbone(
         architecture=params.architecture,
-        weights=features_of.saved(network, file),
+        weights=scratch.digest(file),
         pool=params.features,
         size=size,
         mean=list(published.mean),
         deviation=list(published.std),
         precision=params.precision,
         batch_size=params.batch_size,
-        width=features_of.width(network, size, params.features),
     )
-    return features_of.Extractor(backbone, lambda: network)
+    return Extractor(backbone, lambda: network)
 
 
-def share_weights(extractor: features_of.Extractor, file: Path) -> None:
+def share_weights(extractor: Extractor, file: Path) -> None:
     """Let the models of all folds be one file on the disk, which has a name beside the features, too."""
-    kept = extractor.store.folder / features_of.WEIGHTS
+    kept = extractor.store.folder / WEIGHTS
     with contextlib.suppress(OSError):  # another fold was first, or it is another file system
         os.link(file, kept)
     if kept.exists():
@@ -140,21 +140,19 @@ def share_weights(extractor: features_of.Extractor, file: Path) -> None:
 
 
 def training_rows(
-    extractor: features_of.Extractor, images: TrainingImages, params: Params, seed: int, report: Report
+    extractor: Extractor, images: TrainingImages, params: Params, seed: int, report: Report
 ) -> tuple[Float32[np.ndarray, "v n d"], Bool[np.ndarray, " n"]]:
     """The features of every image in every view, and which images are of the inner validation part."""
-    views, n = VIEWS[params.views], len(images)
-    features = np.empty((len(views), n, extractor.backbone.width), np.float32)
-    inner = np.empty(n, bool)
-    starts = np.arange(0, n, READ)
+    starts = np.arange(0, len(images), READ)
+    parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     # Folds that are trained side by side begin at different images and find there what the others have computed.
-    for done, start in enumerate(np.roll(starts, seed % len(starts)), 1):
-        chunk, place = images[start : start + READ], slice(start, start + READ)
-        inner[place] = drawn(chunk, params.validation_fraction)
-        for view, found in zip(views, features, strict=True):
-            found[place] = extractor(view(chunk))
-        report(done / len(starts), {})
-    return features, inner
+    for start in np.roll(starts, seed % len(starts)):
+        chunk = images[start : start + READ]
+        features = np.stack([extractor(view(chunk)) for view in VIEWS[params.views]])
+        parts[start] = features, drawn(chunk, params.validation_fraction)
+        report(len(parts) / len(starts), {})
+    features, inner = zip(*(parts[start] for start in starts), strict=True)
+    return np.concatenate(features, axis=1), np.concatenate(inner)
 
 
 def drawn(images: Images, fraction: float) -> Bool[np.ndarray, " n"]:

@@ -1,29 +1,39 @@
-"""The features that a frozen timm network gives for images, each computed once and then read from `store`."""
+"""The features that a frozen timm network gives for images, each computed once and kept by the content of the image.
 
+The store is only a cache: whoever deletes it pays the time again and gets the same numbers. It is a folder of pairs of
+files, `<id>.features.npy` and `<id>.digests.npy`. A pair is written once, under names of its own and each in one
+rename, the digests last: a kill leaves at most a file that nobody reads, and any number of processes may add at once.
+It lies in the scratch folder, from which `scratch.free` removes what nobody has touched for `scratch.AGE` seconds;
+opening a store touches it.
+"""
+
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 
-from stages.backbones.pytorch.frozen.store import Features, Store, digests
-from stages.backbones.pytorch.shared import devices
-from stages.backbones.pytorch.shared import zoo as networks
+from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images
 from stages.running import scratch
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
-WEIGHTS = "backbone.safetensors"
+DIGESTS, FEATURES = ".digests.npy", ".features.npy"
+SIZE = 32
+"""Bytes of a SHA-256."""
 KEPT = 1024
 """Most images computed between two writes: what a kill costs."""
 
+Features = Float32[np.ndarray, "n d"]
 Pool = Literal["pooled", "class_and_mean"]
 
 
@@ -33,27 +43,21 @@ class Backbone(Block):
     architecture: str
     weights: str
     pool: Pool
-    size: tuple[int, int]
+    size: zoo.Size
     mean: list[float]
     deviation: list[float]
     precision: Precision
     batch_size: int
-    width: int
 
     def store(self, device: torch.device) -> Path:
         """The folder of these features. Other versions, devices and number formats round in other ways."""
-        versions = [scratch.version(package) for package in ("torch", "timm")]
-        parts = [
-            self.model_dump_json(),
-            str(devices.predicting_dtype(self.precision, device)),
-            device.type,
-            *map(str, versions),
-        ]
+        versions = [str(scratch.version(package)) for package in ("torch", "timm")]
+        parts = [self.model_dump_json(), str(devices.predicting_dtype(self.precision, device)), device.type, *versions]
         return scratch.root() / f"features-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}"
 
 
 class Extractor:
-    """Maps images of any size to features, float32 [n, width]. The network is built when there is something to compute.
+    """Maps images of any size to features, float32 [n, d]. The network is built when there is something to compute.
 
     Batches are filled up to one size, so that a row's features do not depend on how many rows it came with.
     """
@@ -65,9 +69,8 @@ class Extractor:
         self.store = Store(backbone.store(self.device))
 
     def __call__(self, images: Images) -> Features:
-        """Raises UserError for features that are not finite."""
-        parts = [self.looked_up(images[start : start + KEPT]) for start in range(0, len(images), KEPT)]
-        return np.concatenate(parts) if parts else np.empty((0, self.backbone.width), np.float32)
+        """The features of one image or more. Raises UserError for such as are not finite."""
+        return np.concatenate([self.looked_up(images[start : start + KEPT]) for start in range(0, len(images), KEPT)])
 
     def looked_up(self, images: Images) -> Features:
         """The features of one chunk; those that nobody has computed yet are, and then kept."""
@@ -82,8 +85,7 @@ class Extractor:
     def computed(self, images: Images) -> Features:
         self.network()  # not first within autocast, which would keep the weights from before they were loaded
         size = self.backbone.batch_size
-        parts = [self.batch(images[start : start + size]) for start in range(0, len(images), size)]
-        features = np.concatenate(parts)
+        features = np.concatenate([self.batch(images[start : start + size]) for start in range(0, len(images), size)])
         if not np.isfinite(features).all():
             raise UserError(f"architecture {self.backbone.architecture} gives features that are not finite")
         return features
@@ -95,31 +97,17 @@ class Extractor:
         filled = np.zeros((backbone.batch_size, *images.shape[1:]), np.uint8)
         filled[: len(images)] = images
         pixels = devices.batch_on_device(filled, self.device)
-        inputs = networks.prepared(pixels, backbone.size, backbone.mean, backbone.deviation)
+        inputs = zoo.prepared(pixels, backbone.size, backbone.mean, backbone.deviation)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features = pooled(self.network(), inputs, backbone.pool)
         return features[: len(images)].float().cpu().numpy()
 
 
-def headless(architecture: str, weights: str, size: networks.Size, device: torch.device) -> nn.Module:
+def headless(architecture: str, weights: str, size: zoo.Size, device: torch.device) -> nn.Module:
     """The network without the layer that makes logits."""
-    network: Any = networks.network(architecture, weights, 2, size, device)
+    network: Any = zoo.network(architecture, weights, 2, size, device)
     network.reset_classifier(0)
     return network
-
-
-def restored(backbone: Backbone, file: Path) -> nn.Module:
-    """The network as `saved` left it."""
-    network = headless(backbone.architecture, networks.SCRATCH, backbone.size, devices.device())
-    network.load_state_dict(load_file(file))
-    return network
-
-
-@torch.inference_mode()
-def width(network: nn.Module, size: networks.Size, pool: Pool) -> int:
-    """The number of features of an image."""
-    device = next(network.parameters()).device
-    return pooled(network, torch.zeros(1, 3, *size, device=device), pool).shape[1]
 
 
 def pooled(network: Any, inputs: Tensor, pool: Pool) -> Tensor:
@@ -135,8 +123,58 @@ def pooled(network: Any, inputs: Tensor, pool: Pool) -> Tensor:
     return torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], 1)
 
 
-def saved(network: nn.Module, file: Path) -> str:
-    """Write the weights of a network; returns the SHA-256 of the file."""
-    networks.save(network, file)
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def digests(images: Images) -> list[bytes]:
+    """SHA-256 of the shape and the pixels of each image."""
+    shape = str(images.shape[1:]).encode()
+    return [hashlib.sha256(shape + image.tobytes()).digest() for image in images]
+
+
+class Store:
+    """The features of one network, found by the digests of the images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.chunks: dict[str, Features] = {}
+        self.places: dict[bytes, tuple[str, int]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.touch()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take note of what has been written since, by this process or another."""
+        for path in sorted(self.folder.glob(f"*{DIGESTS}")):
+            name = path.name.removesuffix(DIGESTS)
+            if name not in self.chunks:
+                with contextlib.suppress(OSError, ValueError):  # deleted or damaged meanwhile: as if never written
+                    self.take(name, np.load(path))
+
+    def take(self, name: str, keys: np.ndarray) -> None:
+        """`keys`: uint8 [n, SIZE]."""
+        chunk = np.asarray(np.load(self.folder / f"{name}{FEATURES}", mmap_mode="r"))
+        if len(chunk) == len(keys):
+            self.chunks[name] = chunk
+            self.places |= {key.tobytes(): (name, row) for row, key in enumerate(keys)}
+
+    def missing(self, keys: Sequence[bytes]) -> Bool[np.ndarray, " n"]:
+        """Which of these images the store does not know."""
+        return np.array([key not in self.places for key in keys], bool)
+
+    def read(self, keys: Sequence[bytes]) -> Features:
+        """The features of images that the store knows, as a copy in memory."""
+        places = [self.places[key] for key in keys]
+        return np.stack([self.chunks[name][row] for name, row in places])
+
+    def add(self, keys: Sequence[bytes], features: Features) -> None:
+        """Keep the features of these images, and find them from now on."""
+        name = uuid.uuid4().hex
+        write(self.folder / f"{name}{FEATURES}", features)
+        write(self.folder / f"{name}{DIGESTS}", np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE))
+        self.refresh()
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    """Write a file that is whole as soon as it has its name."""
+    half = path.with_name(f"{path.name}.part")
+    with half.open("wb") as file:
+        np.save(file, array)
+    half.replace(path)

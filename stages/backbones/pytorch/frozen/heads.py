@@ -10,7 +10,7 @@ What K heads cost beside one extraction, and the solver of our own that was here
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float32, Int64
@@ -28,14 +28,12 @@ CONSTANT = 1e-5
 """A feature whose deviation is a smaller share of its mean than this is constant but for rounding."""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
+    """[k, d + 1], of the features as they come, the bias last; the candidate that was chosen; the rows' mean loss."""
+
     weight: Float32[Tensor, "k columns"]
-    """[k, d + 1]: of the features as they come; the last column is the bias."""
     weight_decay: float
-    """The candidate that was chosen."""
     loss: float
-    """Mean cross-entropy of the rows."""
 
 
 def train(

@@ -1,6 +1,6 @@
 """The changes of `stages.backbones.vocabulary.changes`: by kornia in whole batches, sets to draw from by torchvision.
 
-The module takes seconds to import: only where a block asks for more than `views` can read. Both libraries draw from
+The module takes seconds to import: only where a block asks for more than `rows` can read. Both libraries draw from
 PyTorch's global generator of the CPU, on whichever device the pixels are: equal seeds, equal changes.
 """
 
@@ -11,7 +11,7 @@ import kornia.augmentation as kornia
 import torch
 from torch import Tensor
 
-from stages.backbones.pytorch.shared.views import check_reach
+from stages.backbones.pytorch.shared.rows import check_reach
 from stages.backbones.vocabulary import changes
 from stages.running.errors import UserError
 
@@ -78,7 +78,7 @@ def transform(change: changes.Change, size: Size) -> Transform:
 
 
 def flip(change: changes.Flip) -> Transform:
-    assert change.flip != "alternating"  # `views.leading` takes it
+    assert change.flip != "alternating"  # `rows.leading` takes it
     sides = {"horizontal": kornia.RandomHorizontalFlip, "vertical": kornia.RandomVerticalFlip}
     return torch.nn.Sequential(*(made(p=0.5) for side, made in sides.items() if side in change.flip))
 

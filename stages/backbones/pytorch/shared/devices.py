@@ -1,4 +1,4 @@
-"""Where and how PyTorch computes: the device, its number formats, memory, seeds and what a batch is there.
+"""Where and how PyTorch computes: the device, its number formats, memory, seeds, what a batch is there and is told of.
 
 The device comes from the environment and changes no parameter; the number format changes results and so is one.
 """
@@ -7,14 +7,18 @@ import copy
 import ctypes
 import functools
 import platform
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stages.backbones import Predict
 from stages.backbones.vocabulary.block import Precision
-from stages.images.arrays import Images
+from stages.images.arrays import Images, LogProbabilities
 from stages.running.devices import gpu
 
 
@@ -101,6 +105,26 @@ def seeded(seed: int, device: torch.device) -> torch.Generator:
 def batch_on_device(images: Images, device: torch.device) -> Tensor:
     """One batch on the device: uint8 [n, 3, h, w] in channels_last memory."""
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+
+
+def predictor(log_probabilities: Callable[[Tensor], Tensor], size: int, classes: int, device: torch.device) -> Predict:
+    """What a function says of pixels uint8 [b, 3, h, w] on that device, asked for at most `size` images at a time."""
+
+    def predict(images: Images) -> LogProbabilities:
+        result = np.empty((len(images), classes), np.float32)
+        for start in range(0, len(images), size):
+            pixels = batch_on_device(images[start : start + size], device)
+            result[start : start + size] = log_probabilities(pixels).cpu().numpy()
+        return result
+
+    return predict
+
+
+def save(network: nn.Module, file: Path) -> None:
+    """The weights as safetensors."""
+    # Copies, since safetensors refuses tied and channels_last tensors.
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
+    save_file(state, file)
 
 
 def normalized(pixels: Tensor, mean: list[float], deviation: list[float], dtype: torch.dtype) -> Tensor:

@@ -7,23 +7,24 @@ recipe: how pixels become inputs, and how a step changes the weights. Nothing wa
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from stages.backbones import Report
-from stages.backbones.pytorch.shared import rows, views
-from stages.backbones.pytorch.shared.losses import objective
+from stages.backbones.pytorch.shared import rows
 from stages.backbones.vocabulary import averaging, losses
 from stages.backbones.vocabulary.block import Common
-from stages.backbones.vocabulary.changes import AnyChange, Flip, Mixing, Shift
+from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing, Shift
 from stages.running.errors import UserError
 
 Inputs = Callable[[Tensor, int], Tensor]
 """Pixels [b, 3, h, w] and the number of steps before this one to what the network takes in."""
 
+Objective = Callable[[Tensor, Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SIGNS = 20
@@ -46,7 +47,7 @@ class Parameters(Common, averaging.Averaging):
     @field_validator("augmentation")
     @classmethod
     def can_be_made(cls, augmentation: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        views.leading(augmentation)
+        rows.leading(augmentation)
         return augmentation
 
 
@@ -85,23 +86,23 @@ class Training:
         self,
         network: nn.Module,
         params: Parameters,
-        pixels: rows.Pixels,
-        targets: Tensor,
-        generator: torch.Generator,
+        examples: rows.Examples,
+        generator: Generator,
         *,
         inputs: Inputs,
         dtype: torch.dtype,
         chosen: Tensor | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """`targets`: int64 [n]; `chosen`: the rows to train on, else all; `dtype`: of the products; `forward`: a faster
-        way through the network, where there is one. Raises UserError for changes that do not fit the images."""
-        self.params, self.targets, self.generator = params, targets, generator
+        """`dtype`: of the products; `chosen`: the rows to train on, else all; `forward`: a faster way through the
+        network, where there is one. Raises UserError for changes that do not fit the images."""
+        self.params, self.targets, self.generator = params, examples.targets, generator
         self.inputs, self.dtype, self.forward = inputs, dtype, forward or network
-        self.chosen = torch.arange(len(targets), device=targets.device) if chosen is None else chosen
-        factors = torch.from_numpy(losses.weights(targets.cpu().numpy(), params.class_weights)).to(targets.device)
+        device = self.targets.device
+        self.chosen = torch.arange(len(self.targets), device=device) if chosen is None else chosen
+        factors = torch.from_numpy(losses.weights(self.targets.cpu().numpy(), params.class_weights)).to(device)
         self.loss, self.mix = objective(params, factors), mixer(params, len(factors))
-        self.augmented = Augmented(params, pixels, generator)
+        self.augmented = Augmented(params.augmentation, examples, generator)
         self.average, self.steps = Average(network, params.ema_decay), 0
         self.per_epoch = rows.batch_count(len(self.chosen), params.batch_size)
 
@@ -148,28 +149,58 @@ class Training:
 
 
 class Augmented:
-    """Batches of rows changed as the block says: what leads its list by one indexed read, all else by libraries."""
+    """Batches of examples changed as the list says: what leads it by one indexed read, all else by libraries."""
 
-    def __init__(self, params: Parameters, pixels: rows.Pixels, generator: torch.Generator) -> None:
-        self.flip, self.reach, rest = views.leading(params.augmentation)
-        views.check_reach(self.reach, pixels.size)
-        self.pixels, self.generator = pixels, generator
-        self.first = views.coins(len(pixels.rows), generator)
+    def __init__(self, changes: Sequence[Change], examples: rows.Examples, generator: Generator) -> None:
+        self.flip, self.reach, rest = rows.leading(changes)
+        rows.check_reach(self.reach, examples.size)
+        self.examples, self.generator = examples, generator
+        self.first = rows.coins(len(examples.rows), generator)
         self.change = None
         if rest:
             from stages.backbones.pytorch.shared.changes import changer  # its library takes a second to import
 
-            self.change = changer(rest, pixels.size)
+            self.change = changer(rest, examples.size)
 
     def begin(self, epoch: int) -> None:
         """Decide which rows are mirrored in this epoch."""
-        self.mirrored = views.flips(self.flip, epoch, self.first, self.generator)
+        self.mirrored = rows.flips(self.flip, epoch, self.first, self.generator)
 
     def batch(self, batch: Tensor) -> Tensor:
         """Pixels 0 to 255 of these rows, [b, 3, h, w] in channels_last memory."""
-        down, right = views.shifts(len(batch), self.reach, self.generator)
-        pixels = self.pixels.views(batch, down, right, self.mirrored[batch])
+        down, right = rows.shifts(len(batch), self.reach, self.generator)
+        pixels = self.examples.read(batch, down, right, self.mirrored[batch])
         return pixels if self.change is None else self.change(pixels)
+
+
+def objective(params: losses.Loss, factors: Tensor) -> Objective:
+    """A function of logits [b, k] and targets, classes int64 [b] or probabilities [b, k], to the batch's summed loss.
+
+    A row's loss is multiplied by the factor of its class, `factors` float32 [k] on the device of the logits; by the
+    shares of its classes where it mixes some. Unlike with PyTorch's own weights, a mean is this by the number of rows.
+    """
+    plain = params.loss == "cross_entropy" and bool((factors == 1).all())
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if plain:
+            return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=params.label_smoothing)
+        each = row_losses(params, logits, targets)
+        return (each * (factors[targets] if targets.ndim == 1 else targets @ factors)).sum()
+
+    return loss
+
+
+def row_losses(params: losses.Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Each row's loss without factors, [b]; the focal one of a softmax: Lin and others, 2017, arXiv:1708.02002."""
+    classes, smoothing = logits.shape[1], params.label_smoothing
+    if params.loss == "cross_entropy":
+        return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    shares = functional.one_hot(targets, classes).float() if targets.ndim == 1 else targets
+    shares = shares * (1 - smoothing) + smoothing / classes
+    logs = functional.log_softmax(logits, dim=1)
+    # 1 - p, kept off zero, where the slope of a power below one is infinite.
+    remaining = (-torch.expm1(logs)).clamp_min(torch.finfo(logs.dtype).tiny ** 0.5)
+    return -(shares * remaining**params.focal_gamma * logs).sum(1)
 
 
 def mixer(params: Mixing, classes: int) -> Mix | None:

@@ -3,13 +3,13 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
 from huggingface_hub import constants
+from pydantic import AfterValidator, Field
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from timm.layers import PatchEmbed  # pyright: ignore[reportPrivateImportUsage]
 from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn import functional
 from stages.backbones.pytorch.shared import devices
 from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError
+from stages.running.parameters import Block
 
 SCRATCH, PUBLISHED = "none", "imagenet"
 
@@ -48,13 +49,26 @@ def published(architecture: str) -> PretrainedCfg:
     return get_pretrained_cfg(architecture) or PretrainedCfg()
 
 
-def input_size(architecture: str, weights: str, image_size: int | None, images: TrainingImages) -> Size:
-    """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
-    if image_size is not None:
-        return image_size, image_size
-    if weights != SCRATCH:
-        return published(architecture).input_size[1:]
-    return images.shape[1], images.shape[2]
+Architecture = Annotated[
+    str, AfterValidator(check_architecture), Field(description="timm's name, with .tag where its weights are wanted")
+]
+Weights = Annotated[str, Field(min_length=1, description="none, imagenet (timm's, downloaded once) or a file")]
+
+
+class Chosen(Block):
+    """The part of a recipe's block that names one of these networks."""
+
+    architecture: Architecture = "resnet18"
+    weights: Weights = SCRATCH
+    image_size: int | None = Field(None, ge=8, le=2048, description="pixels; null: as the rows, or as pretrained")
+
+    def input_size(self, images: TrainingImages) -> Size:
+        """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
+        if self.image_size is not None:
+            return self.image_size, self.image_size
+        if self.weights != SCRATCH:
+            return published(self.architecture).input_size[1:]
+        return images.shape[1], images.shape[2]
 
 
 def network(
@@ -71,7 +85,8 @@ def network(
     try:
         model: Any = weighted(architecture, weights, classes, options).eval()
         check_patches(model, architecture, size)
-        shape = run_once(model, size)
+        with torch.inference_mode():  # an input size that does not fit shows here and not after an epoch
+            shape = tuple(model(torch.zeros(1, 3, *size)).shape)
     except UserError:
         raise
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -95,12 +110,6 @@ def check_patches(model: nn.Module, architecture: str, size: Size) -> None:
             f"image_size {size[0]} x {size[1]} is no whole number of the {side} pixels of a patch of architecture "
             f"{architecture}; expected image_size: {expected}"
         )
-
-
-def run_once(model: nn.Module, size: Size) -> tuple[int, ...]:
-    """The shape of the output for one black image: an unfit input size shows here and not after an epoch."""
-    with torch.inference_mode():
-        return tuple(model(torch.zeros(1, 3, *size)).shape)
 
 
 def weighted(architecture: str, weights: str, classes: int, options: dict[str, Any]) -> nn.Module:
@@ -177,13 +186,6 @@ def prepared(pixels: Tensor, size: Size, mean: list[float], deviation: list[floa
         pixels = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     return devices.normalized(pixels, mean, deviation, torch.float32)
-
-
-def save(model: nn.Module, file: Path) -> None:
-    """The weights as safetensors."""
-    # Copies, since safetensors refuses tied and channels_last tensors.
-    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
-    save_file(state, file)
 
 
 def first_line(error: Exception) -> str:

@@ -15,17 +15,18 @@ For members of an ensemble that err differently the body may be a residual netwo
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.shared import devices, rows, views
-from stages.backbones.pytorch.speedrun.networks import Network, ResNet
-from stages.backbones.pytorch.speedrun.parameters import Params, Settings
-from stages.backbones.pytorch.speedrun.training import trained
-from stages.backbones.vocabulary import pixels as pixels_of
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.backbones.pytorch.shared import devices, rows
+from stages.backbones.pytorch.shared.training import Training
+from stages.backbones.pytorch.speedrun import networks
+from stages.backbones.pytorch.speedrun.parameters import Params, Settings, Views
+from stages.backbones.pytorch.speedrun.updates import Updates
+from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
+from stages.images.arrays import Labels, TrainingImages
 from stages.running.errors import UserError
 
 __all__ = ["Params", "fit", "load"]
@@ -35,28 +36,36 @@ LEAST = 8
 PREDICTED = 500
 """Rows predicted at a time; part of the result, since other batches may round differently."""
 
+VIEWS: dict[Views, list[tuple[float, int, int, bool]]] = {
+    "none": [(1.0, 0, 0, False)],
+    "flip": [(0.5, 0, 0, False), (0.5, 0, 0, True)],
+    "flip_shift": [
+        (0.25, 0, 0, False),
+        (0.25, 0, 0, True),
+        *((0.125, shift, shift, mirrored) for shift in (-1, 1) for mirrored in (False, True)),
+    ],
+}
+"""Per choice the weight of each view, pixels down and right, and whether it is mirrored."""
+
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Train on these rows alone and leave weights and settings in `folder`. Raises UserError for images too small."""
-    height, width = images.shape[1:3]
-    if min(height, width) < LEAST:
-        raise UserError(f"pytorch/speedrun: images of {height} x {width} pixels; expected at least {LEAST} each way")
+    size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
+    if min(size) < LEAST:
+        raise UserError(f"pytorch/speedrun: images of {size[0]} x {size[1]} pixels; expected at least {LEAST} each way")
     devices.keep_memory()
     device = devices.device()
     generator = devices.seeded(seed, device)
-    mean, deviation = pixels_of.channel_statistics(images)
-    filters = pixels_of.whitening_filters(images, params.patch, mean, deviation) if params.whiten else None
+    mean, deviation = channel_statistics(images)
+    filters = whitening_filters(images, params.patch, mean, deviation) if params.whiten else None
     first = (params.first_width or 6 * params.patch**2) if filters is None else len(filters)
-    classes = int(labels.max()) + 1
-    settings = Settings(
-        params=params, classes=classes, first=first, mean=mean, deviation=deviation, height=height, width=width
-    )
+    settings = Settings(params=params, classes=classes, first=first, size=size, mean=mean, deviation=deviation)
     network = built(settings, device)
     if filters is not None:
         network.get_parameter("first.weight").requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
-    network = trained(network, settings, *rows.on_device(images, labels, device), generator, report)
+    network = trained(network, settings, rows.on_device(images, labels, device), generator, report)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / WEIGHTS)
+    devices.save(network, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
 
@@ -69,24 +78,60 @@ def load(folder: Path) -> Predict:
     network.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
     network.eval()
 
-    def predict(images: Images) -> LogProbabilities:
-        if images.shape[1:3] != (settings.height, settings.width):
-            expected = f"{settings.height} x {settings.width}"
-            raise UserError(f"{folder}: images of {images.shape[1]} x {images.shape[2]} pixels; expected {expected}")
-        return rows.predicted(
-            lambda pixels: log_probabilities(network, pixels, settings), images, PREDICTED, settings.classes, device
-        )
+    def predicted(pixels: Tensor) -> Tensor:
+        if pixels.shape[2:] != settings.size:
+            found, expected = (f"{height} x {width}" for height, width in (pixels.shape[2:], settings.size))
+            raise UserError(f"{folder}: images of {found} pixels; expected {expected}")
+        return log_probabilities(network, pixels, settings)
 
-    return predict
+    return devices.predictor(predicted, PREDICTED, settings.classes, device)
 
 
 def built(settings: Settings, device: torch.device) -> nn.Module:
     """The network, untrained."""
     params = settings.params
-    body = ResNet if params.body == "resnet" else Network
+    body = networks.ResNet if params.body == "resnet" else networks.Network
     shape = (settings.classes, settings.first, params.patch, params.widths, params.depth)
     network = body(*shape, params.activation, settings.logit_scale).to(device)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def trained(
+    network: nn.Module, settings: Settings, examples: rows.Examples, generator: Generator, report: Report
+) -> nn.Module:
+    """The network to keep after every epoch, the last of which may be a part of one."""
+    params, device, forward = settings.params, generator.device, None
+    if networks.compiles(params.compiled, device):
+        network, forward = networks.reused(network, settings.architecture)
+    per_epoch = rows.batch_count(len(examples.targets), params.batch_size)
+    steps = max(1, round(params.epochs * per_epoch))
+    sizes = params.sizes(examples.size, steps)
+    dtype = devices.training_dtype(params.precision, device, network, sizes[0])
+    training = Training(
+        network,
+        params,
+        examples,
+        generator,
+        inputs=lambda pixels, step: resized(pixels, sizes[step], settings, dtype),
+        dtype=dtype,
+        forward=forward,
+    )
+    updates = Updates(network, params, dtype, steps=steps, per_epoch=per_epoch)
+    network.train()
+    while training.steps < steps:
+        values = training.epoch(updates, report, steps - training.steps)
+        report(training.epochs, values)
+    return training.average.result
+
+
+def resized(pixels: Tensor, size: tuple[int, int], settings: Settings, dtype: torch.dtype) -> Tensor:
+    """Pixels normalised and, where they are larger, antialiased at that size, in channels_last memory."""
+    if size == pixels.shape[2:]:
+        return devices.normalized(pixels, settings.mean, settings.deviation, dtype)
+    # A processor resizes float32 alone.
+    whole = devices.normalized(pixels, settings.mean, settings.deviation, torch.float32)
+    smaller = functional.interpolate(whole, size, mode="bilinear", antialias=True)
+    return smaller.to(dtype, memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -101,13 +146,13 @@ def log_probabilities(network: nn.Module, pixels: Tensor, settings: Settings) ->
     return result
 
 
-def averaged(network: nn.Module, pixels: Tensor, chosen: Tensor, name: views.Views, settings: Settings) -> Tensor:
+def averaged(network: nn.Module, pixels: Tensor, chosen: Tensor, name: Views, settings: Settings) -> Tensor:
     """Log-probabilities [b, classes] of these rows of the pixels: logits averaged over the views, then normalised."""
     dtype = devices.predicting_dtype(settings.params.precision, pixels.device)
     logits = torch.zeros(len(chosen), settings.classes, device=pixels.device)
-    for weight, down, right, mirrored in views.VIEWS[name]:
+    for weight, down, right, mirrored in VIEWS[name]:
         moved = [torch.full_like(chosen, value) for value in (down, right, mirrored)]
-        batch = views.views(pixels, chosen, moved[0], moved[1], moved[2].bool())
+        batch = rows.views(pixels, chosen, moved[0], moved[1], moved[2].bool())
         batch = devices.normalized(batch, settings.mean, settings.deviation, dtype)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             logits += weight * network(batch)

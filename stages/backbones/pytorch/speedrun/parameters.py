@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.backbones.pytorch.shared.training import Parameters
-from stages.backbones.pytorch.shared.views import Views
 from stages.backbones.vocabulary.progressive import Growing
 from stages.backbones.vocabulary.schedules import AnySchedule, Plateau
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 Width = Annotated[int, Field(ge=4, le=4096)]
+Views = Literal["none", "flip", "flip_shift"]
 
 
 class Params(Parameters, Growing):
@@ -58,10 +58,10 @@ class Params(Parameters, Growing):
         # Below 16, oneDNN writes past its memory where a stage begins: github.com/uxlfoundation/oneDNN/issues/6035.
         if self.body == "resnet" and any(width % 8 or width < 16 for width in self.widths):
             raise UserError(f"widths {self.widths}; expected multiples of 8 from 16 on with body resnet")
-        for choice, name in (("optimizer", self.optimizer), ("body", self.body), ("whiten", self.whiten)):
-            for unused in UNUSED[choice, name]:
+        for choice, value, fields in UNUSED:
+            for unused in fields if getattr(self, choice) == value else ():
                 if getattr(self, unused) != type(self).model_fields[unused].default:
-                    raise UserError(f"{unused} has no effect with {choice} {str(name).lower()}; expected it left out")
+                    raise UserError(f"{unused} has no effect with {choice} {str(value).lower()}; expected it left out")
         return self
 
     @property
@@ -69,14 +69,12 @@ class Params(Parameters, Growing):
         return f"lower {'filter_lr' if self.optimizer == 'muon' else 'learning_rate'}"
 
 
-UNUSED: dict[tuple[str, str | bool], tuple[str, ...]] = {
-    ("optimizer", "muon"): ("learning_rate",),
-    ("optimizer", "sgd"): ("filter_lr", "filter_momentum", "bias_lr", "head_lr", "rounds"),
-    ("body", "speedrun"): (),
-    ("body", "resnet"): ("first_bias_epochs",),
-    ("whiten", True): ("first_width",),
-    ("whiten", False): (),
-}
+UNUSED: tuple[tuple[str, str | bool, tuple[str, ...]], ...] = (
+    ("optimizer", "muon", ("learning_rate",)),
+    ("optimizer", "sgd", ("filter_lr", "filter_momentum", "bias_lr", "head_lr", "rounds")),
+    ("body", "resnet", ("first_bias_epochs",)),
+    ("whiten", True, ("first_width",)),
+)
 """What a choice leaves without a meaning."""
 
 
@@ -86,15 +84,14 @@ class Settings(Block):
     params: Params
     classes: int
     first: int
+    size: tuple[int, int]
     mean: list[float]
     deviation: list[float]
-    height: int
-    width: int
 
     @property
     def architecture(self) -> str:
         """Equal for networks that differ in nothing but their weights."""
-        return f"{(self.classes, self.first, self.height, self.width)} {self.params.model_dump_json()}"
+        return f"{(self.classes, self.first, *self.size)} {self.params.model_dump_json()}"
 
     @property
     def logit_scale(self) -> float:

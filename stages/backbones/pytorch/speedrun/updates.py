@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 from stages.backbones.pytorch.shared import training
 from stages.backbones.pytorch.speedrun.muon import Muon
@@ -21,17 +22,16 @@ class Updates(training.Updates):
         """`dtype`: the number format of the optimiser's own products."""
         super().__init__(*optimizers(network, params, dtype))
         self.params, self.per_epoch = params, per_epoch
-        self.factors = factors(params.schedule, steps)
-        self.first_bias = first_bias(network)
+        self.factors = [1 - done / steps for done in range(steps)]
+        if params.schedule is not None:
+            self.factors = schedules.rates(params.schedule, 1.0, steps).tolist()
 
     def prepare(self) -> None:
         """The first layer's biases end early."""
         biases = max(0.0, 1 - self.done / (self.params.first_bias_epochs * self.per_epoch + 1e-9))
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * self.factors[self.done] * (biases if group["short"] else 1)
-        if biases == 0:
-            for weight in self.first_bias:
+        for group in [group for optimizer in self.optimizers for group in optimizer.param_groups]:
+            group["lr"] = group["peak"] * self.factors[self.done] * (biases if group["short"] else 1)
+            for weight in group["params"] if group["short"] and not biases else ():
                 weight.requires_grad_(False)  # spares the widest layer's backward pass
 
     def backward(self, loss: Tensor, n: int) -> None:
@@ -39,29 +39,20 @@ class Updates(training.Updates):
         (loss if self.params.optimizer == "muon" else loss / n).backward()
 
 
-def factors(schedule: schedules.Schedule | None, steps: int) -> list[float]:
-    """The factor of the peak rates at every step."""
-    if schedule is None:
-        return [1 - done / steps for done in range(steps)]
-    return schedules.rates(schedule, 1.0, steps).tolist()
-
-
-def optimizers(network: nn.Module, params: Params, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+def optimizers(network: nn.Module, params: Params, dtype: torch.dtype) -> list[Optimizer]:
     """Muon for the filters and SGD for the rest, whose decay in a step is the same for each, whatever its rate; or SGD
     for all weights, of which filters and head decay, biases and normalisation do not."""
-    filters, head, biases, first = weights(network, 4), weights(network, 2), weights(network, 1), first_bias(network)
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    first = [trained.pop(FIRST_BIAS)] if FIRST_BIAS in trained else []
+    filters, head, biases = ([weight for weight in trained.values() if weight.ndim == axes] for axes in (4, 2, 1))
     if params.optimizer == "sgd":
         rate = params.learning_rate
         decayed = group(filters + head, rate, params.weight_decay)
         return [sgd(params, decayed, group(biases, rate, 0.0), group(first, rate, 0.0, short=True))]
-    muon = group(filters, params.filter_lr, 0.0)
-    small, large = params.bias_lr, params.head_lr
-    decay = params.weight_decay * params.batch_size
+    muon = Muon([group(filters, params.filter_lr, 0.0)], params.filter_lr, params.filter_momentum, params.rounds, dtype)
+    small, large, decay = params.bias_lr, params.head_lr, params.weight_decay * params.batch_size
     rest = group(first, small, decay / small, short=True), group(biases, small, decay / small)
-    return [
-        Muon([muon], params.filter_lr, params.filter_momentum, params.rounds, dtype),
-        sgd(params, *rest, group(head, large, decay / large)),
-    ]
+    return [muon, sgd(params, *rest, group(head, large, decay / large))]
 
 
 def group(weights: list[nn.Parameter], rate: float, decay: float, *, short: bool = False) -> dict[str, Any]:
@@ -69,20 +60,6 @@ def group(weights: list[nn.Parameter], rate: float, decay: float, *, short: bool
     return {"params": weights, "lr": rate, "peak": rate, "weight_decay": decay, "short": short}
 
 
-def sgd(params: Params, *groups: dict[str, Any]) -> torch.optim.SGD:
+def sgd(params: Params, *groups: dict[str, Any]) -> SGD:
     described = [each for each in groups if each["params"]]
-    return torch.optim.SGD(described, momentum=params.momentum, nesterov=params.momentum > 0)
-
-
-def weights(network: nn.Module, axes: int) -> list[nn.Parameter]:
-    """What is trained and has so many axes: 4 for filters, 2 for the head, 1 for biases and normalisation."""
-    return [
-        weight
-        for name, weight in network.named_parameters()
-        if weight.ndim == axes and weight.requires_grad and name != FIRST_BIAS
-    ]
-
-
-def first_bias(network: nn.Module) -> list[nn.Parameter]:
-    """The first layer's biases, of a network that has them."""
-    return [weight for name, weight in network.named_parameters() if name == FIRST_BIAS]
+    return SGD(described, momentum=params.momentum, nesterov=params.momentum > 0)

@@ -1,28 +1,31 @@
 """Any architecture of timm by name, trained from nothing or from pretrained weights, in one phase or in several.
 
 Wightman, "PyTorch Image Models", github.com/huggingface/pytorch-image-models. Its optimizers, layer-wise decay of the
-rate, mixup, CutMix, stochastic depth and averaged weights are parameters, off or mild by default. Rows
-are resized to the network's input in batches, without worker processes. Pretrained weights often transfer best when
-the head, which is new, learns first:
+rate, mixup, CutMix, stochastic depth and averaged weights are parameters, off or mild by default. Rows are resized to
+the network's input in batches, without worker processes. Pretrained weights often transfer best when the head, which is
+new, learns first:
 
     phases:
       - {trainable: head, epochs: 3, learning_rate: 1e-3}
       - {trainable: 4, epochs: 7, learning_rate: 1e-5} # the last 4 blocks and what follows them
-
-scikit-learn's digits at 32x32, 1,197 training rows, from nothing: test_resnet (0.37 M weights), 15 epochs, batch 64,
-rate 3e-3, no flips: macro-F1 0.997 and 1.000 on 360 other rows (n = 2), 8 s on one core of an AMD EPYC, PyTorch 2.10.
 """
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.shared import devices, rows, zoo
-from stages.backbones.pytorch.timm.parameters import Params, Settings
-from stages.backbones.pytorch.timm.training import Phases, log_probabilities
-from stages.backbones.vocabulary import pixels as pixels_of
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.backbones.pytorch.shared import devices, zoo
+from stages.backbones.pytorch.shared.rows import Examples, on_device
+from stages.backbones.pytorch.shared.training import Training
+from stages.backbones.pytorch.timm import updates
+from stages.backbones.pytorch.timm.parameters import Params, Phase, Settings
+from stages.backbones.vocabulary import phases, stopping
+from stages.backbones.vocabulary.pixels import channel_statistics
+from stages.images.arrays import Labels, TrainingImages
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -38,9 +41,10 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     settings = described(images, labels, params)
     generator = devices.seeded(seed, device)
     model = zoo.network(params.architecture, params.weights, settings.classes, settings.size, device, params.drop_path)
-    model = Phases(model, settings, images, labels, generator, seed=seed).run(report)
+    parts = [torch.from_numpy(part) for part in stopping.carve(labels, params.validation_fraction, seed=seed)]
+    model = Phases(model, settings, on_device(images, labels, device), parts, generator).run(report)
     folder.mkdir(parents=True, exist_ok=True)
-    zoo.save(model, folder / WEIGHTS)
+    devices.save(model, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
 
@@ -51,13 +55,9 @@ def load(folder: Path) -> Predict:
     params, classes = settings.params, settings.classes
     model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
-
-    def predict(images: Images) -> LogProbabilities:
-        return rows.predicted(
-            lambda pixels: log_probabilities(model, pixels, settings), images, params.batch_size, classes, device
-        )
-
-    return predict
+    return devices.predictor(
+        lambda pixels: log_probabilities(model, pixels, settings), params.batch_size, classes, device
+    )
 
 
 def described(images: TrainingImages, labels: Labels, params: Params) -> Settings:
@@ -65,6 +65,91 @@ def described(images: TrainingImages, labels: Labels, params: Params) -> Setting
     published = zoo.published(params.architecture)
     mean, deviation = list(published.mean), list(published.std)
     if params.weights == zoo.SCRATCH:
-        mean, deviation = pixels_of.channel_statistics(images)
-    size = zoo.input_size(params.architecture, params.weights, params.image_size, images)
-    return Settings(params=params, classes=int(labels.max()) + 1, size=size, mean=mean, deviation=deviation)
+        mean, deviation = channel_statistics(images)
+    size, classes = params.input_size(images), int(labels.max()) + 1
+    return Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
+
+
+class Phases:
+    """One run over the rows, phase by phase, with early stopping."""
+
+    def __init__(
+        self, model: nn.Module, settings: Settings, examples: Examples, carved: list[Tensor], generator: Generator
+    ) -> None:
+        """`carved`: the rows to train on and those of the validation part.
+
+        Raises UserError for phases and changes that do not fit the model and the images.
+        """
+        self.model, self.settings, self.examples = model, settings, examples
+        chosen, self.kept = (part.to(generator.device) for part in carved)
+        params = settings.params
+        self.training = Training(
+            model,
+            params,
+            examples,
+            generator,
+            inputs=lambda pixels, step: inputs(pixels, settings),
+            dtype=devices.training_dtype(params.precision, generator.device, model, settings.size),
+            chosen=chosen,
+        )
+        complete = phases.complete(params.phases or (Phase.model_validate({}),), params)
+        self.parts = [(phase, updates.names(model, phase.trainable)) for phase in complete]
+        self.best = stopping.Best[dict[str, Tensor]]()
+
+    def run(self, report: Report) -> nn.Module:
+        """Every phase; returns the model to keep."""
+        result = self.training.average.result
+        for phase, part in self.parts:
+            updates.unfreeze(self.model, part)
+            self.phase(phase, report)
+            if self.best.state is not None:
+                self.model.load_state_dict(self.best.state)
+                result.load_state_dict(self.best.state)
+        return result
+
+    def phase(self, phase: Phase, report: Report) -> None:
+        """Its epochs, or as many as lower the validation loss."""
+        assert phase.epochs is not None and phase.patience is not None  # noqa: PT018
+        steps = updates.Updates(self.model, phase, self.settings.params, phase.epochs * self.training.per_epoch)
+        self.best.waited = 0
+        for _ in range(phase.epochs):
+            updates.train(self.model)
+            values = self.training.epoch(steps, report)
+            values |= self.validated() if len(self.kept) else {}
+            report(self.training.epochs, values)
+            steps.end_epoch(values.get("validation_loss", values["train_loss"]))
+            if self.best.waited >= phase.patience:
+                break
+
+    def validated(self) -> dict[str, float]:
+        """What the model to keep reaches on the validation part, as it would predict; remembers the best so far.
+
+        The loss is the log-loss, the measure that stacking chooses by, whatever the training minimises.
+        """
+        model = self.training.average.result.eval()
+        totals = torch.zeros(2, device=self.kept.device)
+        for batch in self.kept.split(self.settings.params.batch_size):
+            unmoved = torch.zeros_like(batch)
+            pixels = self.examples.read(batch, unmoved, unmoved, unmoved.bool())
+            predicted, targets = log_probabilities(model, pixels, self.settings), self.examples.targets[batch]
+            right = (predicted.argmax(1) == targets).sum()
+            totals += torch.stack([functional.nll_loss(predicted, targets, reduction="sum"), right])
+        loss, accuracy = (totals / len(self.kept)).tolist()
+        self.best.see(loss, lambda: {name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+
+def inputs(pixels: Tensor, settings: Settings) -> Tensor:
+    """Pixels 0 to 255, [n, 3, h, w], as the network takes them in, [n, 3, *size]."""
+    return zoo.prepared(pixels, settings.size, settings.mean, settings.deviation)
+
+
+@torch.inference_mode()
+def log_probabilities(model: nn.Module, pixels: Tensor, settings: Settings) -> Tensor:
+    """Log-probabilities [n, classes] of pixels [n, 3, h, w]: logits averaged over the views, normalised in float32."""
+    image = inputs(pixels, settings)
+    views = [image, image.flip(3)] if settings.params.views == "flip" else [image]
+    dtype = devices.predicting_dtype(settings.params.precision, pixels.device)
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        logits = torch.stack([model(view).float() for view in views]).mean(0)
+    return functional.log_softmax(logits, dim=1)

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 from timm.optim import list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
 from stages.backbones.pytorch.shared.training import Parameters
-from stages.backbones.pytorch.shared.zoo import Size, check_architecture, closest
+from stages.backbones.pytorch.shared.zoo import Chosen, Size, closest
 from stages.backbones.vocabulary import phases
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.schedules import AnySchedule, Cosine
@@ -33,14 +33,9 @@ class Phase(phases.Phase):
     optimizer: Optimizer | None = None
 
 
-class Params(Parameters, EarlyStopping):
+class Params(Parameters, EarlyStopping, Chosen):
     """The block in `params.yaml`."""
 
-    architecture: Annotated[str, AfterValidator(check_architecture)] = Field(
-        "resnet18", description="timm's name, with .tag where its weights are wanted"
-    )
-    weights: str = Field("none", min_length=1, description="none, imagenet (timm's, downloaded once) or a file")
-    image_size: int | None = Field(None, ge=8, le=2048, description="pixels; null: as the rows, or as pretrained")
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training rows, of all phases together")
     phases: tuple[Phase, ...] = Field((), description="in order; none: everything trains all the time")
     batch_size: int = Field(128, ge=4, le=65536, description="rows per step, at most; below 4 normalisation fails")

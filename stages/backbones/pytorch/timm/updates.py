@@ -61,29 +61,23 @@ def train(model: nn.Module) -> None:
             module.eval()
 
 
-def optimizer(
-    model: nn.Module, name: str, learning_rate: float, weight_decay: float, layer_decay: float | None
-) -> torch.optim.Optimizer:
-    """timm's optimizer of that name. Raises UserError for one that needs hardware or a package that is not there."""
-    try:
-        return create_optimizer_v2(model, name, learning_rate, weight_decay, layer_decay=layer_decay)
-    except (AssertionError, ImportError) as error:
-        raise UserError(f"optimizer {name} cannot be used here: {error}; adamw and sgd always can") from error
-
-
 class Updates(training.Updates):
     """The updates of one phase, from its first step to its last."""
 
     def __init__(self, model: nn.Module, phase: Phase, params: Params, steps: int) -> None:
-        """`phase`: one that leaves nothing out."""
+        """`phase`: one that leaves nothing out. Raises UserError for an optimizer that cannot be used here."""
         assert phase.optimizer is not None and phase.learning_rate is not None  # noqa: PT018
         assert phase.weight_decay is not None and phase.schedule is not None  # noqa: PT018
-        made = optimizer(model, phase.optimizer, phase.learning_rate, phase.weight_decay, params.layer_decay)
-        super().__init__(made)
+        chosen = phase.optimizer, phase.learning_rate, phase.weight_decay
+        try:
+            optimizer = create_optimizer_v2(model, *chosen, layer_decay=params.layer_decay)
+        except (AssertionError, ImportError) as error:  # hardware or a package that is not there
+            raise UserError(f"optimizer {chosen[0]} cannot be used here: {error}; adamw and sgd always can") from error
+        super().__init__(optimizer)
         self.model, self.clip_grad = model, params.clip_grad
         self.rates: list[float] = rates(phase.schedule, phase.learning_rate, steps).tolist()
         self.set_rate(phase.learning_rate)
-        self.plateau = lowered(phase.schedule, made) if isinstance(phase.schedule, Plateau) else None
+        self.plateau = lowered(phase.schedule, optimizer) if isinstance(phase.schedule, Plateau) else None
 
     def prepare(self) -> None:
         if self.plateau is None:
