@@ -10,7 +10,7 @@ import pytest
 from stages.backbones.flax import cnn
 from stages.backbones.flax.cnn import steps
 from stages.backbones.flax.cnn.changes import augmented, mixed
-from stages.backbones.flax.cnn.optimizers import Optimizer, loss, penalty, updates
+from stages.backbones.flax.cnn.parameters import Optimizer, loss, penalty, updates
 from stages.backbones.flax.cnn.training import Rates, Training, batches
 from stages.backbones.flax.shared import session
 from stages.backbones.vocabulary.changes import Mixing
@@ -316,9 +316,9 @@ def test_a_shift_moves_whole_pixels_and_no_further_than_it_says() -> None:
 
 
 def test_a_change_that_jax_cannot_make_names_those_it_can() -> None:
-    with pytest.raises(UserError, match=r"augmentation: .*rand_augment can not be made with JAX; .*flip, shift.*erase"):
+    with pytest.raises(UserError, match=r"augmentation: .*rand_augment cannot be made with JAX; .*flip, shift.*erase"):
         params(augmentation=["flip", "rand_augment"])
-    with pytest.raises(UserError, match=r"augmentation: .*flip alternating can not be made with JAX; .*horizontal"):
+    with pytest.raises(UserError, match=r"augmentation: .*flip alternating cannot be made with JAX; .*horizontal"):
         params(augmentation=[{"flip": "alternating"}])
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from stages.backbones.keras.cnn import Params
-from stages.backbones.keras.shared import rand_augment as drawn_changes
-from stages.backbones.keras.shared.changes import augmentation
-from stages.backbones.keras.shared.seeds import BatchSeed, seeded
+from stages.backbones.keras.shared.changes import BatchSeed, augmentation, drawn_from, seeded
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -107,7 +105,7 @@ def test_channels_change_places_in_the_given_share_of_the_images() -> None:
 
 
 def test_each_change_of_the_set_grows_with_the_magnitude() -> None:
-    for weak, strong in zip(drawn_changes.changes(0.2), drawn_changes.changes(1.0), strict=True):
+    for weak, strong in zip(drawn_from(0.2), drawn_from(1.0), strict=True):
         away = []
         for layer in (weak, strong):
             source = BatchSeed(0)

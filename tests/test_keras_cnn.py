@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from stages.backbones.keras import cnn
-from stages.backbones.keras.shared import saving
-from stages.backbones.keras.shared.layers import network, whiten
-from stages.backbones.keras.shared.optimizers import Name, Optimization, optimizer
+from stages.backbones.keras.shared.parameters import Name, Optimization, optimizer
+from stages.backbones.keras.shared.training import SETTINGS, WEIGHTS, predictor
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
 from stages.running.errors import UserError
 from stages.running.parameters import check
@@ -50,7 +49,7 @@ def trained(folder: Path, seed: int = 1, **changes: Any) -> tuple[np.ndarray, st
     folder.mkdir()
     images, labels = toy()
     cnn.fit(images, labels, params(**changes), seed=seed, folder=folder, report=lambda epoch, values: None)
-    return cnn.load(folder)(images), hashlib.sha256((folder / saving.WEIGHTS).read_bytes()).hexdigest()
+    return cnn.load(folder)(images), hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 STANDARD: dict[str, Any] = {
@@ -91,15 +90,15 @@ def test_it_reports_whole_epochs_and_at_most_twenty_times_between(standard: Any)
 
 
 def test_saved_settings_describe_the_same_network(standard: Any) -> None:
-    saved = cnn.Settings.restore(standard[0] / saving.SETTINGS)
+    saved = cnn.Settings.restore(standard[0] / SETTINGS)
     assert saved.params == params(**STANDARD)
     assert (saved.mean, saved.deviation) == channel_statistics(toy()[0])
 
 
 def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(standard: Any) -> None:
     folder, _ = standard
-    model: Any = cnn.build(cnn.Settings.restore(folder / saving.SETTINGS))
-    model.load_weights(folder / saving.WEIGHTS)
+    model: Any = cnn.build(cnn.Settings.restore(folder / SETTINGS))
+    model.load_weights(folder / WEIGHTS)
     whitening = model.layers[2]
     wanted = whitening_filters(toy()[0], 2, *channel_statistics(toy()[0]))
     np.testing.assert_array_equal(np.transpose(whitening.kernel, (3, 0, 1, 2)), wanted)
@@ -108,11 +107,9 @@ def test_whitening_filters_come_from_the_pixels_and_stay_while_the_biases_learn(
 
 def test_two_views_are_the_mean_of_an_image_and_its_mirror_image(standard: Any) -> None:
     folder, _ = standard
-    settings = cnn.Settings.restore(folder / saving.SETTINGS)
+    settings = cnn.Settings.restore(folder / SETTINGS)
     images, _ = toy()
-    one, both = (
-        saving.predictor(cnn.build(settings), folder, classes=3, views=views, batch=50) for views in ("none", "flip")
-    )
+    one, both = (predictor(cnn.build(settings), folder, views=views, batch=50) for views in ("none", "flip"))
     mean = (one(images) + one(images[:, :, ::-1])) / 2
     np.testing.assert_allclose(both(images), mean - np.log(np.exp(mean).sum(axis=1, keepdims=True)), atol=1e-5)
     assert not np.allclose(both(images), one(images))
@@ -147,9 +144,9 @@ def test_every_kind_of_layer_builds_and_trains(tmp_path: Path) -> None:
     ]
     predicted, _ = trained(tmp_path / "a", layers=layers, epochs=1)
     assert np.isfinite(predicted).all()
-    described = params(layers=[{"conv": 3}, "global_max_pool"]).layers
-    ones = [1.0, 1.0, 1.0]
-    model: Any = network(described, size=(8, 8), classes=3, mean=ones, deviation=ones, precision="float32", seed=0)
+    ones = {"mean": [1.0] * 3, "deviation": [1.0] * 3, "precision": "float32"}
+    described = {"params": params(layers=[{"conv": 3}, "global_max_pool"]), "size": (8, 8), "classes": 3}
+    model: Any = cnn.build(cnn.Settings.model_validate(described | ones))
     assert model(np.zeros((2, 8, 8, 3))).shape == (2, 3)
 
 
@@ -257,7 +254,7 @@ def test_grey_images_leave_whitening_filters_of_zeros() -> None:
     grey = np.repeat(toy()[0][..., :1], 3, axis=3)
     settings = cnn.describe(grey, toy()[1], params(layers=[{"whiten": 2}, "global_max_pool"]))
     model: Any = cnn.build(settings)
-    whiten(model, grey, settings.mean, settings.deviation)
+    cnn.whiten(model, grey, settings)
     filters = np.asarray(model.layers[2].kernel)
     assert (filters == 0).all(axis=(0, 1, 2)).sum() == 16
     assert np.isfinite(model.predict_on_batch(grey)).all()

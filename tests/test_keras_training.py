@@ -8,7 +8,8 @@ import pytest
 
 from stages.backbones.keras import cnn
 from stages.backbones.keras.shared.callbacks import Averaged, callbacks
-from stages.backbones.keras.shared.training import Training, objective
+from stages.backbones.keras.shared.parameters import objective
+from stages.backbones.keras.shared.training import Training
 from stages.backbones.vocabulary.averaging import newest
 from stages.images.arrays import ImageRows
 from stages.running.parameters import check

@@ -4,6 +4,7 @@ Every image of a batch is changed in its own way, in the order of the list; valu
 makes one image of two, comes last.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -109,6 +110,17 @@ AnyChange = Annotated[
     ),
 ]
 """Any of the above."""
+
+
+def check_able(described: Sequence[Change], library: str, unable: tuple[type[Change], ...] = ()) -> None:
+    """Raises ValueError for a change that a library makes none of, of which an alternating flip is one."""
+    for number, change in enumerate(described):
+        wrong, expected = change.name(), [kind.name() for kind in Change.__subclasses__() if kind not in unable]
+        if isinstance(change, Flip) and change.flip == "alternating":
+            wrong, expected = "flip alternating", ["horizontal", "vertical", "horizontal_and_vertical"]
+        elif not isinstance(change, unable):
+            continue
+        raise ValueError(f"[{number}]: {wrong} cannot be made with {library}; expected one of {', '.join(expected)}")
 
 
 class Mixing(Block):

@@ -1,10 +1,13 @@
 """The layers that a network described in params.yaml may be made of. Each framework's recipes build them."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from stages.backbones.vocabulary.progressive import Growing
 from stages.backbones.vocabulary.short_forms import Kind, parser
+from stages.running.errors import UserError, gist
 
 Activation = Literal[
     "linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hard_silu", "softplus", "tanh", "sigmoid"
@@ -89,3 +92,52 @@ class Residual(Layer):
 AnyLayer = Annotated[SerializeAsAny[Layer], BeforeValidator(parser(*Layer.__subclasses__()))]
 """Any of the above."""
 Residual.model_rebuild()
+
+
+class Layered(Growing):
+    """The part of a recipe's block that describes its network layer by layer."""
+
+    layers: tuple[AnyLayer, ...] = Field(min_length=1, description="without the last dense layer over the classes")
+
+    @model_validator(mode="after")
+    def fits_growing_images(self) -> Self:
+        if self.early_share and any(isinstance(layer, Flatten) for layer in self.layers):
+            expected = "global_average_pool or global_max_pool"
+            raise UserError(f"early_share: flatten needs images of one size; expected {expected}")
+        return self
+
+
+Tensor = TypeVar("Tensor")
+Shape = tuple[int, ...]
+"""Of a layer's input or output, without the batch."""
+
+
+def stacked(
+    described: Sequence[Layer],
+    x: Tensor,
+    apply: Callable[[Layer, Tensor], Tensor],
+    shape: Callable[[Tensor], Shape],
+    *,
+    path: str,
+) -> Tensor:
+    """What becomes of `x` by one layer after the other. `path` is how errors name the list.
+
+    Raises UserError naming the first layer that does not fit, for which `apply` raises ValueError.
+    """
+    for number, layer in enumerate(described):
+        try:
+            check_input(layer, shape(x), first=(path, number) == ("layers", 0))
+            x = apply(layer, x)
+        except UserError:
+            raise
+        except ValueError as error:
+            name = f"{path}[{number}] {layer.name()}"
+            raise UserError(f"{name} does not fit an input of shape {shape(x)}: {gist(error)}") from None
+    return x
+
+
+def check_input(layer: Layer, shape: Shape, *, first: bool) -> None:
+    if isinstance(layer, Whiten) and not first:
+        raise ValueError("whiten expects the pixels themselves; make it the first layer")
+    if isinstance(layer, Dense) and len(shape) != 1:
+        raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")

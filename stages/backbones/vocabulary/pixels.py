@@ -1,10 +1,14 @@
-"""What recipes compute from the training pixels before they train: channel statistics and whitening filters."""
+"""What recipes compute with numpy: channel statistics and whitening filters of the training pixels before they train,
+log-probabilities of the network's views afterwards."""
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 
-from stages.images.arrays import Images, TrainingImages
+from stages.backbones.vocabulary.block import Views
+from stages.images.arrays import Images, LogProbabilities, TrainingImages
 
 FLOOR = 1e-4
 """Least variance of a direction that gets a filter, in units of the normalised pixels' variance.
@@ -58,3 +62,13 @@ def whitening_filters(
     kept[-1] = True
     filters = (directions[:, kept] / np.sqrt(np.maximum(values[kept], FLOOR))).T.reshape(-1, size, size, 3)
     return np.concatenate([filters, -filters]).astype(np.float32)
+
+
+def log_probabilities(logits: Callable[[Images], np.ndarray], images: Images, views: Views) -> LogProbabilities:
+    """Of a network's logits, float32 [n, k], averaged over the views of each image."""
+    found = logits(images)
+    if views == "flip":
+        found = (found + logits(images[:, :, ::-1])) / 2
+    # The highest is taken off first, so that no exponential overflows.
+    lowered = found - found.max(axis=1, keepdims=True)
+    return lowered - np.log(np.exp(lowered).sum(axis=1, keepdims=True))

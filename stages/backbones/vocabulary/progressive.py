@@ -3,15 +3,13 @@
 The idea is that of fast.ai's DAWNBench entries of 2018 and of "progressive resizing" since.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Int64
 from pydantic import Field
 
-from stages.backbones.vocabulary.layers import Flatten, Layer
-from stages.running.errors import UserError
 from stages.running.parameters import Block
+
+LEAST = 8
+"""Pixels; smaller images keep their size."""
 
 
 class Growing(Block):
@@ -23,31 +21,13 @@ class Growing(Block):
     early_share: float = Field(0.0, ge=0, le=1, description="share of the steps in which the size grows to full")
 
     def sizes(self, size: tuple[int, int], steps: int) -> list[tuple[int, int]]:
-        """Height and width of the images at each step, of `size` in the end."""
-        found = sizes(size, steps, start=self.early_side, share=self.early_share)
+        """Height and width of the images at each step: from `early_side` times `size` evenly up to `size`.
+
+        Lengths on the way are rounded to multiples of four, of which pooling wastes least.
+        """
+        progress, scale = np.arange(steps) / max(steps, 1), np.ones(steps)
+        if self.early_share:
+            scale = np.minimum(1, self.early_side + (1 - self.early_side) * progress / self.early_share)
+        lengths = (4 * np.round(scale[:, None] * size / 4)).astype(np.int64)
+        found = np.where(scale[:, None] < 1, np.clip(lengths, np.minimum(LEAST, size), size), size)
         return [(int(height), int(width)) for height, width in found]
-
-
-LEAST = 8
-"""Pixels; smaller images keep their size."""
-
-Sizes = Int64[np.ndarray, "steps 2"]
-"""Height and width of the images at each step."""
-
-
-def sizes(size: tuple[int, int], steps: int, *, start: float, share: float) -> Sizes:
-    """Height and width at each step: from `start` times `size` evenly up to `size` at `share` of the steps.
-
-    Lengths on the way are rounded to multiples of four, of which pooling wastes least.
-    """
-    progress = np.arange(steps) / max(steps, 1)
-    scale = np.ones(steps) if share == 0 else np.minimum(1, start + (1 - start) * progress / share)
-    lengths = (4 * np.round(scale[:, None] * size / 4)).astype(np.int64)
-    return np.where(scale[:, None] < 1, np.clip(lengths, np.minimum(LEAST, size), size), size)
-
-
-def require_any_size(described: Sequence[Layer]) -> None:
-    """Raises UserError for layers that take images of one size alone."""
-    if any(isinstance(layer, Flatten) for layer in described):
-        expected = "global_average_pool or global_max_pool"
-        raise UserError(f"early_share: flatten needs images of one size; expected {expected}")

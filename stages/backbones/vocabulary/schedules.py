@@ -13,15 +13,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Schedule(Kind):
     def factors(self, progress: np.ndarray) -> np.ndarray:
-        """The factor at each of the given points of the training."""
-        raise NotImplementedError
+        """The factor at each of the given points of the training: 1 where a kind says nothing else."""
+        return np.ones_like(progress)
 
 
 class Constant(Schedule):
     constant: Literal[True] = True
-
-    def factors(self, progress: np.ndarray) -> np.ndarray:
-        return np.ones_like(progress)
 
 
 class Cosine(Schedule):
@@ -59,14 +56,11 @@ class Step(Schedule):
 
 class Plateau(Schedule):
     """Multiplied by `factor` when the loss has not fallen for `plateau` epochs: the training loss, or the validation
-    part's where there is one. The framework's own class does it; `factors` is what the rate begins with."""
+    part's where there is one. The framework's own class does it."""
 
     plateau: int = Field(3, ge=1, description="epochs")
     factor: Share = Field(0.5, gt=0, lt=1)
     smallest: float = Field(1e-6, ge=0, description="learning rate below which it is not lowered")
-
-    def factors(self, progress: np.ndarray) -> np.ndarray:
-        return np.ones_like(progress)
 
 
 AnySchedule = Annotated[SerializeAsAny[Schedule], BeforeValidator(parser(*Schedule.__subclasses__()))]

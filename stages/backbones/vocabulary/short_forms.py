@@ -34,7 +34,10 @@ def parser(*kinds: type[Kind], renamed: Mapping[str, str] | None = None) -> Call
             if old in options:
                 raise mistake(f"{old} is {new} now")
         kind = known[kind_of(options, known)]
-        return read(kind, {name: given for name, given in options.items() if given is not None})
+        try:
+            return kind.model_validate({name: given for name, given in options.items() if given is not None})
+        except ValidationError as error:
+            raise mistake("; ".join(describe(each, kind) for each in error.errors())) from None
 
     return parse
 
@@ -49,26 +52,14 @@ def kind_of(options: Mapping[Any, Any], known: Mapping[str, type[Kind]]) -> str:
     return owners[0]
 
 
-def read(kind: type[Kind], options: Mapping[str, Any]) -> Kind:
-    try:
-        return kind.model_validate(options)
-    except ValidationError as error:
-        lines = [describe(each, kind) for each in error.errors()]
-        raise mistake("; ".join(lines)) from None
-
-
 def describe(each: Any, kind: type[Kind]) -> str:
-    where = place(each["loc"])
+    """One pydantic mistake; its place as `layers[3].kernel`."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in each["loc"]).lstrip(".")
     if each["type"] == "extra_forbidden":
         return f"unknown option {where!r} of {kind.name()}{closest(where, list(kind.model_fields))}"
     if each["type"] == "missing":
         return f"{kind.name()} needs {where}"
     return f"{where}: got {each['input']!r}; {each['msg']}"
-
-
-def place(path: tuple[Any, ...]) -> str:
-    """`('layers', 3, 'kernel')` as `layers[3].kernel`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def mistake(message: str) -> PydanticCustomError:

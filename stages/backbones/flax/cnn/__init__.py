@@ -4,13 +4,13 @@ The same `layers` as `keras/cnn`, with the same weights to train; XLA compiles t
 training step, once for all folds of a process.
 """
 
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save_file
-from scipy.special import log_softmax
 
 from stages.backbones import Predict, Report
 from stages.backbones.flax.cnn import steps
@@ -43,14 +43,11 @@ def load(folder: Path) -> Predict:
     session.begin()
     settings = Settings.restore(folder / SETTINGS)
     trained, fixed = restored(settings, load_file(folder / WEIGHTS))
-    logits = steps.logits(settings)
+    compiled = steps.logits(settings)
 
     def predict(images: Images) -> LogProbabilities:
-        rows = np.arange(len(images))
-        given = steps.predicted(logits, trained, fixed, images, rows)
-        if settings.params.views == "flip":
-            given = (given + steps.predicted(logits, trained, fixed, images[:, :, ::-1], rows)) / 2
-        return np.asarray(log_softmax(given, axis=1), np.float32)
+        logits = partial(steps.predicted, compiled, trained, fixed, rows=np.arange(len(images)))
+        return pixels.log_probabilities(logits, images, settings.params.views)
 
     return predict
 

@@ -1,6 +1,7 @@
 """The changes and the mixing of `stages.backbones.vocabulary.changes`, by dm-pix and JAX, as one compiled function."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dm_pix
@@ -15,8 +16,6 @@ GREY = 0.5
 SHAPES = (0.3, 3.3)
 """Height over width of a rectangle that is erased, at least and at most: those of the paper."""
 
-UNABLE = (changes.RandAugment, changes.TrivialAugment)
-
 Mixed = tuple[jax.Array, jax.Array]
 """Pixels [n, h, w, 3] and targets [n, k]."""
 
@@ -30,18 +29,6 @@ def augmented(described: Sequence[changes.Change], key: jax.Array, pixels: jax.A
         return image
 
     return jax.vmap(one)(jax.random.split(key, len(pixels)), pixels / 255) * 255
-
-
-def known(described: tuple[changes.Change, ...]) -> tuple[changes.Change, ...]:
-    """The same changes. Raises ValueError for one that can not be made here."""
-    for change in described:
-        if isinstance(change, UNABLE):
-            able = [kind.name() for kind in changes.Change.__subclasses__() if kind not in UNABLE]
-            raise ValueError(f"{change.name()} can not be made with JAX; expected any of: {', '.join(able)}")
-        if isinstance(change, changes.Flip) and change.flip == "alternating":
-            expected = "horizontal, vertical or horizontal_and_vertical"
-            raise ValueError(f"flip alternating can not be made with JAX; expected {expected}")
-    return described
 
 
 def changed(change: changes.Change, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -121,18 +108,12 @@ def mixed(params: changes.Mixing, key: jax.Array, pixels: jax.Array, targets: ja
 
     Mixup: https://arxiv.org/abs/1710.09412. CutMix: https://arxiv.org/abs/1905.04899.
     """
-    if not params.mixes:
-        return pixels, targets
-    if not params.cutmix:
-        return blended(key, pixels, targets, params.mixup)
-    if not params.mixup:
-        return pasted(key, pixels, targets, params.cutmix)
+    alphas = ((blended, params.mixup), (pasted, params.cutmix))
+    ways = [partial(way, pixels=pixels, targets=targets, alpha=alpha) for way, alpha in alphas if alpha]
+    if len(ways) < 2:
+        return ways[0](key) if ways else (pixels, targets)
     coin, key = jax.random.split(key)
-    return jax.lax.cond(
-        jax.random.bernoulli(coin),
-        lambda: blended(key, pixels, targets, params.mixup),
-        lambda: pasted(key, pixels, targets, params.cutmix),
-    )
+    return jax.lax.cond(jax.random.bernoulli(coin), *ways, key)
 
 
 def blended(key: jax.Array, pixels: jax.Array, targets: jax.Array, alpha: float) -> Mixed:

@@ -9,10 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stages.backbones.vocabulary import layers
+from stages.backbones.vocabulary.layers import Shape
 from stages.running.errors import UserError
-
-Shape = tuple[int, ...]
-"""Of a layer's input or output, without the batch."""
 
 Module = Callable[..., jax.Array]
 
@@ -76,20 +74,14 @@ class Network(nnx.Module):
 def stack(
     described: Sequence[layers.Layer], shape: Shape, rngs: nnx.Rngs, dtype: Any, *, path: str
 ) -> tuple[nnx.Sequential, Shape]:
-    """The layers one after the other, and the shape of what they give. `path`: how errors name the list."""
+    """The layers one after the other, and the shape of what they give."""
     made: list[Module] = []
-    for number, layer in enumerate(described):
-        name = f"{path}[{number}]"
-        try:
-            if isinstance(layer, layers.Whiten) and name != "layers[0]":
-                raise ValueError("whiten expects the pixels themselves; make it the first layer")
-            made.append(module(layer, shape, rngs, dtype))
-            shape = output(made[-1], shape)
-        except UserError:
-            raise
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{name} {layer.name()} does not fit an input of shape {shape}: {reason}") from None
+
+    def add(layer: layers.Layer, shape: Shape) -> Shape:
+        made.append(module(layer, shape, rngs, dtype))
+        return output(made[-1], shape)
+
+    shape = layers.stacked(described, shape, add, lambda shape: shape, path=path)
     return nnx.Sequential(*made), shape
 
 
@@ -142,10 +134,8 @@ def linear(layer: layers.Conv | layers.Dense | layers.Whiten, shape: Shape, rngs
         sides = (layer.kernel, layer.kernel)
         strides, padding = layer.stride, layer.padding.upper()
         made = nnx.Conv(image(shape), layer.conv, sides, strides=strides, padding=padding, **options)
-    elif len(shape) == 1:
-        made = nnx.Linear(shape[0], layer.dense, **options)
     else:
-        raise ValueError("dense expects a flat input; put flatten or global_average_pool before it")
+        made = nnx.Linear(shape[0], layer.dense, **options)
     return made if layer.activation == "linear" else nnx.Sequential(made, ACTIVATIONS[layer.activation])
 
 

@@ -1,34 +1,39 @@
-"""The block of `flax/cnn` in params.yaml, and what is saved beside the weights."""
+"""The block of `flax/cnn` in params.yaml, what is saved of it, and the optimizers and losses that it names."""
 
-from pydantic import Field, field_validator, model_validator
+from typing import Any, Literal
 
-from stages.backbones.flax.cnn import changes
-from stages.backbones.flax.cnn.optimizers import Optimizer
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from optax.contrib import MuonDimensionNumbers
+from pydantic import field_validator
+
 from stages.backbones.flax.shared.session import DType
 from stages.backbones.vocabulary.averaging import Averaging
-from stages.backbones.vocabulary.block import Common
-from stages.backbones.vocabulary.changes import AnyChange
-from stages.backbones.vocabulary.layers import AnyLayer
-from stages.backbones.vocabulary.progressive import Growing, require_any_size
+from stages.backbones.vocabulary.block import Common, Optimization
+from stages.backbones.vocabulary.changes import AnyChange, RandAugment, TrivialAugment, check_able
+from stages.backbones.vocabulary.layers import Layered
+from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.stopping import EarlyStopping
 from stages.running.parameters import Block
 
+LEAST = 1e-7
+"""Least 1 - p in the focal loss: at zero the slope of a power below one is infinite."""
 
-class Params(Common, Optimizer, EarlyStopping, Growing, Averaging):
+
+class Optimizer(Optimization):
+    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
+
+
+class Params(Common, Optimizer, EarlyStopping, Layered, Averaging):
     """The block of this recipe in params.yaml."""
-
-    layers: tuple[AnyLayer, ...] = Field(min_length=1, description="without the last dense layer over the classes")
 
     @field_validator("augmentation")
     @classmethod
     def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        return changes.known(described)
-
-    @model_validator(mode="after")
-    def fits_growing_images(self) -> "Params":
-        if self.early_share:
-            require_any_size(self.layers)
-        return self
+        check_able(described, "JAX", (RandAugment, TrivialAugment))
+        return described
 
 
 class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  (every Block is frozen: only so it knows)
@@ -41,3 +46,63 @@ class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     size: tuple[int, int]
     classes: int
     dtype: DType
+
+
+def updates(params: Optimizer) -> optax.GradientTransformation:
+    """Steps for a learning rate of one, to be multiplied by the rate, so that one compiled step serves every rate.
+
+    Decay is decoupled from the gradient and spares biases and normalisation.
+    """
+    momentum, nesterov = params.momentum, params.nesterov
+    made = {
+        "sgd": lambda: optax.sgd(1.0, momentum, nesterov),
+        "adam": lambda: optax.adam(1.0),
+        "adamw": lambda: optax.adam(1.0),  # its decay is the one added to all below
+        "nadam": lambda: optax.nadam(1.0),
+        "lion": lambda: optax.lion(1.0, weight_decay=0.0),
+        "rmsprop": lambda: optax.rmsprop(1.0, momentum=momentum),
+        "muon": lambda: optax.contrib.muon(
+            1.0, beta=momentum, nesterov=nesterov, muon_weight_dimension_numbers=matrices
+        ),
+    }
+    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=kernels))
+
+
+def kernels(weights: Any) -> Any:
+    """True for kernels, false for biases and the scales of normalisation."""
+    return jax.tree.map(lambda each: each.ndim > 1, weights)
+
+
+def matrices(weights: Any) -> Any:
+    """Each kernel, dense or convolution, as one matrix with a column for every output; None trains by Adam."""
+
+    def matrix(each: jax.Array) -> MuonDimensionNumbers | None:
+        return MuonDimensionNumbers(tuple(range(each.ndim - 1)), (each.ndim - 1,)) if each.ndim > 1 else None
+
+    return jax.tree.map(matrix, weights)
+
+
+def loss(params: Loss, logits: jax.Array, targets: jax.Array, factors: jax.Array) -> jax.Array:
+    """The rows' mean loss for logits [n, k] and the probabilities wanted, [n, k].
+
+    `factors` [k]: what each row's loss is multiplied by as its class has it, mixed rows by their shares.
+    """
+    smooth = optax.smooth_labels(targets, params.label_smoothing)
+    if params.loss == "cross_entropy":
+        rows = optax.softmax_cross_entropy(logits, smooth)
+    else:
+        rows = focal(logits, smooth, params.focal_gamma)
+    return (rows * (targets @ factors)).mean()
+
+
+def focal(logits: jax.Array, targets: jax.Array, gamma: float) -> jax.Array:
+    """Each row's focal loss over a softmax, each class by its share; optax has the one for yes-or-no classes alone."""
+    logs = jax.nn.log_softmax(logits)
+    remaining = jnp.maximum(-jnp.expm1(logs), LEAST)
+    return -(targets * remaining**gamma * logs).sum(axis=1)
+
+
+def penalty(weights: Any) -> jax.Array | float:
+    """The sum of the squared weights of each layer times its `l2`, which its kernel carries along."""
+    held = [(variable.get_metadata("l2", 0.0), variable) for _, variable in nnx.to_flat_state(weights)]
+    return sum((factor * jnp.sum(variable[...] ** 2) for factor, variable in held if factor), 0.0)

@@ -15,8 +15,7 @@ from flax import nnx
 
 from stages.backbones.flax.cnn.changes import augmented, mixed
 from stages.backbones.flax.cnn.layers import Fixed, Network
-from stages.backbones.flax.cnn.optimizers import loss, penalty, updates
-from stages.backbones.flax.cnn.parameters import Params, Settings
+from stages.backbones.flax.cnn.parameters import Params, Settings, loss, penalty, updates
 from stages.images.arrays import TrainingImages
 
 PREDICTED = 128

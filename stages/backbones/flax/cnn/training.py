@@ -11,8 +11,7 @@ import optax
 
 from stages.backbones import Report
 from stages.backbones.flax.cnn import steps
-from stages.backbones.flax.cnn.optimizers import loss
-from stages.backbones.flax.cnn.parameters import Params, Settings
+from stages.backbones.flax.cnn.parameters import Params, Settings, loss
 from stages.backbones.vocabulary import losses
 from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.backbones.vocabulary.stopping import Best, carve
@@ -31,11 +30,9 @@ class Rates:
     def __init__(self, params: Params, steps: int) -> None:
         self.table = rates(params.schedule, params.learning_rate, steps)
         self.lowering, self.scale = None, 1.0
-        if isinstance(params.schedule, Plateau):
-            smallest = min(1.0, params.schedule.smallest / params.learning_rate)
-            self.lowering = optax.contrib.reduce_on_plateau(
-                params.schedule.factor, params.schedule.plateau, min_scale=smallest
-            )
+        if isinstance(plan := params.schedule, Plateau):
+            smallest = min(1.0, plan.smallest / params.learning_rate)
+            self.lowering = optax.contrib.reduce_on_plateau(plan.factor, plan.plateau, min_scale=smallest)
             self.state: Any = self.lowering.init(jnp.zeros(()))
 
     def __getitem__(self, step: int) -> float:

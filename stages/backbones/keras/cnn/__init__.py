@@ -1,19 +1,19 @@
 """A convolutional network from scratch, described layer by layer in params.yaml and trained by Keras on TensorFlow."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
-from pydantic import Field
+import numpy as np
 
 from stages.backbones import Predict, Report
-from stages.backbones.keras.shared import saving, session
-from stages.backbones.keras.shared.layers import network, whiten
+from stages.backbones.keras.shared import session
+from stages.backbones.keras.shared.layers import Whitening, draw, logits, policy
 from stages.backbones.keras.shared.parameters import Common
-from stages.backbones.keras.shared.training import Training
-from stages.backbones.vocabulary import pixels, progressive
+from stages.backbones.keras.shared.training import SETTINGS, Training, predictor, save
+from stages.backbones.vocabulary import pixels
 from stages.backbones.vocabulary.block import Precision
-from stages.backbones.vocabulary.layers import AnyLayer
-from stages.backbones.vocabulary.progressive import Growing
+from stages.backbones.vocabulary.layers import Layered
 from stages.images.arrays import Labels, TrainingImages
 from stages.running.parameters import Block
 
@@ -21,10 +21,8 @@ BATCH = 500
 """Images that are predicted together."""
 
 
-class Params(Common, Growing):
+class Params(Common, Layered):
     """The block of this recipe in params.yaml."""
-
-    layers: list[AnyLayer] = Field(min_length=1, description="without the last dense layer over the classes")
 
 
 class Settings(Block):
@@ -46,40 +44,45 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     session.begin(seed)
     settings = describe(images, labels, params)
     model = build(settings, seed)
-    whiten(model, images, settings.mean, settings.deviation)
+    whiten(model, images, settings)
     train(model, Training(images, labels, params, seed, report, BATCH), settings)
-    saving.save(model, settings, folder)
+    save(model, settings, folder)
     session.end()
 
 
 def load(folder: Path) -> Predict:
     session.use_device()
-    settings = Settings.restore(folder / saving.SETTINGS)
-    return saving.predictor(build(settings), folder, classes=settings.classes, views=settings.params.views, batch=BATCH)
+    settings = Settings.restore(folder / SETTINGS)
+    return predictor(build(settings), folder, views=settings.params.views, batch=BATCH)
 
 
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
     mean, deviation = pixels.channel_statistics(images)
-    return Settings(
-        params=params,
-        size=(images.shape[1], images.shape[2]),
-        classes=int(labels.max()) + 1,
-        mean=mean,
-        deviation=deviation,
-        precision=session.precision(params.precision),
-    )
+    size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
+    found = {"mean": mean, "deviation": deviation, "precision": session.precision(params.precision)}
+    return Settings.model_validate({"params": params, "size": size, "classes": classes, **found})
 
 
 def build(settings: Settings, seed: int = 0) -> keras.Model:
-    return network(
-        settings.params.layers,
-        size=settings.size,
-        classes=settings.classes,
-        mean=settings.mean,
-        deviation=settings.deviation,
-        precision=settings.precision,
-        seed=seed,
-    )
+    """From pixels, 0 to 255, to float32 logits [n, classes]."""
+    inputs, rescaling = keras.Input((*settings.size, 3)), keras.layers.Rescaling
+    scale: Any = [1 / (255 * each) for each in settings.deviation]
+    offset: Any = [-m / d for m, d in zip(settings.mean, settings.deviation, strict=True)]
+    with policy(settings.precision):
+        x = rescaling(scale, offset, dtype="float32")(inputs)
+        layers, classes = settings.params.layers, settings.classes
+        return keras.Model(inputs, logits(x, layers, classes=classes, seeds=draw(seed), path="layers"))
+
+
+def whiten(model: keras.Model, images: TrainingImages, settings: Settings) -> None:
+    """Give the whitening layer of a model, if it has one, its filters."""
+    for layer in model.layers:
+        if isinstance(layer, Whitening):
+            filters = pixels.whitening_filters(images, layer.kernel_size[0], settings.mean, settings.deviation)
+            # Directions that the images do not vary in have filters of zeros.
+            missing = layer.filters - len(filters)
+            kernel: Any = layer.kernel
+            kernel.assign(np.pad(filters, [(0, missing), (0, 0), (0, 0), (0, 0)]).transpose(1, 2, 3, 0))
 
 
 def train(model: keras.Model, training: Training, settings: Settings) -> None:
@@ -87,11 +90,6 @@ def train(model: keras.Model, training: Training, settings: Settings) -> None:
     if not params.early_share:
         training.run(keras.Model(model.inputs, model.outputs[0]), params)
         return
-    progressive.require_any_size(params.layers)
-    sizes = params.sizes(settings.size, training.steps * params.epochs)
-    training.run(of_any_size(model), params, sizes=sizes)
-
-
-def of_any_size(model: keras.Model) -> keras.Model:
-    """The same layers and weights for images of any height and width."""
-    return keras.models.clone_model(model, keras.Input((None, None, 3)), clone_function=lambda layer: layer)
+    # The same layers and weights for images of any height and width.
+    growing = keras.models.clone_model(model, keras.Input((None, None, 3)), clone_function=lambda layer: layer)
+    training.run(growing, params, sizes=params.sizes(settings.size, training.steps * params.epochs))

@@ -24,17 +24,13 @@ def callbacks(how: Common, report: Report, *, steps: int, validates: bool) -> li
     """All that a training needs. `steps`: those of an epoch; `validates`: whether there is a validation part."""
     monitor = "val_loss" if validates else "loss"
     chosen: list[keras.callbacks.Callback] = [Reporting(report, steps=steps)]
-    if isinstance(how.schedule, Plateau):
-        schedule = how.schedule
-        lowering = keras.callbacks.ReduceLROnPlateau(
-            monitor, schedule.factor, patience=schedule.plateau, min_lr=schedule.smallest
-        )
-        chosen.append(lowering)
+    if isinstance(plan := how.schedule, Plateau):
+        options = {"patience": plan.plateau, "min_lr": plan.smallest}
+        chosen.append(keras.callbacks.ReduceLROnPlateau(monitor, plan.factor, **options))
     if how.ema_decay is not None:
         chosen.append(Averaged(how.ema_decay))
     if validates:
-        stopping = keras.callbacks.EarlyStopping(monitor, patience=how.patience, restore_best_weights=True)
-        chosen.append(stopping)
+        chosen.append(keras.callbacks.EarlyStopping(monitor, patience=how.patience, restore_best_weights=True))
     return chosen
 
 
@@ -42,7 +38,6 @@ class Reporting(keras.callbacks.Callback):
     """Calls `report` at whole epochs and at most 20 times on the way to each: reading a loss waits for the device."""
 
     def __init__(self, report: Report, *, steps: int) -> None:
-        """`steps`: those of an epoch."""
         super().__init__()
         self.report, self.steps = report, steps
         self.every = -(-steps // REPORTS)

@@ -1,6 +1,9 @@
-"""The changes of `stages.backbones.vocabulary.changes`, by Keras' own layers inside the tf.data pipeline."""
+"""The changes of `stages.backbones.vocabulary.changes`, by Keras' own layers inside the tf.data pipeline.
 
-from collections.abc import Callable
+Their random numbers come from the seed of the batch at hand alone.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,13 +11,41 @@ import keras
 import tensorflow as tf
 
 from stages.backbones.keras.shared.parameters import Common
-from stages.backbones.keras.shared.rand_augment import drawn
-from stages.backbones.keras.shared.seeds import BatchSeed, Transform, seeded
 from stages.backbones.vocabulary import changes
 
 PIXELS = (0, 255)
-
+fold_in: Any = tf.random.experimental.stateless_fold_in  # pyright: ignore
+Transform = Callable[[Any], Any]
+Mix = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 Augment = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+class BatchSeed(keras.random.SeedGenerator):
+    """Draws numbers from the seed of the batch at hand and keeps no state.
+
+    A layer's own generator counts its calls, so that parallel batches would get their numbers by chance; TensorFlow's
+    determinism then makes the pipeline serial.
+    """
+
+    def start(self, seed: tf.Tensor) -> None:
+        self.seed, self.draws = seed, 0
+
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        self.draws += 1
+        return fold_in(self.seed, self.draws)
+
+    def uniform(self, shape: Sequence[Any], least: float, most: float) -> Any:
+        return tf.random.stateless_uniform(shape, self.next(), least, most)
+
+    def whole(self, shape: Sequence[Any], count: int) -> Any:
+        """Whole numbers from 0 to `count` - 1."""
+        return tf.random.stateless_uniform(shape, self.next(), 0, count, tf.int32)
+
+
+def seeded(layer: Any, source: BatchSeed) -> Transform:
+    """The layer as a function that always changes its images, drawing from `source`."""
+    layer.generator = source
+    return partial(layer, training=True)
 
 
 def augmentation(params: Common, size: tuple[int, int]) -> Augment:
@@ -98,7 +129,50 @@ def shuffled(pixels: tf.Tensor, *, share: float, source: BatchSeed) -> Any:
     return tf.gather(pixels, tf.where(changed, orders, tf.range(3)), axis=3, batch_dims=1)
 
 
-Mix = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+def drawn_from(magnitude: float) -> list[Any]:
+    """The layers that RandAugment and TrivialAugment draw from, strongest at magnitude 1.
+
+    Keras' own RandAugment draws its changes for the whole batch, turns and shifts one way only, and posterises most
+    where it should least. The strengths here are those of the paper (https://arxiv.org/abs/1909.13719). Left out:
+    Keras' Equalization looks at the whole batch, its Solarization has no mild strength.
+    """
+    half, bits = 0.45 * magnitude, 8 - round(4 * magnitude)
+    layers = keras.layers
+    return [
+        layers.RandomShear(0.3 * magnitude, 0.3 * magnitude),
+        layers.RandomTranslation(0.3 * magnitude, 0.3 * magnitude),
+        layers.RandomRotation(magnitude / 12),
+        layers.RandomBrightness(half, value_range=PIXELS),
+        layers.RandomContrast(2 * half, value_range=PIXELS),
+        layers.RandomColorDegeneration(2 * half, value_range=PIXELS),
+        layers.RandomSharpness((0.5 - half, 0.5 + half), value_range=PIXELS),
+        layers.RandomPosterization((bits, 8), value_range=PIXELS),
+        layers.AutoContrast(value_range=PIXELS),
+    ]
+
+
+def drawn(magnitude: float, times: int, source: BatchSeed) -> Transform:
+    """Draws a change for each image `times` in a row, one of them none."""
+    transforms = [lambda pixels: pixels, *(seeded(layer, source) for layer in drawn_from(magnitude))]
+
+    def change(pixels: tf.Tensor) -> Any:
+        kinds = source.whole((len(pixels),), len(transforms))
+        members = tf.dynamic_partition(tf.range(len(pixels)), kinds, len(transforms))
+        parts = [applied(each, tf.gather(pixels, rows)) for each, rows in zip(transforms, members, strict=True)]
+        return tf.ensure_shape(tf.dynamic_stitch(members, parts), pixels.shape)
+
+    def repeat(pixels: tf.Tensor) -> Any:
+        pixels = tf.clip_by_value(pixels, *PIXELS)
+        for _ in range(times):
+            pixels = change(pixels)
+        return pixels
+
+    return repeat
+
+
+def applied(change: Transform, pixels: tf.Tensor) -> Any:
+    # AutoContrast fails where there are no images.
+    return tf.cond(len(pixels) > 0, lambda: change(pixels), lambda: pixels)
 
 
 def mixing(mixup: float, cutmix: float, source: BatchSeed) -> Mix | None:

@@ -1,12 +1,23 @@
-"""The words that the Keras recipes share, all of them of the vocabulary, and what Keras cannot make of them."""
+"""The words that the blocks of the Keras recipes share, and the optimizers and losses that they name."""
 
+from typing import Any, Literal
+
+import keras
+import numpy as np
 from pydantic import field_validator
 
-from stages.backbones.keras.shared.optimizers import Optimization
 from stages.backbones.vocabulary import block
 from stages.backbones.vocabulary.averaging import Averaging
-from stages.backbones.vocabulary.changes import AnyChange, Flip
+from stages.backbones.vocabulary.changes import AnyChange, check_able
+from stages.backbones.vocabulary.losses import Loss
+from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.backbones.vocabulary.stopping import EarlyStopping
+
+Name = Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon", "relative_muon"]
+
+
+class Optimization(block.Optimization):
+    optimizer: Name = "adamw"
 
 
 class Common(Optimization, block.Common, EarlyStopping, Averaging):
@@ -15,8 +26,98 @@ class Common(Optimization, block.Common, EarlyStopping, Averaging):
     @field_validator("augmentation")
     @classmethod
     def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        for number, change in enumerate(described):
-            if isinstance(change, Flip) and change.flip == "alternating":
-                expected = "horizontal, vertical or horizontal_and_vertical"
-                raise ValueError(f"[{number}]: flip alternating cannot be made with Keras; expected {expected}")
+        check_able(described, "Keras")
         return described
+
+
+class Muon(keras.optimizers.Muon):
+    """Keras' Muon (https://kellerjordan.github.io/posts/muon), for convolutions too: each kernel is one matrix with a
+    column for every filter. Dense layers, the last included, train by Muon too; biases and normalisation by Adam."""
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        return len(variable.shape) not in (2, 4)
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign_add(m, (gradient - m) * (1 - self.momentum))
+        ahead = gradient * (1 - self.momentum) + m * self.momentum if self.nesterov else m
+        self.move(variable, lr, self.orthogonal(ahead))
+
+    def orthogonal(self, values: Any) -> Any:
+        """The values with the singular values of their matrix brought near one."""
+        matrix = keras.ops.reshape(values, (-1, values.shape[-1]))
+        return self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
+
+    def move(self, variable: Any, lr: Any, direction: Any) -> None:
+        self.assign_sub(variable, keras.ops.reshape(self.lr_adjust(lr * direction), variable.shape))
+
+
+class RelativeMuon(Muon):
+    """Muon for convolutions whose kernels keep their norm: the learning rate is their relative change in one step.
+
+    Keras' Muon takes steps of fixed length; kernels grow under them, and the relative change falls faster than the
+    schedule says. Batch normalisation behind a convolution makes its scale free, and weight decay without effect on it.
+    Everything else trains by Adam, at a tenth of the learning rate. Three rounds of Newton-Schulz instead of five.
+    """
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        return len(variable.shape) != 4
+
+    def move(self, variable: Any, lr: Any, direction: Any) -> None:
+        norm: Any = keras.ops.sqrt(keras.ops.sum(keras.ops.square(variable)))
+        fixed = variable * (variable.shape[-1] ** 0.5 / (norm + 1e-7))
+        self.assign(variable, fixed - lr * keras.ops.reshape(direction, variable.shape))
+
+
+class Table(keras.optimizers.schedules.LearningRateSchedule):
+    """The rates of all steps, looked up by the step's number."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self.values = values
+
+    def __call__(self, step: Any) -> Any:
+        last = len(self.values) - 1
+        return keras.ops.take(keras.ops.convert_to_tensor(self.values), keras.ops.minimum(step, last))
+
+
+def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
+    """For a training of so many steps. Decay is decoupled from the gradient and spares biases and normalisation."""
+    classes: dict[str, Any] = {
+        "sgd": keras.optimizers.SGD,
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "nadam": keras.optimizers.Nadam,
+        "lion": keras.optimizers.Lion,
+        "rmsprop": keras.optimizers.RMSprop,
+        "muon": Muon,
+        "relative_muon": RelativeMuon,
+    }
+    name, options = how.optimizer, {"weight_decay": how.weight_decay}
+    if name in ("sgd", "rmsprop", "muon", "relative_muon"):
+        options["momentum"] = how.momentum
+    if name in ("sgd", "muon", "relative_muon"):
+        options["nesterov"] = how.nesterov
+    if name in ("muon", "relative_muon"):
+        options["adam_weight_decay"] = how.weight_decay
+    if name == "relative_muon":
+        options |= {"adam_lr_ratio": 0.1, "ns_steps": 3}
+    made = classes[name](rate(how, steps), **options)
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return made
+
+
+def rate(how: Optimization, steps: int) -> float | Table:
+    # Only a number can be lowered during the training, only a table can follow the steps.
+    if isinstance(how.schedule, Plateau):
+        return how.learning_rate
+    return Table(rates(how.schedule, how.learning_rate, steps))
+
+
+def objective(params: Loss) -> keras.Loss:
+    """From logits and class probabilities."""
+    smoothing = params.label_smoothing
+    if params.loss == "cross_entropy":
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    return keras.losses.CategoricalFocalCrossentropy(
+        alpha=1.0, gamma=params.focal_gamma, from_logits=True, label_smoothing=smoothing
+    )

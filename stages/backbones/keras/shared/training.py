@@ -1,20 +1,27 @@
-"""The training that the recipes share: Keras' own loop over batches that tf.data reads as they are needed."""
+"""The training that the recipes share, Keras' own loop over batches that tf.data reads as they are needed, and what it
+leaves: a network as files, and as the function that the contract asks for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from stages.backbones import Report
-from stages.backbones.keras.shared import optimizers
+from stages.backbones import Predict, Report
 from stages.backbones.keras.shared.callbacks import callbacks
 from stages.backbones.keras.shared.changes import augmentation
-from stages.backbones.keras.shared.parameters import Common
+from stages.backbones.keras.shared.parameters import Common, objective, optimizer
 from stages.backbones.vocabulary import losses, stopping
-from stages.images.arrays import Labels, Rows, TrainingImages
+from stages.backbones.vocabulary.block import Views
+from stages.backbones.vocabulary.pixels import log_probabilities
+from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages
+from stages.running.parameters import Block
+
+WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
 
 stateless_shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore
 
@@ -65,7 +72,7 @@ class Training:
         """
         validates = len(self.parts[1]) > 0
         trainer.compile(
-            optimizer=optimizers.optimizer(how, self.steps * how.epochs),
+            optimizer=optimizer(how, self.steps * how.epochs),
             loss=objective(self.params),
             metrics=["accuracy"],
             jit_compile=False,
@@ -137,11 +144,21 @@ def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(2).with_options(options)
 
 
-def objective(params: losses.Loss) -> keras.Loss:
-    """From logits and class probabilities."""
-    smoothing = params.label_smoothing
-    if params.loss == "cross_entropy":
-        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    return keras.losses.CategoricalFocalCrossentropy(
-        alpha=1.0, gamma=params.focal_gamma, from_logits=True, label_smoothing=smoothing
-    )
+def save(model: keras.Model, settings: Block, folder: Path) -> None:
+    model.save_weights(folder / WEIGHTS)
+    settings.save(folder / SETTINGS)
+
+
+def predictor(
+    model: Any, folder: Path, *, views: Views, batch: int, resize: Callable[[Any], Any] = lambda pixels: pixels
+) -> Predict:
+    """The network with the weights in `folder`, asked about `batch` images at a time."""
+    model.load_weights(folder / WEIGHTS)
+    model.compile(jit_compile=False)
+
+    def predict(images: Images) -> LogProbabilities:
+        logits = lambda pixels: model.predict_on_batch(resize(pixels))  # noqa: E731
+        parts = [log_probabilities(logits, images[i : i + batch], views) for i in range(0, len(images), batch)]
+        return np.concatenate([np.zeros((0, model.output_shape[1]), np.float32), *parts])
+
+    return predict

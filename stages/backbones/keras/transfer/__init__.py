@@ -17,10 +17,10 @@ import tensorflow as tf
 from pydantic import AfterValidator, Field, model_validator
 
 from stages.backbones import Predict, Report
-from stages.backbones.keras.shared import optimizers, saving, session
+from stages.backbones.keras.shared import session
 from stages.backbones.keras.shared.layers import draw, logits, policy
-from stages.backbones.keras.shared.parameters import Common
-from stages.backbones.keras.shared.training import Training
+from stages.backbones.keras.shared.parameters import Common, Name
+from stages.backbones.keras.shared.training import SETTINGS, Training, predictor, save
 from stages.backbones.keras.transfer import applications
 from stages.backbones.vocabulary import phases
 from stages.backbones.vocabulary.block import Precision
@@ -38,7 +38,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 class Phase(phases.Phase):
     """One entry of `phases`; what it leaves out is as in the block."""
 
-    optimizer: optimizers.Name | None = None
+    optimizer: Name | None = None
     momentum: float | None = Field(None, ge=0, lt=1)
     nesterov: bool | None = None
 
@@ -57,7 +57,7 @@ class Params(Common):
     inference_mode: bool = Field(
         True, description="false: statistics and dropout of the layers that train do too; always so without weights"
     )
-    optimizer: optimizers.Name = "adam"
+    optimizer: Name = "adam"
     learning_rate: float = Field(1e-3, gt=0, le=100, description="the highest of the schedule; 1e-5 to fine-tune")
     schedule: AnySchedule = Constant()
     phases: tuple[Phase, ...] = Field((HEAD_ALONE,), min_length=1, description="in order")
@@ -93,33 +93,21 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     model, backbone = build(settings, params.weights, seed)
     training = Training(images, labels, params, seed, report, params.batch_size, resizing(settings))
     train(model, backbone, training, params.by_phase())
-    saving.save(model, settings, folder)
+    save(model, settings, folder)
     session.end()
 
 
 def load(folder: Path) -> Predict:
     session.use_device()
-    settings = Settings.restore(folder / saving.SETTINGS)
-    model, _ = build(settings)
-    params = settings.params
-    return saving.predictor(
-        model,
-        folder,
-        classes=settings.classes,
-        views=params.views,
-        batch=params.batch_size,
-        prepare=resizing(settings),
-    )
+    settings = Settings.restore(folder / SETTINGS)
+    params, (model, _) = settings.params, build(settings)
+    return predictor(model, folder, views=params.views, batch=params.batch_size, resize=resizing(settings))
 
 
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
-    height, width = images.shape[1:3]
-    return Settings(
-        params=params,
-        size=(params.image_size or height, params.image_size or width),
-        classes=int(labels.max()) + 1,
-        precision=session.precision(params.precision),
-    )
+    height, width = (params.image_size or side for side in images.shape[1:3])
+    precision, classes = session.precision(params.precision), int(labels.max()) + 1
+    return Settings(params=params, size=(height, width), classes=classes, precision=precision)
 
 
 def resizing(settings: Settings) -> partial[Any]:
@@ -144,7 +132,7 @@ def build(settings: Settings, weights: str = applications.SCRATCH, seed: int = 0
         # Without weights there are no statistics to keep.
         body.still = params.inference_mode and params.weights != applications.SCRATCH
         features = body(applications.preprocessing(params.architecture)(pixels))
-        outputs = logits(features, params.head, classes=settings.classes, seeds=draw(seed), place="head")
+        outputs = logits(features, params.head, classes=settings.classes, seeds=draw(seed), path="head")
     return keras.Model(pixels, outputs), backbone
 
 
