@@ -40,7 +40,7 @@ PLANTED = {
     ),
     layout.dependencies_exist: lambda root: (root / "stages/stacking/predictions/tables.py").unlink(),
     layout.imports_make_no_circle: lambda root: append(
-        root / "stages/running/errors.py", "from stages.running import scratch\n"
+        root / "stages/running/errors.py", "from stages.running import parameters\n"
     ),
     layout.folders_stay_small: lambda root: [
         (root / f"stages/showing/dream_{number}.py").write_text("") for number in range(12)
