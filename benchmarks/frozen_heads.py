@@ -13,6 +13,7 @@ import argparse
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import torch  # noqa: TID253  (a benchmark of one framework)
 from scipy.special import log_softmax
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.results import middle
@@ -57,7 +59,9 @@ def peer(features: torch.Tensor, labels: torch.Tensor, inner: torch.Tensor, clas
     x = (features - mean) / deviation
     decay = heads.chosen_decay(x, labels, inner, classes, DECAYS)
     model = LogisticRegression(C=1 / (decay * len(x)), tol=heads.GRADIENT, max_iter=heads.STEPS)
-    model.fit(x.numpy(), labels.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after as many steps as ours
+        model.fit(x.numpy(), labels.numpy())
     weight = model.coef_ / deviation.numpy()
     return np.concatenate([weight, (model.intercept_ - weight @ mean.numpy())[:, None]], axis=1)
 

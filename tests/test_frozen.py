@@ -232,7 +232,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_inner_split() -> None:
     np.testing.assert_array_equal(drawn(images[::-1], 0.1), side[::-1])
 
 
-def some_rows(n: int = 400, width: int = 6, signal: float = 1.0) -> Any:
+def some_rows(n: int = 400, width: int = 6, signal: float = 1.0) -> tuple[Any, Any, Any]:
     """Features of different scales and offsets, labels that follow from them as far as `signal`, an inner part."""
     import torch
 
