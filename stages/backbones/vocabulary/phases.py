@@ -52,9 +52,9 @@ def check_epochs(phases: Sequence[Phase], epochs: int) -> None:
 def complete(phases: Sequence[AnyPhase], block: Block) -> list[AnyPhase]:
     """The phases with all that they leave out, as the block has it; the last has the epochs that remain."""
     left = getattr(block, "epochs") - sum(phase.epochs or 0 for phase in phases)  # noqa: B009  (Block itself has none)
-    found = []
-    for phase in phases:
-        missing = [name for name, value in phase if value is None and name != "epochs"]
-        own = {name: getattr(block, name) for name in missing} | {"epochs": phase.epochs or left}
-        found.append(phase.model_copy(update=own))
-    return found
+
+    def completed(phase: AnyPhase) -> AnyPhase:
+        own = {name: getattr(block, name) for name, value in phase if value is None and name != "epochs"}
+        return phase.model_copy(update=own | {"epochs": phase.epochs or left})
+
+    return [completed(phase) for phase in phases]

@@ -26,10 +26,7 @@ WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
-    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
-
-    Raises UserError for layers that do not fit one another or the size of the images.
-    """
+    """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin()
     settings = describe(images, labels, params)
     trained, fixed = steps.initial(settings)(seed)

@@ -14,20 +14,12 @@ from stages.running.errors import UserError
 
 Module = Callable[..., jax.Array]
 
-ACTIVATIONS: dict[str, Module] = {
-    "relu": nnx.relu,
-    "leaky_relu": partial(nnx.leaky_relu, negative_slope=0.2),  # as Keras has it
-    "elu": nnx.elu,
-    "selu": nnx.selu,
-    "gelu": partial(nnx.gelu, approximate=False),
-    "silu": nnx.silu,
-    "mish": jax.nn.mish,
-    "hard_silu": nnx.hard_silu,
-    "softplus": nnx.softplus,
-    "tanh": nnx.tanh,
-    "sigmoid": nnx.sigmoid,
-    "linear": nnx.identity,
+AS_KERAS: dict[str, Module] = {
+    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.2),
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "linear": jax.nn.identity,
 }
+"""Activations that `jax.nn` has in another form or under another name."""
 GLOROT = nnx.initializers.glorot_uniform()
 
 
@@ -104,7 +96,7 @@ def module(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Mod
             options = {"momentum": layer.batch_norm, "epsilon": layer.epsilon, "use_running_average": True}
             return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)
         case layers.Activate():
-            return ACTIVATIONS[layer.activation]
+            return activation(layer.activation)
         case layers.MaxPool():
             return partial(nnx.max_pool, **window(layer, layer.max_pool, shape))
         case layers.AveragePool():
@@ -131,12 +123,15 @@ def linear(layer: layers.Conv | layers.Dense | layers.Whiten, shape: Shape, rngs
     options = {"use_bias": layer.use_bias, "kernel_init": GLOROT, "kernel_metadata": {"l2": layer.l2}}
     options |= {"dtype": dtype, "rngs": rngs}
     if isinstance(layer, layers.Conv):
-        sides = (layer.kernel, layer.kernel)
-        strides, padding = layer.stride, layer.padding.upper()
-        made = nnx.Conv(image(shape), layer.conv, sides, strides=strides, padding=padding, **options)
+        options |= {"strides": layer.stride, "padding": layer.padding.upper()}
+        made = nnx.Conv(image(shape), layer.conv, (layer.kernel, layer.kernel), **options)
     else:
         made = nnx.Linear(shape[0], layer.dense, **options)
-    return made if layer.activation == "linear" else nnx.Sequential(made, ACTIVATIONS[layer.activation])
+    return made if layer.activation == "linear" else nnx.Sequential(made, activation(layer.activation))
+
+
+def activation(name: layers.Activation) -> Module:
+    return AS_KERAS[name] if name in AS_KERAS else getattr(jax.nn, name)
 
 
 def residual(layer: layers.Residual, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Module:

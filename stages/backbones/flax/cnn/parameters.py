@@ -1,5 +1,6 @@
 """The block of `flax/cnn` in params.yaml, what is saved of it, and the optimizers and losses that it names."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -54,23 +55,18 @@ def updates(params: Optimizer) -> optax.GradientTransformation:
     Decay is decoupled from the gradient and spares biases and normalisation.
     """
     momentum, nesterov = params.momentum, params.nesterov
-    made = {
+    muon = {"beta": momentum, "nesterov": nesterov, "muon_weight_dimension_numbers": matrices}
+    made: dict[str, Callable[[], optax.GradientTransformation]] = {
         "sgd": lambda: optax.sgd(1.0, momentum, nesterov),
         "adam": lambda: optax.adam(1.0),
         "adamw": lambda: optax.adam(1.0),  # its decay is the one added to all below
         "nadam": lambda: optax.nadam(1.0),
         "lion": lambda: optax.lion(1.0, weight_decay=0.0),
         "rmsprop": lambda: optax.rmsprop(1.0, momentum=momentum),
-        "muon": lambda: optax.contrib.muon(
-            1.0, beta=momentum, nesterov=nesterov, muon_weight_dimension_numbers=matrices
-        ),
+        "muon": lambda: optax.contrib.muon(1.0, **muon),
     }
+    kernels = lambda weights: jax.tree.map(lambda each: each.ndim > 1, weights)  # noqa: E731
     return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=kernels))
-
-
-def kernels(weights: Any) -> Any:
-    """True for kernels, false for biases and the scales of normalisation."""
-    return jax.tree.map(lambda each: each.ndim > 1, weights)
 
 
 def matrices(weights: Any) -> Any:

@@ -43,8 +43,7 @@ def dtype(precision: Precision) -> DType:
     """`auto` resolved for this machine: bfloat16 where XLA is faster with it, else float32."""
     if precision != "auto":
         return precision
-    # On a CPU XLA gains nothing, even with avx512_bf16: on two cores of an AMD EPYC an epoch over 5,000 images of 32x32
-    # (32, 64 and 128 filters, batch 128) took 15.3 s of processor time in float32 and 16.3 s in bfloat16.
+    # On a CPU XLA gains nothing, even with avx512_bf16 (docs/experiments.md, "Flax on the CPU").
     found = device()
     capability = float(getattr(found, "compute_capability", 0))
     return "bfloat16" if found.platform == "gpu" and capability >= 8 else "float32"

@@ -37,10 +37,7 @@ class Settings(Block):
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
-    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
-
-    Raises UserError for layers that do not fit one another or the size of the images.
-    """
+    """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin(seed)
     settings = describe(images, labels, params)
     model = build(settings, seed)

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,29 +11,20 @@ from stages.backbones.vocabulary.block import Precision
 from stages.running.devices import gpu
 from stages.running.errors import UserError
 
-
-@contextlib.contextmanager
-def hidden(*names: str) -> Iterator[None]:
-    """Imports inside find none of these modules, but for those that are loaded already; later ones find them again."""
-    absent = [name for name in names if name not in sys.modules]
-    for name in absent:
-        sys.modules[name] = cast(Any, None)
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 # TensorFlow takes JAX for its converter to TFLite; Keras takes scikit-learn and SciPy for its wrappers, matplotlib for
 # its galleries and pandas for its data frames, and goes without where they are not there. Nobody here uses these, and
-# they take 4 s of processor time.
-with hidden("jax", "sklearn", "scipy", "matplotlib", "pandas"):
+# they take 4 s of processor time. Later imports find them again.
+hidden = [name for name in ("jax", "sklearn", "scipy", "matplotlib", "pandas") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(hidden, cast(Any, None)))
+try:
     import keras
     import tensorflow as tf
+finally:
+    for name in hidden:
+        del sys.modules[name]
 
 # tf.function warns when several folds build several models in one process, which is what the folds are meant to do.
 tf.get_logger().setLevel("ERROR")
@@ -83,14 +73,9 @@ def precision(wanted: Precision) -> Precision:
     """`auto` resolved for this machine: bfloat16 where the hardware multiplies it, else float32."""
     if wanted != "auto":
         return wanted
-    return "bfloat16" if multiplies_bfloat16() else "float32"
-
-
-def multiplies_bfloat16() -> bool:
-    wanted = device()
-    if wanted is not None:
-        details: dict[str, Any] = tf.config.experimental.get_device_details(wanted)
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    if (found := device()) is not None:
+        details: dict[str, Any] = tf.config.experimental.get_device_details(found)
+        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float32"
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text(encoding="utf-8").split() if cpu.exists() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"

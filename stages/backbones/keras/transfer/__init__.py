@@ -31,7 +31,6 @@ from stages.images.arrays import Labels, TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
-Architecture = Annotated[str, AfterValidator(applications.check_architecture)]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -43,13 +42,12 @@ class Phase(phases.Phase):
     nesterov: bool | None = None
 
 
-HEAD_ALONE = Phase.model_validate({"trainable": "head"})
-
-
 class Params(Common):
     """The block of this recipe in params.yaml, with the optimization that is usual when weights are pretrained."""
 
-    architecture: Architecture = Field(description="its name in keras.applications, such as MobileNetV2")
+    architecture: Annotated[str, AfterValidator(applications.check_architecture)] = Field(
+        description="its name in keras.applications, such as MobileNetV2"
+    )
     weights: str = Field("imagenet", min_length=1, description="imagenet (downloaded once), none or a file")
     image_size: int | None = Field(None, ge=8, le=2048, description="pixels: side of the input; null: as the rows")
     interpolation: Interpolation = "bilinear"
@@ -60,7 +58,7 @@ class Params(Common):
     optimizer: Name = "adam"
     learning_rate: float = Field(1e-3, gt=0, le=100, description="the highest of the schedule; 1e-5 to fine-tune")
     schedule: AnySchedule = Constant()
-    phases: tuple[Phase, ...] = Field((HEAD_ALONE,), min_length=1, description="in order")
+    phases: tuple[Phase, ...] = Field((Phase(trainable="head"),), min_length=1, description="in order")
 
     @model_validator(mode="after")
     def phases_fill_the_epochs(self) -> "Params":
@@ -82,10 +80,7 @@ class Settings(Block):
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
-    """Train on all rows but those of the validation part, and leave the weights and settings in `folder`.
-
-    Raises UserError for weights that cannot be had or do not fit, and for layers and sizes that do not fit one another.
-    """
+    """Raises UserError for weights that cannot be had or do not fit, and for layers and sizes that do not fit."""
     session.begin(seed)
     settings = describe(images, labels, params)
     # keras.applications draws weights from Python's generator, which other code may have drawn from since `begin`.
