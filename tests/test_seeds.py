@@ -19,7 +19,6 @@ from stages.running.errors import UserError
 from stages.stacking.predictions import tables
 from stages.stacking.predictions.log_space import normalise
 from stages.train import Backbone, train
-from tests.test_train import Together
 from tests.toys import TOY, ToyParams, toy_dataset
 
 
@@ -33,10 +32,10 @@ def repeated(folder: Path) -> Dataset:
     return Dataset.load(folder)
 
 
-def trained(tmp_path: Path, recipe: object = TOY, seeds: int = 2) -> Path:
+def trained(tmp_path: Path, seeds: int = 2) -> Path:
     train(
         partial(Dataset.load, tmp_path / "data"),
-        Backbone("toy", lambda: (recipe, ToyParams()), lambda model: 100 + model, seeds),  # type: ignore[arg-type, return-value]
+        Backbone("toy", lambda: (TOY, ToyParams()), lambda model: 100 + model, seeds),  # type: ignore[arg-type, return-value]
         inline.run,
         place=tmp_path / "scratch",
         models=tmp_path / "models",
@@ -45,20 +44,18 @@ def trained(tmp_path: Path, recipe: object = TOY, seeds: int = 2) -> Path:
     return tmp_path / "models"
 
 
-@pytest.mark.parametrize("recipe", [TOY, Together()])
-def test_every_fold_has_a_model_of_every_seed(tmp_path: Path, recipe: object) -> None:
+def test_every_fold_has_a_model_of_every_seed(tmp_path: Path) -> None:
     toy_dataset(tmp_path / "data")
-    models = trained(tmp_path, recipe)
+    models = trained(tmp_path)
     saved = [json.loads((models / f"fold-{model}" / "model.json").read_text()) for model in range(6)]
     assert [model["seed"] for model in saved] == [100, 101, 102, 103, 104, 105]
     assert [model["means"] for model in saved[:3]] == [model["means"] for model in saved[3:]]
     assert sorted({row["fold"] for row in history.read(tmp_path / "history.csv")}) == list(range(6))
 
 
-@pytest.mark.parametrize("recipe", [TOY, Together()])
-def test_seeds_take_the_partitions_in_turn(tmp_path: Path, recipe: object) -> None:
+def test_seeds_take_the_partitions_in_turn(tmp_path: Path) -> None:
     dataset = repeated(tmp_path / "data")
-    models = trained(tmp_path, recipe, seeds=3)
+    models = trained(tmp_path, seeds=3)
     saved = [json.loads((models / f"fold-{model}" / "model.json").read_text()) for model in range(9)]
     for model, one in enumerate(saved):
         fold = dataset.index.partition(model // 3)
