@@ -1,7 +1,7 @@
 """Predict, from the saved files of one backbone, each held-out fold and the whole test set.
 
-`python -m stages.export <backbone>` writes `data/predictions/<backbone>.parquet`, and what training and predicting cost
-to `metrics/costs/<backbone>.json`. `train` has ended with these predictions, made from the same files; where it kept
+`python -m stages.export <backbone>` writes `data/predictions/<backbone>.parquet`, and what predicting costs to
+`metrics/costs/<backbone>.json`. `train` has ended with these predictions, made from the same files; where it kept
 them, no framework is imported here (`stages/backbones/predicting.py`).
 """
 
@@ -11,13 +11,12 @@ from pathlib import Path
 from stages import backbones
 from stages.backbones.predicting import Predicted, predict
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch
+from stages.running import parameters, scratch
 from stages.showing.command import command
 from stages.stacking.predictions import tables
 from stages.stacking.pricing import costs
-from stages.stacking.pricing.costs import Cost
 
-HISTORY, COSTS, MODELS = Path("metrics/history"), Path("metrics/costs"), Path("models")
+COSTS, MODELS = Path("metrics/costs"), Path("models")
 
 
 @command
@@ -34,8 +33,7 @@ def main() -> None:
     if found is None:
         recipe, _ = backbones.resolve(block, place=f"backbones.{name}")
         found = predict(dataset, recipe, models, name, seeds)
-    training = costs.of_training(history.read(HISTORY / f"{name}.csv"))
-    Cost(training, seeds * found.seconds / len(found.rows)).write(COSTS, name, block["framework"])
+    costs.write(COSTS, name, block["framework"], seeds * found.seconds / len(found.rows))
     path = Path("data/predictions") / f"{name}.parquet"
     tables.write(path, found.rows, found.models, found.log_p, dataset.classes)
     scratch.free(folder)

@@ -41,7 +41,7 @@ def priced(
     content: Mapping[str, Any], params: Params, worth: pd.DataFrame, dataset: Dataset
 ) -> dict[str, pd.DataFrame]:
     """The files of what has a price. `worth`: what `evaluate` says of each backbone of the stack."""
-    costs = {name: Cost.read(METRICS / "costs", name) for name in worth["backbone"]}
+    costs = {name: Cost.read(METRICS, name) for name in worth["backbone"]}
     job = Evaluation.read(content, params, dataset.index, dataset.labels, dataset.fold, dataset.classes)
     return {"ledger.csv": ledger(worth, costs), "cascade.csv": cascade(job, costs, params.cascade_loss)}
 

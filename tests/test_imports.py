@@ -23,9 +23,9 @@ split.main()
 toy = train.Backbone("toy", lambda: (TOY, ToyParams()), lambda model: model)
 train.train(Dataset.load, toy, inline.run, place=Path("scratch"), models=Path("models"), curve=Path("toy.csv"))
 dataset = Dataset.load()
-rows, folds, predictions = export.export(dataset, TOY, Path("models"), "toy")
-export.tables.write(Path("toy.parquet"), rows, folds, predictions, dataset.classes)
-export.Cost(1.0, 1.0).write(Path("costs"), "toy", "toy")
+found = export.predict(dataset, TOY, Path("models"), "toy")
+export.tables.write(Path("toy.parquet"), found.rows, found.models, found.log_p, dataset.classes)
+export.costs.write(Path("costs"), "toy", "toy", 1.0)
 print("imported:", *(name for name in sys.argv[1:] if name in sys.modules))
 """
 

@@ -12,18 +12,21 @@ from stages import evaluate, report, stack
 from stages.images.dataset import Dataset, ImageFile
 from stages.reporting import card, drawing, pages
 from stages.reporting.results import Results, read_worth
-from stages.running import parameters
+from stages.running import history, parameters
 from stages.stacking.judging.evaluation import Params
 from stages.stacking.predictions import files
-from stages.stacking.pricing.costs import Cost
+from stages.stacking.pricing.costs import Cost, write
 from tests.test_stack import PARAMS, make_job
 
 COSTS = {"left": Cost(60.0, 0.001), "right": Cost(120.0, 0.002)}
 
 
 def write_costs(folder: Path, costs: dict[str, Cost]) -> None:
+    """As `train` and `export` leave them."""
     for name, cost in costs.items():
-        cost.write(folder / "metrics/costs", name, "toy")
+        rows = [{"fold": fold, "epoch": 1, "seconds": cost.training / 3, "images_per_second": 9.0} for fold in range(3)]
+        history.write(folder / f"metrics/history/{name}.csv", [row | {"train_loss": 1.0} for row in rows])
+        write(folder / "metrics/costs", name, "toy", cost.predicting)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     n = len(pd.read_parquet(folder / "data/index.parquet"))
     with ImageFile(folder / "data/images.npy", 4, 4) as file:
         file.append(np.zeros((n, 4, 4, 3), np.uint8))
-    (folder / "metrics/history").mkdir(parents=True)
-    history = pd.DataFrame({"fold": [0, 1, 2], "epoch": 1, "train_loss": 1.0, "images_per_second": 9.0})
-    for name in COSTS:
-        history.to_csv(folder / f"metrics/history/{name}.csv", index=False)
     files.write(folder / "metrics", {"split.json": {}})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -10,13 +10,14 @@ import pandas as pd
 
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
+from stages.stacking.pricing.costs import of_training
 
 STACK = "stack"
 """The name of the stack's own row in `backbones.csv`."""
 SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "brier", "calibration_error")
 WORTH = ("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disagreement")
 """Of a backbone to the stack."""
-RUN = ("training", "predicting", "machine", "commit", "versions")
+RUN = ("predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
 COMBINED = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "averaging", "standard_error")
 """Of a combiner, nested."""
@@ -89,11 +90,12 @@ class Results:
         tables = {name: read_table(folder / f"{name}.csv", *needs) for name, needs in COLUMNS.items()}
         rows: dict[str, Any] = {name: table.to_dict("records") for name, table in tables.items()}
         names = [name for name in tables["backbones"]["backbone"] if name != STACK]
+        histories = {name: read_history(folder / "history", name) for name in names}
         return cls(
             **{name: read_object(folder / f"{name}.json", *needs) for name, needs in OBJECTS.items()},
             **rows,
-            histories={name: read_history(folder / "history", name) for name in names},
-            costs={name: read_object(folder / f"costs/{name}.json", f"export@{name}", RUN) for name in names},
+            histories=histories,
+            costs={name: read_cost(folder, name, histories[name]) for name in names},
             confidence=confidence,
         )
 
@@ -145,9 +147,15 @@ def read_worth(folder: Path) -> pd.DataFrame:
     return read_table(folder / "without.csv", "evaluate", ("backbone", *WORTH, "advice"))
 
 
+def read_cost(folder: Path, name: str, history: pd.DataFrame) -> Row:
+    """What a backbone's training took and predicting an image takes, in seconds, and what it was run on."""
+    run = read_object(folder / f"costs/{name}.json", f"export@{name}", RUN)
+    return {**run, "training": of_training(history.to_dict("records"))}
+
+
 def read_history(folder: Path, name: str) -> pd.DataFrame:
     """One backbone's learning curves, one row per finished epoch; a loss that went to infinity is a missing value."""
-    table = read_table(folder / f"{name}.csv", f"train@{name}", ("fold", "epoch"))
+    table = read_table(folder / f"{name}.csv", f"train@{name}", ("fold", "epoch", "seconds"))
     return table.replace([np.inf, -np.inf], np.nan)
 
 

@@ -1,11 +1,14 @@
-"""What a backbone costs and what it was run on, as `export` writes it to `metrics/costs/<backbone>.json`."""
+"""What a backbone costs: predicting and what it was run on, as `export` writes it to `metrics/costs/<backbone>.json`, and
+training, from its history. No stage but `report` reads either, so that nothing else reruns when a clock says otherwise.
+"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from stages.running.history import Row
+from stages.running import history
+from stages.running.errors import UserError
 from stages.showing import machine
 from stages.stacking.predictions import files
 
@@ -24,26 +27,29 @@ class Cost:
     predicting: float
     """One image with the models of one fold, one for each seed, and all their views; above 0."""
 
-    def write(self, folder: Path, name: str, framework: str) -> None:
-        """With the machine, the commit and the versions of this moment."""
-        run = {
-            "machine": machine.description(),
-            "commit": machine.commit(),
-            "versions": machine.versions(PACKAGES.get(framework, ())),
-        }
-        files.write(folder, {f"{name}.json": asdict(self) | run})
-
     @classmethod
-    def read(cls, folder: Path, name: str) -> Self:
-        """Raises UserError for a file that is missing or broken."""
-        return files.read(folder / f"{name}.json", f"export@{name}", cls.restored)
+    def read(cls, metrics: Path, name: str) -> Self:
+        """From the two files below the folder `metrics`. Raises UserError for one that is missing or broken."""
+        path = metrics / "costs" / f"{name}.json"
+        predicting = files.read(path, f"export@{name}", lambda content: float(content["predicting"]))
+        try:
+            return cls(of_training(history.read(metrics / "history" / f"{name}.csv")), predicting)
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is not there; run `dvc repro train@{name}`") from None
 
-    @classmethod
-    def restored(cls, content: Mapping[str, Any]) -> Self:
-        return cls(float(content["training"]), float(content["predicting"]))
+
+def write(folder: Path, name: str, framework: str, predicting: float) -> None:
+    """What predicting an image costs, with the machine, the commit and the versions of this moment."""
+    run = {
+        "predicting": predicting,
+        "machine": machine.description(),
+        "commit": machine.commit(),
+        "versions": machine.versions(PACKAGES.get(framework, ())),
+    }
+    files.write(folder, {f"{name}.json": run})
 
 
-def of_training(rows: Sequence[Row]) -> float:
+def of_training(rows: Iterable[Mapping[str, float]]) -> float:
     """Of all models, from their history, in which seconds count from the beginning of each."""
     last: dict[float, float] = {}
     for row in rows:
