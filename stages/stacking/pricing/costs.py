@@ -1,5 +1,6 @@
-"""What a backbone costs: predicting and what it was run on, as `export` writes it to `metrics/costs/<backbone>.json`, and
-training, from its history. No stage but `report` reads either, so that nothing else reruns when a clock says otherwise.
+"""What a backbone costs: training, by its history, and predicting, which `export` writes to `metrics/costs`.
+
+No stage but `report` reads either, so that nothing else reruns when a clock says otherwise.
 """
 
 from collections.abc import Iterable, Mapping
