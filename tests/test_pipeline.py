@@ -104,7 +104,6 @@ def test_a_comment_where_no_output_is_decided_runs_nothing(repository: Repositor
     assert repository.outdated() == []
 
 
-@pytest.mark.xfail(strict=True, reason="stack depends on all of stages/stacking")
 def test_a_comment_in_conformal_sets_reruns_no_stack(repository: Repository) -> None:
     (file,) = (repository.folder / "stages").rglob("conformal.py")
     repository.comment(file)
@@ -113,7 +112,6 @@ def test_a_comment_in_conformal_sets_reruns_no_stack(repository: Repository) -> 
     assert "evaluate" in outdated
 
 
-@pytest.mark.xfail(strict=True, reason="evaluate depends on what training cost")
 def test_other_seconds_with_equal_predictions_run_the_report_at_most(repository: Repository) -> None:
     costs, predictions = "metrics/costs/twin.json", "data/predictions/twin.parquet"
     before = repository.bytes(costs, predictions)
