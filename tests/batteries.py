@@ -29,6 +29,13 @@ def first_epochs(blocks: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]
         return python("tests.first_epochs", "try", blocks, Path(folder))
 
 
+def fresh(code: str) -> list[str]:
+    """The lines that this code prints in a process that has imported nothing yet."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
 def python(module: str, mode: str, blocks: Mapping[str, Any], folder: Path) -> Any:
     """What the module leaves in `results.json` of the folder, having found the blocks beside it."""
     (folder / "blocks.json").write_text(json.dumps(blocks))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import groups
+from tests.layout import imports
 
 HERE = Path(__file__).parent
 
@@ -49,6 +50,10 @@ def test_no_file_starts_a_process_unseen(tmp_path: Path) -> None:
     assert groups.starts_no_process_unseen(tmp_path) == ["test_planted.py imports subprocess"]
     planted(tmp_path, "import pytest\nimport subprocess\n\npytestmark = pytest.mark.exhaustive\n")
     assert groups.starts_no_process_unseen(tmp_path) == []
+
+
+def test_every_file_that_may_start_processes_does() -> None:
+    assert [name for name in groups.STARTERS if not imports(HERE / name) & groups.PROCESSES] == []
 
 
 def test_a_framework_in_the_wrong_process_is_seen() -> None:

@@ -1,8 +1,8 @@
 """What a PyTorch recipe imports: what takes seconds and is asked for by few stays out of the others' processes."""
 
 import json
-import subprocess
-import sys
+
+from tests import batteries
 
 CODE = """
 import json, sys, tempfile
@@ -30,9 +30,7 @@ loaded("speedrun", {"widths": [8, 8], "augmentation": ["flip", {"rotation": 0.1}
 
 def test_a_library_is_imported_by_the_blocks_that_ask_for_it_alone():
     """timm itself imports torchvision. The last block sees that the names are those of the modules."""
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    plain, residual, timm, augmented = map(json.loads, done.stdout.splitlines())
+    plain, residual, timm, augmented = map(json.loads, batteries.fresh(CODE))
     assert plain == residual == []
     assert timm == ["timm", "torchvision"]
     assert augmented == ["kornia", "timm", "torchvision", "torchvision.transforms.v2"]
