@@ -90,7 +90,6 @@ class Residual(Layer):
 
 
 AnyLayer = Annotated[SerializeAsAny[Layer], BeforeValidator(parser(*Layer.__subclasses__()))]
-"""Any of the above."""
 Residual.model_rebuild()
 
 

@@ -8,33 +8,23 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from optax.contrib import MuonDimensionNumbers
-from pydantic import field_validator
 
 from stages.backbones.flax.shared.session import DType
-from stages.backbones.vocabulary.averaging import Averaging
-from stages.backbones.vocabulary.block import Common, Optimization
-from stages.backbones.vocabulary.changes import AnyChange, RandAugment, TrivialAugment, check_able
+from stages.backbones.vocabulary.block import Optimized
+from stages.backbones.vocabulary.changes import RandAugment, TrivialAugment
 from stages.backbones.vocabulary.layers import Layered
 from stages.backbones.vocabulary.losses import Loss
-from stages.backbones.vocabulary.stopping import EarlyStopping
 from stages.running.parameters import Block
 
 LEAST = 1e-7
 """Least 1 - p in the focal loss: at zero the slope of a power below one is infinite."""
 
 
-class Optimizer(Optimization):
-    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
-
-
-class Params(Common, Optimizer, EarlyStopping, Layered, Averaging):
+class Params(Optimized, Layered):
     """The block of this recipe in params.yaml."""
 
-    @field_validator("augmentation")
-    @classmethod
-    def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        check_able(described, "JAX", (RandAugment, TrivialAugment))
-        return described
+    library, unable = "JAX", (RandAugment, TrivialAugment)
+    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
 
 
 class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  (every Block is frozen: only so it knows)
@@ -49,7 +39,7 @@ class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     dtype: DType
 
 
-def updates(params: Optimizer) -> optax.GradientTransformation:
+def updates(params: Params) -> optax.GradientTransformation:
     """Steps for a learning rate of one, to be multiplied by the rate, so that one compiled step serves every rate.
 
     Decay is decoupled from the gradient and spares biases and normalisation.
