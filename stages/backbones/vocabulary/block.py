@@ -48,7 +48,7 @@ class Optimized(Common, EarlyStopping, Averaging):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
     nesterov: bool = Field(True, description="of sgd and muon")
     weight_decay: float = Field(0.0, ge=0, le=10, description="per step, as a share of weight times learning rate")
-    schedule: AnySchedule = OneCycle()
+    schedule: AnySchedule = OneCycle.model_validate({})
 
     @field_validator("augmentation")
     @classmethod
@@ -59,6 +59,5 @@ class Optimized(Common, EarlyStopping, Averaging):
                 wrong, expected = "flip alternating", ["horizontal", "vertical", "horizontal_and_vertical"]
             elif not isinstance(change, cls.unable):
                 continue
-            some = f"expected one of {', '.join(expected)}"
-            raise ValueError(f"[{number}]: {wrong} cannot be made with {cls.library}; {some}")
+            raise ValueError(f"[{number}]: {wrong} cannot be made with {cls.library}; expected {', '.join(expected)}")
         return described

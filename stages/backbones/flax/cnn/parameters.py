@@ -40,10 +40,7 @@ class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
 
 
 def updates(params: Params) -> optax.GradientTransformation:
-    """Steps for a learning rate of one, to be multiplied by the rate, so that one compiled step serves every rate.
-
-    Decay is decoupled from the gradient and spares biases and normalisation.
-    """
+    """Steps for a rate of one: one compiled step serves every rate. Decay is decoupled and spares all but kernels."""
     momentum, nesterov = params.momentum, params.nesterov
     muon = {"beta": momentum, "nesterov": nesterov, "muon_weight_dimension_numbers": matrices}
     made: dict[str, Callable[[], optax.GradientTransformation]] = {

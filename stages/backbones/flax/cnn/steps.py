@@ -68,12 +68,12 @@ def initial(settings: Settings) -> Callable[[int], tuple[Trained, Arrays]]:
     return jax.jit(lambda seed: parts(Network(settings, jax.random.key(seed)))[1:])
 
 
-def begin(trained: Trained, params: Params) -> State:
-    return State(trained, updates(params).init(trained.weights), averaging(params).init(trained))
-
-
 def averaging(params: Params) -> optax.GradientTransformation:
     return optax.identity() if params.ema_decay is None else optax.ema(params.ema_decay)
+
+
+def begin(trained: Trained, params: Params) -> State:
+    return State(trained, updates(params).init(trained.weights), averaging(params).init(trained))
 
 
 def averaged(state: State, params: Params) -> Trained:
@@ -103,10 +103,9 @@ def predicted(logits: Logits, trained: Trained, fixed: Arrays, images: TrainingI
 
 @functools.lru_cache(maxsize=4)
 def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The compiled changes of a batch: (key, pixels uint8, labels, number).
+    """The compiled changes of a batch: (key, pixels uint8, labels, number) to float32 pixels and targets [n, k].
 
-    It gives float32 pixels, augmented and mixed, and the probabilities wanted, [n, k]. Apart from the step, it is
-    compiled once however the images grow.
+    Apart from the step, it is compiled once however the images grow.
     """
     params = settings.params
 
@@ -121,9 +120,9 @@ def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
 
 @functools.lru_cache(maxsize=4)
 def training(settings: Settings) -> Callable[..., tuple[State, jax.Array, jax.Array]]:
-    """The compiled training step: (state, task, pixels, targets, number, rate, size=...).
+    """The compiled training step: (state, task, pixels, targets, number, rate, size) to (state, loss, accuracy).
 
-    It gives the next state, the loss and the accuracy. `size`: height and width the images are reduced to.
+    `size`: height and width the images are reduced to.
     """
     modes = {"deterministic": False, "use_running_average": False}
     graph, _, _ = parts(nnx.view(abstract(settings), raise_if_not_found=False, **modes))

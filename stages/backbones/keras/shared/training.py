@@ -30,11 +30,9 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass
 class Training:
-    """All that the phases of one training have in common.
+    """All that the phases of one training have in common; `resize` gives pixels [b, h, w, 3] the network's own size.
 
-    `resize` takes pixels [b, h, w, 3] to the height and width that the network expects. Batches are the same for the
-    same seed: their order and their changes come from the seed and the batch's number alone, so that several can be
-    made at a time.
+    The order and the changes of a batch come from the seed and its number alone, so that several are made at a time.
     """
 
     images: TrainingImages
@@ -76,8 +74,8 @@ class Training:
         return min(history.history["val_loss"]) if validates else None
 
     def batches(self, epochs: int, first: int = 0, sizes: Sizes = ()) -> tf.data.Dataset:
-        """Every batch of every epoch from `first` on: pixels [b, h, w, 3], class probabilities [b, k], and where each
-        class has its factor of the loss, those of the images [b].
+        """Every batch from epoch `first` on: pixels [b, h, w, 3], class probabilities [b, k], and if classes are
+        balanced the images' factors of the loss [b].
 
         Images change at the size they come in, then all take the size of `resize`, or each batch its own of `sizes`.
         """
@@ -99,10 +97,7 @@ class Training:
         return ahead(numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
 
     def order(self, epoch: tf.Tensor) -> tf.data.Dataset:
-        """The numbers of an epoch's batches, counted from the first epoch on, and their rows [b].
-
-        The rows that do not fill a batch are left out; the next epoch's order leaves out others.
-        """
+        """The numbers of an epoch's batches and their rows [b]; those that fill none are left out, each time others."""
         steps, size = self.steps, self.size
         with tf.device("CPU:0"):
             rows, seed = tf.constant(self.rows), tf.constant(self.seed, tf.int64)
