@@ -22,9 +22,7 @@ def check_part(value: Any) -> Part:
 class Phase(Block):
     """An entry of `phases`. What it leaves out is as in the block; a recipe adds its optimizer's settings."""
 
-    trainable: Annotated[Part, PlainValidator(check_part)] = Field(
-        "all", description="head, all, or how many of the last blocks (timm) or layers (Keras)"
-    )
+    trainable: Annotated[Part, PlainValidator(check_part)] = Field("all", description="what learns")
     epochs: int | None = Field(None, ge=1, le=10_000, description="left out by the last phase: those that remain")
     patience: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0, le=100)

@@ -17,12 +17,8 @@ State = TypeVar("State")
 
 
 class EarlyStopping(Block):
-    validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="share of the rows kept to stop early by; 0: none"
-    )
-    patience: int = Field(
-        5, ge=1, description="epochs without a lower validation loss before training, or a phase, ends"
-    )
+    validation_fraction: float = Field(0.0, ge=0, le=0.5, description="share of the rows kept to stop by; 0: off")
+    patience: int = Field(5, ge=1, description="epochs without a lower validation loss before a training or phase ends")
 
 
 def carve(labels: Labels, fraction: float, *, seed: int) -> tuple[Rows, Rows]:

@@ -1,6 +1,7 @@
 """The block of `flax/cnn` in params.yaml, what is saved of it, and the optimizers and losses that it names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -52,8 +53,8 @@ def updates(params: Params) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.rmsprop(1.0, momentum=momentum),
         "muon": lambda: optax.contrib.muon(1.0, **muon),
     }
-    kernels = lambda weights: jax.tree.map(lambda each: each.ndim > 1, weights)  # noqa: E731
-    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=kernels))
+    mask = partial(jax.tree.map, lambda each: each.ndim > 1)  # true for kernels: all else has one axis
+    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=mask))
 
 
 def matrices(weights: Any) -> Any:

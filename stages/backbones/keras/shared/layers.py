@@ -46,8 +46,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 def stack(x: Any, described: Sequence[layers.Layer], seeds: Iterator[int], *, path: str) -> Any:
     """The output of the layers, one after the other, for the Keras tensor `x`."""
-    apply = lambda layer, x: made(layer, seeds)(x)  # noqa: E731
-    return layers.stacked(described, x, apply, lambda x: x.shape[1:], path=path)
+    return layers.stacked(described, x, lambda layer, x: made(layer, seeds)(x), lambda x: x.shape[1:], path=path)
 
 
 def made(layer: layers.Layer, seeds: Iterator[int]) -> Any:

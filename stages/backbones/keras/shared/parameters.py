@@ -78,7 +78,10 @@ def optimizer(how: Common, steps: int) -> keras.Optimizer:
     if name == "relative_muon":
         options |= {"adam_lr_ratio": 0.1, "ns_steps": 3}
     table = rates(how.schedule, how.learning_rate, steps)
-    follow = lambda: keras.ops.take(table, keras.ops.minimum(made.iterations, steps - 1))  # noqa: E731
+
+    def follow() -> Any:
+        return keras.ops.take(table, keras.ops.minimum(made.iterations, steps - 1))
+
     # Only a number can be lowered during the training, only a function can follow the steps.
     made = classes[name](how.learning_rate if isinstance(how.schedule, Plateau) else follow, **options)
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

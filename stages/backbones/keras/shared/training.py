@@ -137,8 +137,10 @@ def predictor(
     model.load_weights(folder / WEIGHTS)
     model.compile(jit_compile=False)
 
+    def logits(pixels: Images) -> np.ndarray:
+        return model.predict_on_batch(resize(pixels))
+
     def predict(images: Images) -> LogProbabilities:
-        logits = lambda pixels: model.predict_on_batch(resize(pixels))  # noqa: E731
         parts = [log_probabilities(logits, images[i : i + batch], views) for i in range(0, len(images), batch)]
         return np.concatenate([np.zeros((0, model.output_shape[1]), np.float32), *parts])
 
