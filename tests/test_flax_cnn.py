@@ -10,7 +10,8 @@ import pytest
 from stages.backbones.flax import cnn
 from stages.backbones.flax.cnn import steps
 from stages.backbones.flax.cnn.changes import augmented, mixed
-from stages.backbones.flax.cnn.parameters import Optimizer, loss, penalty, updates
+from stages.backbones.flax.cnn.layers import Network
+from stages.backbones.flax.cnn.parameters import loss, penalty, updates
 from stages.backbones.flax.cnn.training import Rates, Training, batches
 from stages.backbones.flax.shared import session
 from stages.backbones.vocabulary.changes import Mixing
@@ -170,16 +171,16 @@ def test_every_kind_of_layer_builds_and_trains(tmp_path: Path) -> None:
 
 
 def test_a_penalty_counts_the_squares_of_its_layers_kernel_alone() -> None:
-    made = steps.network(settings(layers=["flatten", {"dense": 2, "l2": 0.5}, {"dense": 2}]), 0)
+    made = Network(settings(layers=["flatten", {"dense": 2, "l2": 0.5}, {"dense": 2}]), 0)
     _, network, _ = steps.parts(made)
     kernel = np.asarray(network.weights["inner"]["layers"][1]["kernel"][...])
     assert float(penalty(network.weights)) == pytest.approx(0.5 * (kernel**2).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", get_args(Optimizer.model_fields["optimizer"].annotation))
+@pytest.mark.parametrize("name", get_args(cnn.Params.model_fields["optimizer"].annotation))
 def test_every_optimizer_goes_downhill(name: Any) -> None:
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 8)), jnp.float32)
-    made: Any = updates(Optimizer(optimizer=name))
+    made: Any = updates(params(optimizer=name))
     held, state = {"kernel": weights}, made.init({"kernel": weights})
     for _ in range(3):
         moves, state = made.update({"kernel": 2 * held["kernel"]}, state, held)
@@ -188,7 +189,7 @@ def test_every_optimizer_goes_downhill(name: Any) -> None:
 
 
 def test_decay_shrinks_kernels_and_spares_biases() -> None:
-    made: Any = updates(Optimizer(optimizer="sgd", weight_decay=0.5))
+    made: Any = updates(params(optimizer="sgd", weight_decay=0.5))
     held = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     moves, _ = made.update(optax.tree.zeros_like(held), made.init(held), held)
     np.testing.assert_allclose(held["kernel"] + 0.1 * moves["kernel"], 0.95)
@@ -197,7 +198,7 @@ def test_decay_shrinks_kernels_and_spares_biases() -> None:
 
 def test_muon_takes_a_step_of_equal_length_in_every_direction_of_a_kernel() -> None:
     gradient = np.random.default_rng(0).normal(size=(36, 8)) * np.logspace(0, 1, 8)
-    made: Any = updates(Optimizer(optimizer="muon"))
+    made: Any = updates(params(optimizer="muon"))
     kernel = jnp.zeros((3, 3, 4, 8))
     moves, _ = made.update(jnp.asarray(gradient, jnp.float32).reshape(kernel.shape), made.init(kernel), kernel)
     singular = np.linalg.svd(np.reshape(moves, (36, 8)), compute_uv=False)

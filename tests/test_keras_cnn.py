@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.backbones.keras import cnn
-from stages.backbones.keras.shared.parameters import Name, Optimization, optimizer
+from stages.backbones.keras.shared.parameters import Common, Name, optimizer
 from stages.backbones.keras.shared.training import SETTINGS, WEIGHTS, predictor
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
 from stages.running.errors import UserError
@@ -150,8 +150,8 @@ def test_every_kind_of_layer_builds_and_trains(tmp_path: Path) -> None:
     assert model(np.zeros((2, 8, 8, 3))).shape == (2, 3)
 
 
-def optimization(**block: Any) -> Optimization:
-    return Optimization.model_validate({"schedule": "constant"} | block)
+def optimization(**block: Any) -> Common:
+    return Common.model_validate({"schedule": "constant"} | block)
 
 
 @pytest.mark.parametrize("name", get_args(Name))

@@ -6,12 +6,7 @@ from stages.running.parameters import Block
 
 
 class Averaging(Block):
-    ema_decay: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="keep the moving average of the weights, over 1 / (1 - decay) steps; null: off",
-    )
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="weights' mean over 1 / (1 - decay) steps; null: off")
 
 
 def newest(decay: float, steps: int) -> float:

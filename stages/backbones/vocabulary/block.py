@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from stages.backbones.vocabulary.changes import AnyChange, Mixing
+from stages.backbones.vocabulary.averaging import Averaging
+from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing
 from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.schedules import AnySchedule, OneCycle
-from stages.running.parameters import Block
+from stages.backbones.vocabulary.stopping import EarlyStopping
 
 Precision = Literal["auto", "bfloat16", "float32"]
 """The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster."""
@@ -35,11 +36,28 @@ class Common(Loss, Mixing):
     views: Views = "none"
 
 
-class Optimization(Block):
-    """How the weights of Keras and Flax networks move; `optimizer` is the framework's own choice."""
+class Optimized(Common, EarlyStopping, Averaging):
+    """What Keras and Flax recipes have beside their network; `optimizer` is the framework's own choice."""
+
+    library: ClassVar[str]
+    """What changes the images."""
+    unable: ClassVar[tuple[type[Change], ...]] = ()
+    """The changes that it does not make, beside an alternating flip."""
 
     learning_rate: float = Field(2e-3, gt=0, le=100, description="the highest of the schedule")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
     nesterov: bool = Field(True, description="of sgd and muon")
     weight_decay: float = Field(0.0, ge=0, le=10, description="per step, as a share of weight times learning rate")
     schedule: AnySchedule = OneCycle.model_validate({})
+
+    @field_validator("augmentation")
+    @classmethod
+    def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
+        for number, change in enumerate(described):
+            wrong, expected = change.name(), [kind.name() for kind in Change.__subclasses__() if kind not in cls.unable]
+            if isinstance(change, Flip) and change.flip == "alternating":
+                wrong, expected = "flip alternating", ["horizontal", "vertical", "horizontal_and_vertical"]
+            elif not isinstance(change, cls.unable):
+                continue
+            raise ValueError(f"[{number}]: {wrong} cannot be made with {cls.library}; expected {', '.join(expected)}")
+        return described

@@ -1,10 +1,8 @@
 """Random changes to training images, as a list in params.yaml. Each framework's recipes make them with a library.
 
-Every image of a batch is changed in its own way, in the order of the list; values stay within 0 and 255. Mixing, which
-makes one image of two, comes last.
+Every image of a batch changes in its own way, in the order of the list, within 0 and 255. Mixing comes last.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -100,27 +98,8 @@ class TrivialAugment(Change):
     trivial_augment: Literal[True] = True
 
 
-AnyChange = Annotated[
-    SerializeAsAny[Change],
-    BeforeValidator(
-        parser(
-            *Change.__subclasses__(),
-            renamed={"crop": "shift", "translate": "shift", "cutout": "erase", "random_erasing": "erase"},
-        )
-    ),
-]
-"""Any of the above."""
-
-
-def check_able(described: Sequence[Change], library: str, unable: tuple[type[Change], ...] = ()) -> None:
-    """Raises ValueError for a change that a library makes none of, of which an alternating flip is one."""
-    for number, change in enumerate(described):
-        wrong, expected = change.name(), [kind.name() for kind in Change.__subclasses__() if kind not in unable]
-        if isinstance(change, Flip) and change.flip == "alternating":
-            wrong, expected = "flip alternating", ["horizontal", "vertical", "horizontal_and_vertical"]
-        elif not isinstance(change, unable):
-            continue
-        raise ValueError(f"[{number}]: {wrong} cannot be made with {library}; expected one of {', '.join(expected)}")
+RENAMED = {"crop": "shift", "translate": "shift", "cutout": "erase", "random_erasing": "erase"}
+AnyChange = Annotated[SerializeAsAny[Change], BeforeValidator(parser(*Change.__subclasses__(), renamed=RENAMED))]
 
 
 class Mixing(Block):

@@ -90,7 +90,6 @@ class Residual(Layer):
 
 
 AnyLayer = Annotated[SerializeAsAny[Layer], BeforeValidator(parser(*Layer.__subclasses__()))]
-"""Any of the above."""
 Residual.model_rebuild()
 
 
@@ -107,19 +106,14 @@ class Layered(Growing):
         return self
 
 
-Tensor = TypeVar("Tensor")
+X = TypeVar("X")
 Shape = tuple[int, ...]
 """Of a layer's input or output, without the batch."""
 
 
 def stacked(
-    described: Sequence[Layer],
-    x: Tensor,
-    apply: Callable[[Layer, Tensor], Tensor],
-    shape: Callable[[Tensor], Shape],
-    *,
-    path: str,
-) -> Tensor:
+    described: Sequence[Layer], x: X, apply: Callable[[Layer, X], X], shape: Callable[[X], Shape], *, path: str
+) -> X:
     """What becomes of `x` by one layer after the other. `path` is how errors name the list.
 
     Raises UserError naming the first layer that does not fit, for which `apply` raises ValueError.

@@ -9,14 +9,13 @@ from pydantic import Field
 from stages.images.arrays import Labels
 from stages.running.parameters import Block
 
-Name = Literal["cross_entropy", "focal"]
 Balance = Literal["none", "balanced"]
 
 
 class Loss(Block):
     """The part of a recipe's block that names its loss; a recipe's Params inherit from it."""
 
-    loss: Name = Field("cross_entropy", description="focal: less from what is classified well (arXiv:1708.02002)")
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal: arXiv:1708.02002")
     focal_gamma: float = Field(2.0, ge=0, le=10, description="of focal; 0 is cross-entropy")
     class_weights: Balance = Field("none", description="balanced: each class counts alike, however rare it is")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")

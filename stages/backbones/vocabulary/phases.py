@@ -22,13 +22,8 @@ def check_part(value: Any) -> Part:
 class Phase(Block):
     """An entry of `phases`. What it leaves out is as in the block; a recipe adds its optimizer's settings."""
 
-    trainable: Annotated[Part, PlainValidator(check_part)] = Field(
-        "all",
-        description="head, all, or how many of the last blocks (timm) or layers (Keras)",
-    )
-    epochs: int | None = Field(
-        None, ge=1, le=10_000, description="may be left out by the last phase: the epochs that remain"
-    )
+    trainable: Annotated[Part, PlainValidator(check_part)] = Field("all", description="what learns")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="left out by the last phase: those that remain")
     patience: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0, le=100)
     weight_decay: float | None = Field(None, ge=0, le=10)

@@ -1,7 +1,4 @@
-"""Growing images: early steps see smaller images, which cost less, and the last steps see them whole.
-
-The idea is that of fast.ai's DAWNBench entries of 2018 and of "progressive resizing" since.
-"""
+"""Growing images: early steps see smaller ones, which cost less. From fast.ai's DAWNBench entries of 2018."""
 
 import numpy as np
 from pydantic import Field
@@ -13,8 +10,6 @@ LEAST = 8
 
 
 class Growing(Block):
-    """The parameters of growing images."""
-
     early_side: float = Field(
         1.0, ge=0.25, le=1, description="share of height and width at the first step; 0.75 cuts a step by 45 %"
     )

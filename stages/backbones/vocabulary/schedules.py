@@ -55,8 +55,7 @@ class Step(Schedule):
 
 
 class Plateau(Schedule):
-    """Multiplied by `factor` when the loss has not fallen for `plateau` epochs: the training loss, or the validation
-    part's where there is one. The framework's own class does it."""
+    """Multiplied, by the framework's own class, when the loss has not fallen: the validation part's if there is one."""
 
     plateau: int = Field(3, ge=1, description="epochs")
     factor: Share = Field(0.5, gt=0, lt=1)

@@ -18,9 +18,9 @@ class Kind(Block):
 
 
 def parser(*kinds: type[Kind], renamed: Mapping[str, str] | None = None) -> Callable[[Any], Kind]:
-    """A pydantic validator that reads the short form of any of `kinds`; its errors name the closest kind or option.
+    """A pydantic validator that reads the short form of any of `kinds`, with the new names of those `renamed`.
 
-    `renamed`: the new names of kinds that had another.
+    Its errors name the closest kind or option.
     """
     known = {kind.name(): kind for kind in kinds}
 

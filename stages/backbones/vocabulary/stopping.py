@@ -17,22 +17,15 @@ State = TypeVar("State")
 
 
 class EarlyStopping(Block):
-    validation_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="share of the training rows kept for early stopping; 0 trains on all to the end"
-    )
-    patience: int = Field(
-        5, ge=1, description="epochs without a lower validation loss before training, or a phase, stops"
-    )
+    validation_fraction: float = Field(0.0, ge=0, le=0.5, description="share of the rows kept to stop by; 0: off")
+    patience: int = Field(5, ge=1, description="epochs without a lower validation loss before a training or phase ends")
 
 
 def carve(labels: Labels, fraction: float, *, seed: int) -> tuple[Rows, Rows]:
     """The rows to train on and those of a validation part with `fraction` of every class, rounded down."""
     rng = np.random.default_rng(seed)
-    held: list[np.ndarray] = []
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        held.append(rows[: int(len(rows) * fraction)])
-    validation = np.sort(np.concatenate(held))
+    classes = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    validation = np.sort(np.concatenate([rows[: int(len(rows) * fraction)] for rows in classes]))
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 

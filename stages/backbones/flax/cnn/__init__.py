@@ -6,6 +6,7 @@ training step, once for all folds of a process.
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,30 +29,29 @@ WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin()
-    settings = describe(images, labels, params)
+    size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
+    settings = Settings(params=params, size=size, classes=classes, dtype=session.dtype(params.precision))
     trained, fixed = steps.initial(settings)(seed)
     look(fixed, images, params)
-    training = Training(images, labels, settings, fixed, seed, report)
-    save_file(named(training.run(trained), fixed), folder / WEIGHTS)
+    trained = Training(images, labels, settings, fixed, seed, report).run(trained)
+    arrays = {name: np.asarray(variable[...]) for name, variable in named(trained, fixed).items()}
+    save_file(arrays, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
 
 def load(folder: Path) -> Predict:
     session.begin()
     settings = Settings.restore(folder / SETTINGS)
-    trained, fixed = restored(settings, load_file(folder / WEIGHTS))
-    compiled = steps.logits(settings)
+    _, trained, fixed = steps.parts(steps.abstract(settings))
+    arrays, compiled = load_file(folder / WEIGHTS), steps.logits(settings)
+    for name, variable in named(trained, fixed).items():
+        variable.set_value(jnp.asarray(arrays[name]))
 
     def predict(images: Images) -> LogProbabilities:
         logits = partial(steps.predicted, compiled, trained, fixed, rows=np.arange(len(images)))
         return pixels.log_probabilities(logits, images, settings.params.views)
 
     return predict
-
-
-def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
-    size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
-    return Settings(params=params, size=size, classes=classes, dtype=session.dtype(params.precision))
 
 
 def look(fixed: steps.Arrays, images: TrainingImages, params: Params) -> None:
@@ -65,15 +65,7 @@ def look(fixed: steps.Arrays, images: TrainingImages, params: Params) -> None:
         kernel[...] = jnp.zeros(kernel.shape).at[..., : len(filters)].set(filters.transpose(1, 2, 3, 0))
 
 
-def named(trained: steps.Trained, fixed: steps.Arrays) -> dict[str, np.ndarray]:
-    """All arrays by their place in the network, such as `inner.layers.0.kernel`."""
+def named(trained: steps.Trained, fixed: steps.Arrays) -> dict[str, Any]:
+    """All variables by their place in the network, such as `inner.layers.0.kernel`."""
     flat = nnx.to_flat_state(nnx.merge_state(*trained, fixed))
-    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
-
-
-def restored(settings: Settings, arrays: dict[str, np.ndarray]) -> tuple[steps.Trained, steps.Arrays]:
-    """The network's arrays out of those of a file."""
-    _, trained, fixed = steps.parts(steps.abstract(settings))
-    for path, variable in nnx.to_flat_state(nnx.merge_state(*trained, fixed)):
-        variable.set_value(jnp.asarray(arrays[".".join(map(str, path))]))
-    return trained, fixed
+    return {".".join(map(str, path)): variable for path, variable in flat}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stages.backbones.flax.cnn.parameters import Settings
 from stages.backbones.vocabulary import layers
 from stages.backbones.vocabulary.layers import Shape
 from stages.running.errors import UserError
@@ -43,20 +44,19 @@ class Residual(nnx.Module):
 
 
 class Network(nnx.Module):
-    """From pixels, 0 to 255, [n, h, w, 3], to float32 logits [n, classes].
+    """From pixels, 0 to 255, [n, h, w, 3], to float32 logits [n, classes], with weights drawn from the seed.
 
     Made for prediction; `nnx.view` gives the one for training. `rngs` is what dropout draws from.
     Raises UserError naming the layer that does not fit what comes before it.
     """
 
-    def __init__(
-        self, described: Sequence[layers.Layer], *, size: tuple[int, int], classes: int, dtype: Any, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, settings: Settings, seed: Any) -> None:
+        rngs, dtype = nnx.Rngs(seed), jnp.dtype(settings.dtype)
         self.mean, self.deviation = Fixed(jnp.zeros(3)), Fixed(jnp.ones(3))
-        self.inner, shape = stack(described, (*size, 3), rngs, dtype, path="layers")
+        self.inner, shape = stack(settings.params.layers, (*settings.size, 3), rngs, dtype, path="layers")
         if len(shape) != 1:
             raise UserError(f"layers end in shape {shape}; expected a flat one: add flatten or global_average_pool")
-        self.head = nnx.Linear(*shape, classes, kernel_init=GLOROT, rngs=rngs)
+        self.head = nnx.Linear(*shape, settings.classes, kernel_init=GLOROT, rngs=rngs)
 
     def __call__(self, pixels: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         x = (pixels.astype(jnp.float32) / 255 - self.mean[...]) / self.deviation[...]

@@ -1,6 +1,7 @@
 """The block of `flax/cnn` in params.yaml, what is saved of it, and the optimizers and losses that it names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -8,33 +9,23 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from optax.contrib import MuonDimensionNumbers
-from pydantic import field_validator
 
 from stages.backbones.flax.shared.session import DType
-from stages.backbones.vocabulary.averaging import Averaging
-from stages.backbones.vocabulary.block import Common, Optimization
-from stages.backbones.vocabulary.changes import AnyChange, RandAugment, TrivialAugment, check_able
+from stages.backbones.vocabulary.block import Optimized
+from stages.backbones.vocabulary.changes import RandAugment, TrivialAugment
 from stages.backbones.vocabulary.layers import Layered
 from stages.backbones.vocabulary.losses import Loss
-from stages.backbones.vocabulary.stopping import EarlyStopping
 from stages.running.parameters import Block
 
 LEAST = 1e-7
 """Least 1 - p in the focal loss: at zero the slope of a power below one is infinite."""
 
 
-class Optimizer(Optimization):
-    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
-
-
-class Params(Common, Optimizer, EarlyStopping, Layered, Averaging):
+class Params(Optimized, Layered):
     """The block of this recipe in params.yaml."""
 
-    @field_validator("augmentation")
-    @classmethod
-    def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        check_able(described, "JAX", (RandAugment, TrivialAugment))
-        return described
+    library, unable = "JAX", (RandAugment, TrivialAugment)
+    optimizer: Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon"] = "adamw"
 
 
 class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues]  (every Block is frozen: only so it knows)
@@ -49,11 +40,8 @@ class Settings(Block, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] 
     dtype: DType
 
 
-def updates(params: Optimizer) -> optax.GradientTransformation:
-    """Steps for a learning rate of one, to be multiplied by the rate, so that one compiled step serves every rate.
-
-    Decay is decoupled from the gradient and spares biases and normalisation.
-    """
+def updates(params: Params) -> optax.GradientTransformation:
+    """Steps for a rate of one: one compiled step serves every rate. Decay is decoupled and spares all but kernels."""
     momentum, nesterov = params.momentum, params.nesterov
     muon = {"beta": momentum, "nesterov": nesterov, "muon_weight_dimension_numbers": matrices}
     made: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -65,8 +53,8 @@ def updates(params: Optimizer) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.rmsprop(1.0, momentum=momentum),
         "muon": lambda: optax.contrib.muon(1.0, **muon),
     }
-    kernels = lambda weights: jax.tree.map(lambda each: each.ndim > 1, weights)  # noqa: E731
-    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=kernels))
+    mask = partial(jax.tree.map, lambda each: each.ndim > 1)  # true for kernels: all else has one axis
+    return optax.chain(made[params.optimizer](), optax.add_decayed_weights(-params.weight_decay, mask=mask))
 
 
 def matrices(weights: Any) -> Any:

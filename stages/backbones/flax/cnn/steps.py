@@ -49,19 +49,11 @@ class Task(NamedTuple):
 
 
 Logits = Callable[[Trained, Arrays, Any], jax.Array]
-Prepare = Callable[..., tuple[jax.Array, jax.Array]]
-Step = Callable[..., tuple[State, jax.Array, jax.Array]]
-
-
-def network(settings: Settings, seed: Any) -> Network:
-    """With weights drawn from the seed. Raises UserError for layers that do not fit."""
-    size, classes, dtype = settings.size, settings.classes, jnp.dtype(settings.dtype)
-    return Network(settings.params.layers, size=size, classes=classes, dtype=dtype, rngs=nnx.Rngs(seed))
 
 
 def abstract(settings: Settings) -> Network:
-    """With the shapes of its arrays in their place."""
-    return nnx.eval_shape(lambda: network(settings, 0))
+    """A network with the shapes of its arrays in their place."""
+    return nnx.eval_shape(lambda: Network(settings, 0))
 
 
 def parts(made: Network) -> tuple[Any, Trained, Arrays]:
@@ -73,15 +65,15 @@ def parts(made: Network) -> tuple[Any, Trained, Arrays]:
 @functools.lru_cache(maxsize=4)
 def initial(settings: Settings) -> Callable[[int], tuple[Trained, Arrays]]:
     """A compiled function of a seed to a network's arrays."""
-    return jax.jit(lambda seed: parts(network(settings, jax.random.key(seed)))[1:])
-
-
-def begin(trained: Trained, params: Params) -> State:
-    return State(trained, updates(params).init(trained.weights), averaging(params).init(trained))
+    return jax.jit(lambda seed: parts(Network(settings, jax.random.key(seed)))[1:])
 
 
 def averaging(params: Params) -> optax.GradientTransformation:
     return optax.identity() if params.ema_decay is None else optax.ema(params.ema_decay)
+
+
+def begin(trained: Trained, params: Params) -> State:
+    return State(trained, updates(params).init(trained.weights), averaging(params).init(trained))
 
 
 def averaged(state: State, params: Params) -> Trained:
@@ -110,11 +102,10 @@ def predicted(logits: Logits, trained: Trained, fixed: Arrays, images: TrainingI
 
 
 @functools.lru_cache(maxsize=4)
-def preparing(settings: Settings) -> Prepare:
-    """The compiled changes of a batch: (key, pixels uint8, labels, number).
+def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The compiled changes of a batch: (key, pixels uint8, labels, number) to float32 pixels and targets [n, k].
 
-    It gives float32 pixels, augmented and mixed, and the probabilities wanted, [n, k]. Apart from the step, it is
-    compiled once however the images grow.
+    Apart from the step, it is compiled once however the images grow.
     """
     params = settings.params
 
@@ -128,10 +119,10 @@ def preparing(settings: Settings) -> Prepare:
 
 
 @functools.lru_cache(maxsize=4)
-def training(settings: Settings) -> Step:
-    """The compiled training step: (state, task, pixels, targets, number, rate, size=...).
+def training(settings: Settings) -> Callable[..., tuple[State, jax.Array, jax.Array]]:
+    """The compiled training step: (state, task, pixels, targets, number, rate, size) to (state, loss, accuracy).
 
-    It gives the next state, the loss and the accuracy. `size`: height and width the images are reduced to.
+    `size`: height and width the images are reduced to.
     """
     modes = {"deterministic": False, "use_running_average": False}
     graph, _, _ = parts(nnx.view(abstract(settings), raise_if_not_found=False, **modes))

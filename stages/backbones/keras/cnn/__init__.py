@@ -56,8 +56,8 @@ def load(folder: Path) -> Predict:
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
     mean, deviation = pixels.channel_statistics(images)
     size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
-    found = {"mean": mean, "deviation": deviation, "precision": session.precision(params.precision)}
-    return Settings.model_validate({"params": params, "size": size, "classes": classes, **found})
+    precision = session.precision(params.precision)
+    return Settings(params=params, size=size, classes=classes, mean=mean, deviation=deviation, precision=precision)
 
 
 def build(settings: Settings, seed: int = 0) -> keras.Model:

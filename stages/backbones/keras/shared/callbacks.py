@@ -39,16 +39,14 @@ class Reporting(keras.callbacks.Callback):
 
     def __init__(self, report: Report, *, steps: int) -> None:
         super().__init__()
-        self.report, self.steps = report, steps
-        self.every = -(-steps // REPORTS)
-        self.epoch = 0
+        self.report, self.steps, self.epoch = report, steps, 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         done = batch + 1
-        if done % self.every == 0 and done < self.steps:
+        if done % -(-self.steps // REPORTS) == 0 and done < self.steps:
             self.report(self.epoch + done / self.steps, self.values(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -56,9 +54,8 @@ class Reporting(keras.callbacks.Callback):
 
     def values(self, logs: Mapping[str, Any] | None) -> dict[str, float]:
         model: Any = self.model
-        rate = float(model.optimizer.learning_rate)
         said = {NAMES[name]: float(value) for name, value in (logs or {}).items() if name in NAMES}
-        return {**said, "learning_rate": rate}
+        return {**said, "learning_rate": float(model.optimizer.learning_rate)}
 
 
 class Averaged(keras.callbacks.Callback):

@@ -1,7 +1,4 @@
-"""The changes of `stages.backbones.vocabulary.changes`, by Keras' own layers inside the tf.data pipeline.
-
-Their random numbers come from the seed of the batch at hand alone.
-"""
+"""The changes of `stages.backbones.vocabulary.changes`, by Keras' own layers inside the tf.data pipeline."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

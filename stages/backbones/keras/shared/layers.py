@@ -46,16 +46,11 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 def stack(x: Any, described: Sequence[layers.Layer], seeds: Iterator[int], *, path: str) -> Any:
     """The output of the layers, one after the other, for the Keras tensor `x`."""
-    apply = lambda layer, x: made(layer, seeds)(x)  # noqa: E731
-    return layers.stacked(described, x, apply, lambda x: x.shape[1:], path=path)
+    return layers.stacked(described, x, lambda layer, x: made(layer, seeds)(x), lambda x: x.shape[1:], path=path)
 
 
 def made(layer: layers.Layer, seeds: Iterator[int]) -> Any:
-    """The Keras layer, or a function.
-
-    What draws random numbers takes a seed from `seeds`. Keras' default is Python's global generator, which any other
-    code may have drawn from.
-    """
+    """The layer, or a function, with seeds of its own: Keras would take them from a generator that others use too."""
     of = keras.layers
     match layer:
         case layers.Residual():
@@ -106,10 +101,7 @@ def residual(layer: layers.Residual, seeds: Iterator[int], x: Any) -> Any:
 
 
 def logits(x: Any, described: Sequence[layers.Layer], *, classes: int, seeds: Iterator[int], path: str) -> Any:
-    """Behind `x` the layers that are described, then a dense one over the classes in float32.
-
-    Raises UserError naming the layer, or `path`, that does not fit what comes before it.
-    """
+    """Behind `x` the layers, then a float32 dense one over the classes. Raises UserError naming what does not fit."""
     x = stack(x, described, seeds, path=path)
     if len(x.shape) != 2:
         raise UserError(f"{path}: they end in shape {x.shape[1:]}; expected a flat one: add global_average_pool")

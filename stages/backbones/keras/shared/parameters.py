@@ -3,31 +3,19 @@
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from pydantic import field_validator
 
-from stages.backbones.vocabulary import block
-from stages.backbones.vocabulary.averaging import Averaging
-from stages.backbones.vocabulary.changes import AnyChange, check_able
+from stages.backbones.vocabulary.block import Optimized
 from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.schedules import Plateau, rates
-from stages.backbones.vocabulary.stopping import EarlyStopping
 
 Name = Literal["sgd", "adam", "adamw", "nadam", "lion", "rmsprop", "muon", "relative_muon"]
 
 
-class Optimization(block.Optimization):
-    optimizer: Name = "adamw"
-
-
-class Common(Optimization, block.Common, EarlyStopping, Averaging):
+class Common(Optimized):
     """What every recipe's block has beside its network."""
 
-    @field_validator("augmentation")
-    @classmethod
-    def can_be_made(cls, described: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-        check_able(described, "Keras")
-        return described
+    library = "Keras"
+    optimizer: Name = "adamw"
 
 
 class Muon(keras.optimizers.Muon):
@@ -68,19 +56,7 @@ class RelativeMuon(Muon):
         self.assign(variable, fixed - lr * keras.ops.reshape(direction, variable.shape))
 
 
-class Table(keras.optimizers.schedules.LearningRateSchedule):
-    """The rates of all steps, looked up by the step's number."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        super().__init__()
-        self.values = values
-
-    def __call__(self, step: Any) -> Any:
-        last = len(self.values) - 1
-        return keras.ops.take(keras.ops.convert_to_tensor(self.values), keras.ops.minimum(step, last))
-
-
-def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
+def optimizer(how: Common, steps: int) -> keras.Optimizer:
     """For a training of so many steps. Decay is decoupled from the gradient and spares biases and normalisation."""
     classes: dict[str, Any] = {
         "sgd": keras.optimizers.SGD,
@@ -101,16 +77,15 @@ def optimizer(how: Optimization, steps: int) -> keras.Optimizer:
         options["adam_weight_decay"] = how.weight_decay
     if name == "relative_muon":
         options |= {"adam_lr_ratio": 0.1, "ns_steps": 3}
-    made = classes[name](rate(how, steps), **options)
+    table = rates(how.schedule, how.learning_rate, steps)
+
+    def follow() -> Any:
+        return keras.ops.take(table, keras.ops.minimum(made.iterations, steps - 1))
+
+    # Only a number can be lowered during the training, only a function can follow the steps.
+    made = classes[name](how.learning_rate if isinstance(how.schedule, Plateau) else follow, **options)
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return made
-
-
-def rate(how: Optimization, steps: int) -> float | Table:
-    # Only a number can be lowered during the training, only a table can follow the steps.
-    if isinstance(how.schedule, Plateau):
-        return how.learning_rate
-    return Table(rates(how.schedule, how.learning_rate, steps))
 
 
 def objective(params: Loss) -> keras.Loss:

@@ -18,7 +18,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # its galleries and pandas for its data frames, and goes without where they are not there. Nobody here uses these, and
 # they take 4 s of processor time. Later imports find them again.
 hidden = [name for name in ("jax", "sklearn", "scipy", "matplotlib", "pandas") if name not in sys.modules]
-sys.modules.update(dict.fromkeys(hidden, cast(Any, None)))
+for name in hidden:
+    sys.modules[name] = cast(Any, None)
 try:
     import keras
     import tensorflow as tf
@@ -52,8 +53,7 @@ def use_device() -> None:
 def begin(seed: int) -> None:
     """Forget every earlier model of this process and seed all generators, so that one seed always gives one result.
 
-    Raises UserError for a device that is not there, and under another Keras back end: the input pipeline and the
-    normalisation layer are TensorFlow's.
+    Raises UserError for a device that is not there and under another back end: pipeline and BatchNorm are TensorFlow's.
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"KERAS_BACKEND is {keras.backend.backend()}; the Keras recipes expect tensorflow")

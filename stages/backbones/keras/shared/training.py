@@ -3,7 +3,6 @@ leaves: a network as files, and as the function that the contract asks for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from stages.backbones.keras.shared.parameters import Common, objective, optimize
 from stages.backbones.vocabulary import losses, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import log_probabilities
-from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.parameters import Block
 
 WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
@@ -29,13 +28,11 @@ Sizes = Sequence[tuple[int, int]]
 """Height and width of the images at each step."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Training:
-    """All that the phases of one training have in common.
+    """All that the phases of one training have in common; `resize` gives pixels [b, h, w, 3] the network's own size.
 
-    `resize` takes pixels [b, h, w, 3] to the height and width that the network expects. Batches are the same for the
-    same seed: their order and their changes come from the seed and the batch's number alone, so that several can be
-    made at a time.
+    The order and the changes of a batch come from the seed and its number alone, so that several are made at a time.
     """
 
     images: TrainingImages
@@ -46,23 +43,10 @@ class Training:
     held_batch: int
     resize: Callable[[Any], Any] = lambda pixels: pixels
 
-    @cached_property
-    def parts(self) -> tuple[Rows, Rows]:
-        """The rows to learn from, and those of the validation part, which may be none."""
-        return stopping.carve(self.labels, self.params.validation_fraction, seed=self.seed)
-
-    @property
-    def classes(self) -> int:
-        return int(self.labels.max()) + 1
-
-    @property
-    def batch_size(self) -> int:
-        return min(self.params.batch_size, len(self.parts[0]))
-
-    @property
-    def steps(self) -> int:
-        """Of one epoch."""
-        return len(self.parts[0]) // self.batch_size
+    def __post_init__(self) -> None:
+        self.rows, self.kept = stopping.carve(self.labels, self.params.validation_fraction, seed=self.seed)
+        self.size = min(self.params.batch_size, len(self.rows))
+        self.steps, self.classes = len(self.rows) // self.size, int(self.labels.max()) + 1
 
     def run(self, trainer: Any, how: Common, *, first: int = 0, sizes: Sizes = ()) -> float | None:
         """Train for at most the epochs of `how`, counted from `first`. The lowest validation loss, if there is any.
@@ -70,7 +54,7 @@ class Training:
         The weights that had it are then kept. `trainer` shares its layers with the network to be saved: saving a
         compiled network would save its optimizer's state too.
         """
-        validates = len(self.parts[1]) > 0
+        validates = len(self.kept) > 0
         trainer.compile(
             optimizer=optimizer(how, self.steps * how.epochs),
             loss=objective(self.params),
@@ -90,12 +74,12 @@ class Training:
         return min(history.history["val_loss"]) if validates else None
 
     def batches(self, epochs: int, first: int = 0, sizes: Sizes = ()) -> tf.data.Dataset:
-        """Every batch of every epoch from `first` on: pixels [b, h, w, 3], class probabilities [b, k], and where each
-        class has its factor of the loss, those of the images [b].
+        """Every batch from epoch `first` on: pixels [b, h, w, 3], class probabilities [b, k], and if classes are
+        balanced the images' factors of the loss [b].
 
         Images change at the size they come in, then all take the size of `resize`, or each batch its own of `sizes`.
         """
-        factors = losses.weights(self.labels[self.parts[0]], self.params.class_weights)
+        factors = losses.weights(self.labels[self.rows], self.params.class_weights)
         augment = augmentation(self.params, (self.images.shape[1], self.images.shape[2]))
         with tf.device("CPU:0"):
             targets, seed, lengths = tf.constant(self.labels), tf.constant(self.seed, tf.int64), tf.constant(sizes)
@@ -113,21 +97,18 @@ class Training:
         return ahead(numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
 
     def order(self, epoch: tf.Tensor) -> tf.data.Dataset:
-        """The numbers of an epoch's batches, counted from the first epoch on, and their rows [b].
-
-        The rows that do not fill a batch are left out; the next epoch's order leaves out others.
-        """
-        steps, size = self.steps, self.batch_size
+        """The numbers of an epoch's batches and their rows [b]; those that fill none are left out, each time others."""
+        steps, size = self.steps, self.size
         with tf.device("CPU:0"):
-            rows, seed = tf.constant(self.parts[0]), tf.constant(self.seed, tf.int64)
+            rows, seed = tf.constant(self.rows), tf.constant(self.seed, tf.int64)
         shuffled = stateless_shuffle(rows, seed=tf.stack([seed, epoch]))
         numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((numbers, tf.reshape(shuffled[: steps * size], (steps, size))))
 
     def held(self) -> tf.data.Dataset:
         """The validation part once, in its order, unchanged but for its size."""
-        rows = self.parts[1]
-        parts = tf.data.Dataset.from_tensor_slices((rows, tf.one_hot(self.labels[rows], self.classes)))
+        shares = tf.one_hot(self.labels[self.kept], self.classes)
+        parts = tf.data.Dataset.from_tensor_slices((self.kept, shares))
         return ahead(parts.batch(self.held_batch).map(lambda rows, shares: (self.resize(self.read(rows)), shares)))
 
     def read(self, rows: tf.Tensor) -> tf.Tensor:
@@ -156,8 +137,10 @@ def predictor(
     model.load_weights(folder / WEIGHTS)
     model.compile(jit_compile=False)
 
+    def logits(pixels: Images) -> np.ndarray:
+        return model.predict_on_batch(resize(pixels))
+
     def predict(images: Images) -> LogProbabilities:
-        logits = lambda pixels: model.predict_on_batch(resize(pixels))  # noqa: E731
         parts = [log_probabilities(logits, images[i : i + batch], views) for i in range(0, len(images), batch)]
         return np.concatenate([np.zeros((0, model.output_shape[1]), np.float32), *parts])
 

@@ -42,6 +42,9 @@ class Phase(phases.Phase):
     nesterov: bool | None = None
 
 
+HEAD_ALONE = Phase.model_validate({"trainable": "head"})
+
+
 class Params(Common):
     """The block of this recipe in params.yaml, with the optimization that is usual when weights are pretrained."""
 
@@ -58,7 +61,7 @@ class Params(Common):
     optimizer: Name = "adam"
     learning_rate: float = Field(1e-3, gt=0, le=100, description="the highest of the schedule; 1e-5 to fine-tune")
     schedule: AnySchedule = Constant()
-    phases: tuple[Phase, ...] = Field((Phase(trainable="head"),), min_length=1, description="in order")
+    phases: tuple[Phase, ...] = Field((HEAD_ALONE,), min_length=1, description="in order")
 
     @model_validator(mode="after")
     def phases_fill_the_epochs(self) -> "Params":

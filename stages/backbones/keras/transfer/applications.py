@@ -36,10 +36,9 @@ def preprocessing(architecture: str) -> Callable[[Any], Any]:
 
 
 def backbone(architecture: str, size: tuple[int, int], weights: str = SCRATCH) -> Any:
-    """The network without its classifier, from images [n, *size, 3].
+    """The network without its classifier, from images [n, *size, 3]; `weights`: `none`, `imagenet` or a file's path.
 
-    `weights` is `none`, `imagenet` or the path of a file. Raises UserError for a size that the architecture cannot
-    take and for weights that cannot be had or are not those of the architecture.
+    Raises UserError for a size that it cannot take, and for weights that cannot be had or are not its own.
     """
     try:
         made = builder(architecture)(include_top=False, weights=None, input_shape=(*size, 3))
