@@ -49,9 +49,7 @@ class Params(zoo.Chosen):
         min_length=1,
         description="candidates, of standardised features; the best on the inner validation part is taken",
     )
-    validation_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="share of the training rows that weight_decay is chosen by"
-    )
+    validation_fraction: float = Field(0.1, gt=0, le=0.5, description="share of the rows to choose weight_decay by")
     batch_size: int = Field(64, ge=1, le=65_536, description="images through the network at once")
     precision: Precision = Field("auto", description="of the network")
     views: Views = Field("flip", description="flip: learn from and predict by the image and its mirror")
@@ -76,7 +74,6 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
@@ -117,17 +114,9 @@ def described(params: Params, images: TrainingImages, seed: int, file: Path) -> 
     devices.seeded(seed, device)
     network = headless(params.architecture, params.weights, size, device)
     devices.save(network, file)
-    backbone = Backbone(
-        architecture=params.architecture,
-        weights=scratch.digest(file),
-        pool=params.features,
-        size=size,
-        mean=list(published.mean),
-        deviation=list(published.std),
-        precision=params.precision,
-        batch_size=params.batch_size,
-    )
-    return Extractor(backbone, lambda: network)
+    chosen = params.model_dump(include={"architecture", "features", "precision", "batch_size"})
+    known = {"weights": scratch.digest(file), "size": size, "mean": published.mean, "deviation": published.std}
+    return Extractor(Backbone(**chosen, **known), lambda: network)
 
 
 def share_weights(extractor: Extractor, file: Path) -> None:
@@ -143,10 +132,10 @@ def training_rows(
     extractor: Extractor, images: TrainingImages, params: Params, seed: int, report: Report
 ) -> tuple[Float32[np.ndarray, "v n d"], Bool[np.ndarray, " n"]]:
     """The features of every image in every view, and which images are of the inner validation part."""
-    starts = np.arange(0, len(images), READ)
+    starts = range(0, len(images), READ)
     parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     # Folds that are trained side by side begin at different images and find there what the others have computed.
-    for start in np.roll(starts, seed % len(starts)):
+    for start in map(int, np.roll(starts, seed % len(starts))):
         chunk = images[start : start + READ]
         features = np.stack([extractor(view(chunk)) for view in VIEWS[params.views]])
         parts[start] = features, drawn(chunk, params.validation_fraction)

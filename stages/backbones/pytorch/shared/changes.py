@@ -11,12 +11,10 @@ import kornia.augmentation as kornia
 import torch
 from torch import Tensor
 
+from stages.backbones.pytorch.shared.devices import Size
 from stages.backbones.pytorch.shared.rows import check_reach
 from stages.backbones.vocabulary import changes
 from stages.running.errors import UserError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 Transform = Callable[[Tensor], Tensor]
 

@@ -4,11 +4,11 @@ Source: Keller Jordan and others, "Muon: An optimizer for hidden layers in neura
 https://kellerjordan.github.io/posts/muon/. The polynomial's coefficients are theirs.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -37,14 +37,7 @@ class Muon(torch.optim.Optimizer):
     convolution makes the scale free.
     """
 
-    def __init__(
-        self,
-        filters: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float,
-        rounds: int,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, filters: ParamsT, lr: float, momentum: float, rounds: int, dtype: torch.dtype) -> None:
         super().__init__(filters, {"lr": lr, "momentum": momentum, "rounds": rounds})
         self.dtype = dtype
 
