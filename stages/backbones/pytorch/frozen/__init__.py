@@ -23,7 +23,7 @@ from torch import nn
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.frozen import heads
-from stages.backbones.pytorch.frozen.features import Backbone, Extractor, Pool, digests, headless
+from stages.backbones.pytorch.frozen.features import READ, Backbone, Extractor, Pool, digests, headless
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
@@ -31,10 +31,6 @@ from stages.running import scratch
 from stages.running.parameters import Block
 
 WEIGHTS, HEAD, SETTINGS = "backbone.safetensors", "head.safetensors", "settings.json"
-READ = 512
-"""Images read together: bounds memory."""
-
-Decay = Annotated[float, Field(ge=1e-8, le=1000)]
 
 
 class Params(zoo.Chosen):
@@ -44,7 +40,7 @@ class Params(zoo.Chosen):
     weights: zoo.Weights = zoo.PUBLISHED
     features: Pool = Field("pooled", description="class_and_mean: class token beside the mean patch token")
     epochs: int = Field(1, ge=1, le=1, description="always 1: every image is seen once, and the head is then solved")
-    weight_decay: list[Decay] = Field(
+    weight_decay: list[Annotated[float, Field(ge=1e-8, le=1000)]] = Field(
         [3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3],
         min_length=1,
         description="candidates, of standardised features; the best on the inner validation part is taken",

@@ -29,8 +29,8 @@ from stages.running.errors import UserError
 DIGESTS, FEATURES = ".digests.npy", ".features.npy"
 SIZE = 32
 """Bytes of a SHA-256."""
-KEPT = 1024
-"""Most images computed between two writes: what a kill costs."""
+READ = 512
+"""Most images read together, and computed between two writes: bounds memory, and what a kill costs."""
 
 Features = Float32[np.ndarray, "n d"]
 Pool = Literal["pooled", "class_and_mean"]
@@ -66,7 +66,7 @@ class Extractor:
 
     def __call__(self, images: Images) -> Features:
         """The features of one image or more. Raises UserError for such as are not finite."""
-        return np.concatenate([self.looked_up(images[start : start + KEPT]) for start in range(0, len(images), KEPT)])
+        return np.concatenate([self.looked_up(images[start : start + READ]) for start in range(0, len(images), READ)])
 
     def looked_up(self, images: Images) -> Features:
         """The features of one chunk; those that nobody has computed yet are, and then kept."""

@@ -82,12 +82,12 @@ def flip(change: changes.Flip) -> Transform:
 
 
 def erase(change: changes.Erase) -> Transform:
-    if change.smallest > change.largest:
+    smallest, largest = change.smallest, change.largest
+    if smallest > largest:
         raise UserError(
-            f"augmentation: erase: smallest {change.smallest} is above largest {change.largest}; "
-            "expected at most as much"
+            f"augmentation: erase: smallest {smallest} is above largest {largest}; expected at most as much"
         )
-    return kornia.RandomErasing(scale=(change.smallest, change.largest), value=GREY / 255, p=change.erase)
+    return kornia.RandomErasing(scale=(smallest, largest), value=GREY / 255, p=change.erase)
 
 
 def drawn(change: changes.Change) -> Transform:

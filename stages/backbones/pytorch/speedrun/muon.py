@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
 
 def orthogonalized(matrix: Tensor, rounds: int, dtype: torch.dtype) -> Tensor:
     """The matrix [m, n] with its singular values brought near one (0.7 to 1.2 after five rounds), in `dtype`.
@@ -19,7 +17,7 @@ def orthogonalized(matrix: Tensor, rounds: int, dtype: torch.dtype) -> Tensor:
     Newton-Schulz iteration with a polynomial that is steep at zero: products only, so bfloat16 suffices and no
     decomposition is needed. A matrix of zeros stays one.
     """
-    a, b, c = COEFFICIENTS
+    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
     x = x.T if tall else x

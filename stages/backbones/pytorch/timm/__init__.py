@@ -71,7 +71,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     """
     device = devices.device()
     published = zoo.published(params.architecture)
-    mean, deviation = list(published.mean), list(published.std)  # which pretrained weights bring along
+    mean, deviation = list(published.mean), list(published.std)  # those that pretrained weights were made for
     if params.weights == zoo.SCRATCH:
         mean, deviation = channel_statistics(images)
     size, classes = params.input_size(images), int(labels.max()) + 1

@@ -17,13 +17,11 @@ from stages.backbones.vocabulary import phases
 from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.running.errors import UserError
 
-SECOND_ORDER = "adahessian"
-"""The optimizer whose second derivatives need another loop."""
-
 
 def check_optimizer(name: str) -> str:
     """The name itself. Raises UserError with the closest names for an optimizer that timm does not know."""
-    known = [each for each in map(str, list_optimizers()) if each != SECOND_ORDER]
+    # The second derivatives that adahessian takes need another loop.
+    known = [each for each in map(str, list_optimizers()) if each != "adahessian"]
     if name not in known:
         raise UserError(f"timm knows no optimizer {name!r}{closest(name, known)}")
     return name
