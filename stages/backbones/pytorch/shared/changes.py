@@ -82,12 +82,10 @@ def flip(change: changes.Flip) -> Transform:
 
 
 def erase(change: changes.Erase) -> Transform:
-    smallest, largest = change.smallest, change.largest
-    if smallest > largest:
-        raise UserError(
-            f"augmentation: erase: smallest {smallest} is above largest {largest}; expected at most as much"
-        )
-    return kornia.RandomErasing(scale=(smallest, largest), value=GREY / 255, p=change.erase)
+    least, most = change.smallest, change.largest
+    if least > most:
+        raise UserError(f"augmentation: erase: smallest {least} is above largest {most}; expected at most as much")
+    return kornia.RandomErasing(scale=(least, most), value=GREY / 255, p=change.erase)
 
 
 def drawn(change: changes.Change) -> Transform:

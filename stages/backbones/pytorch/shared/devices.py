@@ -1,4 +1,4 @@
-"""Where and how PyTorch computes: the device, its number formats, memory, seeds, what a batch is there and is told of.
+"""Where and how PyTorch computes: the device, its number formats, memory, seeds; images on it, weights in a file.
 
 The device comes from the environment and changes no parameter; the number format changes results and so is one.
 """

@@ -139,8 +139,8 @@ def check_reach(reach: int, size: Size, fill: str = "reflect") -> None:
 def flips(flip: str | None, epoch: int, first: Tensor, generator: Generator) -> Tensor:
     """Which of n rows are mirrored in this epoch, bool [n].
 
-    `alternating` mirrors half of the rows (`first`, bool [n]) in even epochs and the others in odd ones, so that
-    two epochs in a row show both sides of each; `horizontal` decides anew each time; None mirrors none.
+    `alternating` mirrors half of the rows (`first`, bool [n]) in even epochs and the others in odd ones; `horizontal`
+    decides anew each time; None mirrors none.
     """
     if flip == "alternating":
         return ~first if epoch % 2 else first

@@ -26,7 +26,7 @@ class Normalization(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    """`depth` convolutions of 3x3, the first followed by a pooling that halves height and width but for one pixel.
+    """`depth` convolutions of 3x3, the first followed by a pooling that halves height and width (one pixel stays).
 
     From depth 3 on the later convolutions are bridged by a sum, without which their gradients fade.
     """

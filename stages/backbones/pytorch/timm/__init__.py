@@ -78,8 +78,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
     model = zoo.network(params.architecture, params.weights, classes, size, device, params.drop_path)
-    parts = [torch.from_numpy(part) for part in stopping.carve(labels, params.validation_fraction, seed=seed)]
-    model = Phases(model, settings, on_device(images, labels, device), parts, generator).run(report)
+    model = Phases(model, settings, on_device(images, labels, device), generator, seed).run(report)
     devices.save(model, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
@@ -98,15 +97,13 @@ class Phases:
     """One run over the rows, phase by phase, with early stopping."""
 
     def __init__(
-        self, model: nn.Module, settings: Settings, examples: Examples, carved: list[Tensor], generator: Generator
+        self, model: nn.Module, settings: Settings, examples: Examples, generator: Generator, seed: int
     ) -> None:
-        """`carved`: the rows to train on and those of the validation part.
-
-        Raises UserError for phases and changes that do not fit the model and the images.
-        """
+        """Raises UserError for phases and changes that do not fit the model and the images."""
         self.model, self.settings, self.examples = model, settings, examples
-        chosen, self.kept = (part.to(generator.device) for part in carved)
-        params = settings.params
+        params, labels = settings.params, examples.targets.cpu().numpy()
+        carved = stopping.carve(labels, params.validation_fraction, seed=seed)
+        chosen, self.kept = (torch.from_numpy(part).to(generator.device) for part in carved)
         dtype = devices.training_dtype(params.precision, generator.device, model, settings.size)
 
         def inputs(pixels: Tensor, step: int) -> Tensor:
