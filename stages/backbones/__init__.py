@@ -59,7 +59,6 @@ class Recipe(Protocol):
     def load(self, folder: Path) -> Predict: ...
 
 
-HERE = Path(__file__).parent
 CHUNK = 4096
 """Images handed to a model at once: bounds memory where the images are larger than it."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -72,7 +71,7 @@ EXTRAS = {"flax": "jax"}
 
 def names() -> list[str]:
     """Every recipe as `framework/recipe`, from the folders alone; `shared` is what a framework's recipes share."""
-    folders = [path.parent for path in HERE.glob("*/*/__init__.py") if path.parent.name != "shared"]
+    folders = [path.parent for path in Path(__file__).parent.glob("*/*/__init__.py") if path.parent.name != "shared"]
     return sorted(f"{folder.parent.name}/{folder.name}" for folder in folders)
 
 
@@ -91,18 +90,13 @@ def sources(block: Mapping[str, Any]) -> list[Path]:
     kept under their hash: tests/layout.py holds the three together. Raises UserError for a recipe that is not there.
     """
     check_name(block["framework"], block["recipe"])
-    framework = Path("stages/backbones", str(block["framework"]))
+    of_all = ("train.py", "running", "images/arrays.py", "images/dataset.py")
+    of_backbones = ("__init__.py", "predicting.py", "vocabulary")
+    of_framework = ("__init__.py", "shared", str(block["recipe"]))
     return [
-        Path("stages/train.py"),
-        Path("stages/backbones/__init__.py"),
-        Path("stages/backbones/predicting.py"),
-        Path("stages/backbones/vocabulary"),
-        framework / "__init__.py",
-        framework / "shared",
-        framework / str(block["recipe"]),
-        Path("stages/images/arrays.py"),
-        Path("stages/images/dataset.py"),
-        Path("stages/running"),
+        *(Path("stages", name) for name in of_all),
+        *(Path("stages/backbones", name) for name in of_backbones),
+        *(Path("stages/backbones", block["framework"], name) for name in of_framework),
     ]
 
 

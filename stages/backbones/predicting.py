@@ -52,8 +52,8 @@ class Predicted:
                 told = file.metadata()
                 if told["models"] != digest(models):
                     return None
-                rows, numbers, log_p = (file.get_tensor(name) for name in ("rows", "models", "log_p"))
-                return cls(rows, numbers, log_p, float(told["seconds"]))
+                arrays = {name: file.get_tensor(name) for name in ("rows", "models", "log_p")}
+                return cls(**arrays, seconds=float(told["seconds"]))
         except (OSError, SafetensorError):  # not there, or damaged: as if never written
             return None
 

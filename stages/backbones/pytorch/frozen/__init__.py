@@ -23,7 +23,7 @@ from torch import nn
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.frozen import heads
-from stages.backbones.pytorch.frozen.features import Backbone, Extractor, Pool, digests, headless
+from stages.backbones.pytorch.frozen.features import READ, Backbone, Extractor, Pool, digests, headless
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
@@ -31,10 +31,6 @@ from stages.running import scratch
 from stages.running.parameters import Block
 
 WEIGHTS, HEAD, SETTINGS = "backbone.safetensors", "head.safetensors", "settings.json"
-READ = 512
-"""Images read together: bounds memory."""
-
-Decay = Annotated[float, Field(ge=1e-8, le=1000)]
 
 
 class Params(zoo.Chosen):
@@ -44,14 +40,12 @@ class Params(zoo.Chosen):
     weights: zoo.Weights = zoo.PUBLISHED
     features: Pool = Field("pooled", description="class_and_mean: class token beside the mean patch token")
     epochs: int = Field(1, ge=1, le=1, description="always 1: every image is seen once, and the head is then solved")
-    weight_decay: list[Decay] = Field(
+    weight_decay: list[Annotated[float, Field(ge=1e-8, le=1000)]] = Field(
         [3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3],
         min_length=1,
         description="candidates, of standardised features; the best on the inner validation part is taken",
     )
-    validation_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="share of the training rows that weight_decay is chosen by"
-    )
+    validation_fraction: float = Field(0.1, gt=0, le=0.5, description="share of the rows to choose weight_decay by")
     batch_size: int = Field(64, ge=1, le=65_536, description="images through the network at once")
     precision: Precision = Field("auto", description="of the network")
     views: Views = Field("flip", description="flip: learn from and predict by the image and its mirror")
@@ -76,7 +70,6 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
@@ -117,17 +110,9 @@ def described(params: Params, images: TrainingImages, seed: int, file: Path) -> 
     devices.seeded(seed, device)
     network = headless(params.architecture, params.weights, size, device)
     devices.save(network, file)
-    backbone = Backbone(
-        architecture=params.architecture,
-        weights=scratch.digest(file),
-        pool=params.features,
-        size=size,
-        mean=list(published.mean),
-        deviation=list(published.std),
-        precision=params.precision,
-        batch_size=params.batch_size,
-    )
-    return Extractor(backbone, lambda: network)
+    chosen = params.model_dump(include={"architecture", "features", "precision", "batch_size"})
+    known = {"weights": scratch.digest(file), "size": size, "mean": published.mean, "deviation": published.std}
+    return Extractor(Backbone(**chosen, **known), lambda: network)
 
 
 def share_weights(extractor: Extractor, file: Path) -> None:
@@ -143,10 +128,10 @@ def training_rows(
     extractor: Extractor, images: TrainingImages, params: Params, seed: int, report: Report
 ) -> tuple[Float32[np.ndarray, "v n d"], Bool[np.ndarray, " n"]]:
     """The features of every image in every view, and which images are of the inner validation part."""
-    starts = np.arange(0, len(images), READ)
+    starts = range(0, len(images), READ)
     parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     # Folds that are trained side by side begin at different images and find there what the others have computed.
-    for start in np.roll(starts, seed % len(starts)):
+    for start in map(int, np.roll(starts, seed % len(starts))):
         chunk = images[start : start + READ]
         features = np.stack([extractor(view(chunk)) for view in VIEWS[params.views]])
         parts[start] = features, drawn(chunk, params.validation_fraction)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from torch import Tensor, nn
 
 from stages.backbones.pytorch.shared import devices, zoo
@@ -25,27 +25,23 @@ from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images
 from stages.running import scratch
 from stages.running.errors import UserError
-from stages.running.parameters import Block
 
 DIGESTS, FEATURES = ".digests.npy", ".features.npy"
 SIZE = 32
 """Bytes of a SHA-256."""
-KEPT = 1024
-"""Most images computed between two writes: what a kill costs."""
+READ = 512
+"""Most images read together, and computed between two writes: bounds memory, and what a kill costs."""
 
 Features = Float32[np.ndarray, "n d"]
 Pool = Literal["pooled", "class_and_mean"]
 
 
-class Backbone(Block):
+class Backbone(devices.Inputs):
     """Everything that decides a feature, the weights by the SHA-256 of their file."""
 
     architecture: str
     weights: str
-    pool: Pool
-    size: zoo.Size
-    mean: list[float]
-    deviation: list[float]
+    features: Pool
     precision: Precision
     batch_size: int
 
@@ -70,15 +66,14 @@ class Extractor:
 
     def __call__(self, images: Images) -> Features:
         """The features of one image or more. Raises UserError for such as are not finite."""
-        return np.concatenate([self.looked_up(images[start : start + KEPT]) for start in range(0, len(images), KEPT)])
+        return np.concatenate([self.looked_up(images[start : start + READ]) for start in range(0, len(images), READ)])
 
     def looked_up(self, images: Images) -> Features:
         """The features of one chunk; those that nobody has computed yet are, and then kept."""
         keys = digests(images)
         self.store.refresh()
-        missing = self.store.missing(keys)
-        if missing.any():
-            new = {key: row for row, key in enumerate(keys) if missing[row]}  # of equal images the last
+        new = {key: row for row, key in enumerate(keys) if key not in self.store.rows}  # of equal images the last
+        if new:
             self.store.add(list(new), self.computed(images[list(new.values())]))
         return self.store.read(keys)
 
@@ -97,13 +92,13 @@ class Extractor:
         filled = np.zeros((backbone.batch_size, *images.shape[1:]), np.uint8)
         filled[: len(images)] = images
         pixels = devices.batch_on_device(filled, self.device)
-        inputs = zoo.prepared(pixels, backbone.size, backbone.mean, backbone.deviation)
+        inputs = zoo.prepared(pixels, backbone)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            features = pooled(self.network(), inputs, backbone.pool)
+            features = pooled(self.network(), inputs, backbone.features)
         return features[: len(images)].float().cpu().numpy()
 
 
-def headless(architecture: str, weights: str, size: zoo.Size, device: torch.device) -> nn.Module:
+def headless(architecture: str, weights: str, size: devices.Size, device: torch.device) -> nn.Module:
     """The network without the layer that makes logits."""
     network: Any = zoo.network(architecture, weights, 2, size, device)
     network.reset_classifier(0)
@@ -130,39 +125,28 @@ def digests(images: Images) -> list[bytes]:
 
 
 class Store:
-    """The features of one network, found by the digests of the images."""
+    """The features of one network. `rows`: those of each image, by its digest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.chunks: dict[str, Features] = {}
-        self.places: dict[bytes, tuple[str, int]] = {}
+        self.taken: set[Path] = set()
+        self.rows: dict[bytes, np.ndarray] = {}
         folder.mkdir(parents=True, exist_ok=True)
         folder.touch()
         self.refresh()
 
     def refresh(self) -> None:
         """Take note of what has been written since, by this process or another."""
-        for path in sorted(self.folder.glob(f"*{DIGESTS}")):
-            name = path.name.removesuffix(DIGESTS)
-            if name not in self.chunks:
-                with contextlib.suppress(OSError, ValueError):  # deleted or damaged meanwhile: as if never written
-                    self.take(name, np.load(path))
-
-    def take(self, name: str, keys: np.ndarray) -> None:
-        """`keys`: uint8 [n, SIZE]."""
-        chunk = np.asarray(np.load(self.folder / f"{name}{FEATURES}", mmap_mode="r"))
-        if len(chunk) == len(keys):
-            self.chunks[name] = chunk
-            self.places |= {key.tobytes(): (name, row) for row, key in enumerate(keys)}
-
-    def missing(self, keys: Sequence[bytes]) -> Bool[np.ndarray, " n"]:
-        """Which of these images the store does not know."""
-        return np.array([key not in self.places for key in keys], bool)
+        for path in sorted(set(self.folder.glob(f"*{DIGESTS}")) - self.taken):
+            with contextlib.suppress(OSError, ValueError):  # deleted or damaged meanwhile: as if never written
+                keys = np.load(path)
+                features = np.load(path.with_name(path.name.replace(DIGESTS, FEATURES)), mmap_mode="r")
+                self.rows |= dict(zip(map(bytes, keys), np.asarray(features), strict=True))
+                self.taken.add(path)
 
     def read(self, keys: Sequence[bytes]) -> Features:
         """The features of images that the store knows, as a copy in memory."""
-        places = [self.places[key] for key in keys]
-        return np.stack([self.chunks[name][row] for name, row in places])
+        return np.stack([self.rows[key] for key in keys])
 
     def add(self, keys: Sequence[bytes], features: Features) -> None:
         """Keep the features of these images, and find them from now on."""

@@ -3,10 +3,8 @@
 The features are standardised over the rows that the head learns from, and the scales are folded into the weights.
 Objective: mean cross-entropy + weight_decay / 2 * squared weights, without the bias; scikit-learn's
 `LogisticRegression` says C = 1 / (weight_decay * rows). Its fit takes 0.5 to 1.0 times as long, but its import takes
-longer than all heads, it has another penalty for two classes, and a GPU only behind an environment variable.
-
-There was a solver of our own here that trained the heads of all folds in one pass. It went because K = 5
-heads cost 2 % of what a ViT-S takes for images of 96 pixels: docs/experiments.md, 2026-11-25, and, to measure it again,
+longer than all heads, it has another penalty for two classes, and a GPU only behind an environment variable. K = 5
+heads cost 2 % of what a ViT-S takes for images of 96 pixels: docs/experiments.md, 2026-11-25, and
 benchmarks/frozen_heads.py.
 """
 
@@ -17,6 +15,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
+
+Features = Float32[Tensor, "n d"]
+Targets = Int64[Tensor, " n"]
+Mask = Bool[Tensor, " n"]
 
 STEPS = 200
 """Most steps of the solver; about 50 are what it takes."""
@@ -37,13 +39,7 @@ class Head(NamedTuple):
     loss: float
 
 
-def train(
-    features: Float32[Tensor, "n d"],
-    labels: Int64[Tensor, " n"],
-    inner: Bool[Tensor, " n"],
-    classes: int,
-    candidates: Sequence[float],
-) -> Head:
+def train(features: Features, labels: Targets, inner: Mask, classes: int, candidates: Sequence[float]) -> Head:
     """Learn from all rows, with the candidate for weight_decay that does best on the rows in `inner`."""
     deviation, mean = torch.std_mean(features, 0, correction=0)
     deviation = torch.where(deviation > CONSTANT * mean.abs(), deviation, 1.0)
@@ -55,10 +51,8 @@ def train(
     return Head(torch.cat([weight, (bias - weight @ mean)[:, None]], 1), decay, loss)
 
 
-def fitted(
-    x: Float32[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int, weight_decay: float
-) -> tuple[Float32[Tensor, "k d"], Float32[Tensor, " k"]]:
-    """Weights and biases at the optimum, as nearly as GRADIENT says."""
+def fitted(x: Features, labels: Targets, classes: int, weight_decay: float) -> tuple[Tensor, Tensor]:
+    """Weights [k, d] and biases [k] at the optimum, as nearly as GRADIENT says."""
     weight, bias = (x.new_zeros(shape).requires_grad_() for shape in ((classes, x.shape[1]), (classes,)))
     solver = torch.optim.LBFGS(
         [weight, bias], max_iter=STEPS, history_size=10, tolerance_grad=GRADIENT, line_search_fn="strong_wolfe"
@@ -75,13 +69,7 @@ def fitted(
     return weight.detach(), bias.detach()
 
 
-def chosen_decay(
-    x: Float32[Tensor, "n d"],
-    labels: Int64[Tensor, " n"],
-    inner: Bool[Tensor, " n"],
-    classes: int,
-    candidates: Sequence[float],
-) -> float:
+def chosen_decay(x: Features, labels: Targets, inner: Mask, classes: int, candidates: Sequence[float]) -> float:
     """The candidate whose ridge regression on the other rows has the least squared error on those in `inner`.
 
     Of equally good ones, and where there is nothing to choose by, the largest. Ridge regression stands in for the

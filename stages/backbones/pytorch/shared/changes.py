@@ -11,12 +11,10 @@ import kornia.augmentation as kornia
 import torch
 from torch import Tensor
 
+from stages.backbones.pytorch.shared.devices import Size
 from stages.backbones.pytorch.shared.rows import check_reach
 from stages.backbones.vocabulary import changes
 from stages.running.errors import UserError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -84,12 +82,10 @@ def flip(change: changes.Flip) -> Transform:
 
 
 def erase(change: changes.Erase) -> Transform:
-    if change.smallest > change.largest:
-        raise UserError(
-            f"augmentation: erase: smallest {change.smallest} is above largest {change.largest}; "
-            "expected at most as much"
-        )
-    return kornia.RandomErasing(scale=(change.smallest, change.largest), value=GREY / 255, p=change.erase)
+    least, most = change.smallest, change.largest
+    if least > most:
+        raise UserError(f"augmentation: erase: smallest {least} is above largest {most}; expected at most as much")
+    return kornia.RandomErasing(scale=(least, most), value=GREY / 255, p=change.erase)
 
 
 def drawn(change: changes.Change) -> Transform:

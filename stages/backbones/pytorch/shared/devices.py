@@ -1,4 +1,4 @@
-"""Where and how PyTorch computes: the device, its number formats, memory, seeds, what a batch is there and is told of.
+"""Where and how PyTorch computes: the device, its number formats, memory, seeds; images on it, weights in a file.
 
 The device comes from the environment and changes no parameter; the number format changes results and so is one.
 """
@@ -20,6 +20,32 @@ from stages.backbones import Predict
 from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images, LogProbabilities
 from stages.running.devices import gpu
+from stages.running.parameters import Block
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Inputs(Block):
+    """How a network takes in images: in this size, with these means and deviations of the channels taken away."""
+
+    size: Size
+    mean: list[float]
+    deviation: list[float]
+
+    def normalized(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Pixels 0 to 255, [n, 3, h, w], to zero mean and unit deviation per channel; the memory format stays."""
+        scale, shift = scales(tuple(self.mean), tuple(self.deviation), pixels.device)
+        return (pixels.float() * scale - shift).to(dtype)
+
+
+@functools.lru_cache
+def scales(mean: tuple[float, ...], deviation: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `normalized` multiplies by and subtracts, [1, 3, 1, 1] each; kept, as copying to a GPU waits for it."""
+    with torch.inference_mode(mode=False):
+        scale = torch.tensor([1 / (255 * value) for value in deviation], device=device).view(1, 3, 1, 1)
+        shift = torch.tensor([m / s for m, s in zip(mean, deviation, strict=True)], device=device).view(1, 3, 1, 1)
+    return scale, shift
 
 
 def device() -> torch.device:
@@ -35,9 +61,7 @@ def predicting_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 
 
-def training_dtype(
-    precision: Precision, device: torch.device, network: nn.Module, size: tuple[int, int]
-) -> torch.dtype:
+def training_dtype(precision: Precision, device: torch.device, network: nn.Module, size: Size) -> torch.dtype:
     """The number format to train this network in, on images of that height and width at the least.
 
     That of predicting; but on a CPU float32 where a convolution with a stride gets maps one pixel wide, such as a
@@ -56,14 +80,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def strides_over_a_pixel(network: nn.Module, size: tuple[int, int]) -> bool:
+def strides_over_a_pixel(network: nn.Module, size: Size) -> bool:
     """Whether such a convolution is in the network. False for one whose shapes depend on values."""
-    found = False
+    found: list[bool] = []
 
     def look(convolution: Any, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal found
         wide = max(convolution.kernel_size) > 1 and max(convolution.stride) > 1
-        found = found or (wide and min(inputs[0].shape[-2:]) == 1)
+        found.append(wide and min(inputs[0].shape[-2:]) == 1)
 
     try:
         bare = copy.deepcopy(network).to("meta").eval()  # shapes without values
@@ -74,14 +97,14 @@ def strides_over_a_pixel(network: nn.Module, size: tuple[int, int]) -> bool:
             bare(torch.empty(1, 3, *size, device="meta"))
     except RuntimeError:
         return False
-    return found
+    return any(found)
 
 
 def keep_memory() -> None:
     """Let the C library keep what is freed instead of handing it back to the kernel.
 
-    A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew:
-    12 % of the time of a step of `pytorch/speedrun` on a virtual machine. Where the C library is not glibc, nothing.
+    A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew,
+    for 12 % of the time of a step (docs/experiments.md). Where the C library is not glibc, nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -121,24 +144,8 @@ def predictor(log_probabilities: Callable[[Tensor], Tensor], size: int, classes:
 
 
 def save(network: nn.Module, file: Path) -> None:
-    """The weights as safetensors."""
+    """The weights as safetensors, in a folder that need not be there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tied and channels_last tensors.
     state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
     save_file(state, file)
-
-
-def normalized(pixels: Tensor, mean: list[float], deviation: list[float], dtype: torch.dtype) -> Tensor:
-    """Pixels 0 to 255, [n, 3, h, w], to zero mean and unit deviation per channel; the memory format stays."""
-    scale, shift = scale_and_shift(tuple(mean), tuple(deviation), pixels.device)
-    return (pixels.float() * scale - shift).to(dtype)
-
-
-@functools.lru_cache
-def scale_and_shift(
-    mean: tuple[float, ...], deviation: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """What `normalized` multiplies by and subtracts, [1, 3, 1, 1] each; kept, as copying to a GPU waits for it."""
-    with torch.inference_mode(mode=False):
-        scale = torch.tensor([1 / (255 * value) for value in deviation], device=device).view(1, 3, 1, 1)
-        shift = torch.tensor([m / s for m, s in zip(mean, deviation, strict=True)], device=device).view(1, 3, 1, 1)
-    return scale, shift

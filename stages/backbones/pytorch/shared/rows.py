@@ -7,12 +7,12 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from stages.backbones.pytorch.shared.devices import Size
 from stages.backbones.vocabulary.changes import Change, Flip, Shift
 from stages.images.arrays import ImageRows, Labels, TrainingImages
 from stages.running.errors import UserError
@@ -34,8 +34,7 @@ class Examples:
     targets: Tensor
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
+    def size(self) -> Size:
         return self.whole.shape[2], self.whole.shape[3]
 
     def read(self, chosen: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
@@ -104,16 +103,8 @@ def batch_count(n: int, size: int) -> int:
     return -(-n // size)
 
 
-class Leading(NamedTuple):
-    """What leads a list of changes and is made by the read itself, and all changes that follow."""
-
-    flip: str | None
-    reach: int
-    rest: tuple[Change, ...]
-
-
-def leading(described: Sequence[Change]) -> Leading:
-    """The first changes as far as reading makes them: a flip and a shift that reflects, in either order.
+def leading(described: Sequence[Change]) -> tuple[str | None, int, tuple[Change, ...]]:
+    """What reading makes of the first changes, a flip and the pixels of a shift that reflects, and all that follow.
 
     Raises UserError for an alternating flip further on: libraries do not know in which epoch they are asked.
     """
@@ -132,11 +123,11 @@ def leading(described: Sequence[Change]) -> Leading:
             "augmentation: flip alternating behind other changes; expected it first, or second behind a shift with "
             "fill reflect; or flip horizontal"
         )
-    return Leading(flip, reach, rest)
+    return flip, reach, rest
 
 
-def check_reach(reach: int, size: tuple[int, int], fill: str = "reflect") -> None:
-    """Raises UserError for a shift of images of that height and width that uncovers more than the fill can fill."""
+def check_reach(reach: int, size: Size, fill: str = "reflect") -> None:
+    """Raises UserError for a shift of images of that size that uncovers more than the fill can fill."""
     most = {"reflect": min(size) - 1, "wrap": min(size)}.get(fill, reach)
     if reach > most:
         raise UserError(
@@ -148,8 +139,8 @@ def check_reach(reach: int, size: tuple[int, int], fill: str = "reflect") -> Non
 def flips(flip: str | None, epoch: int, first: Tensor, generator: Generator) -> Tensor:
     """Which of n rows are mirrored in this epoch, bool [n].
 
-    `alternating` mirrors half of the rows (`first`, bool [n]) in even epochs and the others in odd ones, so that
-    two epochs in a row show both sides of each; `horizontal` decides anew each time; None mirrors none.
+    `alternating` mirrors half of the rows (`first`, bool [n]) in even epochs and the others in odd ones; `horizontal`
+    decides anew each time; None mirrors none.
     """
     if flip == "alternating":
         return ~first if epoch % 2 else first

@@ -24,9 +24,6 @@ from stages.running.errors import UserError
 Inputs = Callable[[Tensor, int], Tensor]
 """Pixels [b, 3, h, w] and the number of steps before this one to what the network takes in."""
 
-Objective = Callable[[Tensor, Tensor], Tensor]
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 SIGNS = 20
 """Signs of life in an epoch, about."""
 
@@ -39,11 +36,6 @@ class Parameters(Common, averaging.Averaging):
         description="in order; a flip and a shift that lead cost next to nothing; [] where sides and places matter",
     )
 
-    @property
-    def advice(self) -> str:
-        """What to do about a loss that is not finite."""
-        return "lower learning_rate"
-
     @field_validator("augmentation")
     @classmethod
     def can_be_made(cls, augmentation: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
@@ -53,6 +45,9 @@ class Parameters(Common, averaging.Averaging):
 
 class Updates:
     """How the steps of a training, or of a phase of it, change the weights."""
+
+    advice = "lower learning_rate"
+    """What to do about a loss that is not finite."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers, self.done = optimizers, 0
@@ -127,7 +122,7 @@ class Training:
                 report(self.epochs, {"learning_rate": updates.rate})
         loss, accuracy = (totals / seen).tolist()
         if not math.isfinite(loss):
-            raise UserError(f"train_loss is {loss} after {self.epochs:g} epochs; {self.params.advice}")
+            raise UserError(f"train_loss is {loss} after {self.epochs:g} epochs; {updates.advice}")
         # What is classified rightly means nothing where targets are mixed.
         known = {} if self.params.mixes else {"train_accuracy": accuracy}
         return {"train_loss": loss, **known, "learning_rate": updates.rate}
@@ -173,7 +168,7 @@ class Augmented:
         return pixels if self.change is None else self.change(pixels)
 
 
-def objective(params: losses.Loss, factors: Tensor) -> Objective:
+def objective(params: losses.Loss, factors: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of logits [b, k] and targets, classes int64 [b] or probabilities [b, k], to the batch's summed loss.
 
     A row's loss is multiplied by the factor of its class, `factors` float32 [k] on the device of the logits; by the
@@ -203,7 +198,7 @@ def row_losses(params: losses.Loss, logits: Tensor, targets: Tensor) -> Tensor:
     return -(shares * remaining**params.focal_gamma * logs).sum(1)
 
 
-def mixer(params: Mixing, classes: int) -> Mix | None:
+def mixer(params: Mixing, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """A function that mixes each image of a batch, and its class, with its neighbour: one way, drawn for the batch."""
     if not params.mixes:
         return None
@@ -224,7 +219,8 @@ class Average:
         self.decay, self.steps = decay, 0
         self.result = network if decay is None else copy.deepcopy(network)
         # What training and loading change in place.
-        pairs = list(zip(tensors(self.result), tensors(network), strict=True))
+        both = ([each.detach() for each in (*of.parameters(), *of.buffers())] for of in (self.result, network))
+        pairs = list(zip(*both, strict=True))
         self.values = [pair for pair in pairs if pair[0].is_floating_point()]
         self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -237,7 +233,3 @@ class Average:
         torch._foreach_lerp_(kept, new, averaging.newest(self.decay, self.steps))  # pyright: ignore[reportPrivateImportUsage]
         for kept, new in self.counts:
             kept.copy_(new)
-
-
-def tensors(network: nn.Module) -> list[Tensor]:
-    return [each.detach() for each in (*network.parameters(), *network.buffers())]

@@ -15,15 +15,12 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.backbones.pytorch.shared import devices
+from stages.backbones.pytorch.shared.devices import Inputs, Size
 from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 SCRATCH, PUBLISHED = "none", "imagenet"
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -180,12 +177,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def prepared(pixels: Tensor, size: Size, mean: list[float], deviation: list[float]) -> Tensor:
+def prepared(pixels: Tensor, inputs: Inputs) -> Tensor:
     """Rows 0 to 255, [n, 3, h, w], as float32 [n, 3, *size], bicubic and normalised, in channels_last memory."""
-    if tuple(pixels.shape[2:]) != size:
-        pixels = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    return devices.normalized(pixels, mean, deviation, torch.float32)
+    if pixels.shape[2:] != inputs.size:
+        pixels = functional.interpolate(pixels.float(), inputs.size, mode="bicubic", antialias=True).clamp(0, 255)
+    return inputs.normalized(pixels.contiguous(memory_format=torch.channels_last), torch.float32)
 
 
 def first_line(error: Exception) -> str:

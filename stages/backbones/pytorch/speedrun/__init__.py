@@ -64,7 +64,6 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     if filters is not None:
         network.get_parameter("first.weight").requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
     network = trained(network, settings, rows.on_device(images, labels, device), generator, report)
-    folder.mkdir(parents=True, exist_ok=True)
     devices.save(network, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
@@ -92,7 +91,9 @@ def built(settings: Settings, device: torch.device) -> nn.Module:
     params = settings.params
     body = networks.ResNet if params.body == "resnet" else networks.Network
     shape = (settings.classes, settings.first, params.patch, params.widths, params.depth)
-    network = body(*shape, params.activation, settings.logit_scale).to(device)
+    # Muon's rate of the head is made for logits that begin near zero.
+    scale = params.logit_scale / (params.widths[-1] if params.optimizer == "muon" else 1)
+    network = body(*shape, params.activation, scale).to(device)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
@@ -102,20 +103,17 @@ def trained(
     """The network to keep after every epoch, the last of which may be a part of one."""
     params, device, forward = settings.params, generator.device, None
     if networks.compiles(params.compiled, device):
-        network, forward = networks.reused(network, settings.architecture)
+        architecture = settings.model_dump_json(exclude={"mean", "deviation"})
+        network, forward = networks.reused(network, architecture)
     per_epoch = rows.batch_count(len(examples.targets), params.batch_size)
     steps = max(1, round(params.epochs * per_epoch))
     sizes = params.sizes(examples.size, steps)
     dtype = devices.training_dtype(params.precision, device, network, sizes[0])
-    training = Training(
-        network,
-        params,
-        examples,
-        generator,
-        inputs=lambda pixels, step: resized(pixels, sizes[step], settings, dtype),
-        dtype=dtype,
-        forward=forward,
-    )
+
+    def inputs(pixels: Tensor, step: int) -> Tensor:
+        return resized(pixels, sizes[step], settings, dtype)
+
+    training = Training(network, params, examples, generator, inputs=inputs, dtype=dtype, forward=forward)
     updates = Updates(network, params, dtype, steps=steps, per_epoch=per_epoch)
     network.train()
     while training.steps < steps:
@@ -124,12 +122,11 @@ def trained(
     return training.average.result
 
 
-def resized(pixels: Tensor, size: tuple[int, int], settings: Settings, dtype: torch.dtype) -> Tensor:
+def resized(pixels: Tensor, size: devices.Size, settings: Settings, dtype: torch.dtype) -> Tensor:
     """Pixels normalised and, where they are larger, antialiased at that size, in channels_last memory."""
     if size == pixels.shape[2:]:
-        return devices.normalized(pixels, settings.mean, settings.deviation, dtype)
-    # A processor resizes float32 alone.
-    whole = devices.normalized(pixels, settings.mean, settings.deviation, torch.float32)
+        return settings.normalized(pixels, dtype)
+    whole = settings.normalized(pixels, torch.float32)  # a processor resizes float32 alone
     smaller = functional.interpolate(whole, size, mode="bilinear", antialias=True)
     return smaller.to(dtype, memory_format=torch.channels_last)
 
@@ -153,7 +150,7 @@ def averaged(network: nn.Module, pixels: Tensor, chosen: Tensor, name: Views, se
     for weight, down, right, mirrored in VIEWS[name]:
         moved = [torch.full_like(chosen, value) for value in (down, right, mirrored)]
         batch = rows.views(pixels, chosen, moved[0], moved[1], moved[2].bool())
-        batch = devices.normalized(batch, settings.mean, settings.deviation, dtype)
+        batch = settings.normalized(batch, dtype)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             logits += weight * network(batch)
     return functional.log_softmax(logits, dim=1)

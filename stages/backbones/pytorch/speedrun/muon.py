@@ -4,13 +4,11 @@ Source: Keller Jordan and others, "Muon: An optimizer for hidden layers in neura
 https://kellerjordan.github.io/posts/muon/. The polynomial's coefficients are theirs.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+from torch.optim.optimizer import ParamsT
 
 
 def orthogonalized(matrix: Tensor, rounds: int, dtype: torch.dtype) -> Tensor:
@@ -19,7 +17,7 @@ def orthogonalized(matrix: Tensor, rounds: int, dtype: torch.dtype) -> Tensor:
     Newton-Schulz iteration with a polynomial that is steep at zero: products only, so bfloat16 suffices and no
     decomposition is needed. A matrix of zeros stays one.
     """
-    a, b, c = COEFFICIENTS
+    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
     x = x.T if tall else x
@@ -37,14 +35,7 @@ class Muon(torch.optim.Optimizer):
     convolution makes the scale free.
     """
 
-    def __init__(
-        self,
-        filters: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float,
-        rounds: int,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, filters: ParamsT, lr: float, momentum: float, rounds: int, dtype: torch.dtype) -> None:
         super().__init__(filters, {"lr": lr, "momentum": momentum, "rounds": rounds})
         self.dtype = dtype
 

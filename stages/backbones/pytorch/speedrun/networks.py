@@ -26,7 +26,7 @@ class Normalization(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    """`depth` convolutions of 3x3, the first followed by a pooling that halves height and width.
+    """`depth` convolutions of 3x3, the first followed by a pooling that halves height and width (one pixel stays).
 
     From depth 3 on the later convolutions are bridged by a sum, without which their gradients fade.
     """
@@ -37,12 +37,13 @@ class Block(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(size, width, 3, padding=1, bias=False) for size in sizes)
         self.normalizations = nn.ModuleList(Normalization(width) for _ in range(depth))
         self.activation = ACTIVATIONS[activation]
-        for weight in self.convolutions.parameters():
-            keep_inputs(weight)
+        for weight in self.convolutions.parameters():  # the first filters pass their inputs through at the start
+            nn.init.dirac_(weight.detach()[: weight.shape[1]])
 
     def forward(self, x: Tensor) -> Tensor:
         # Pooling first: normalisation and activation then touch a quarter of the values.
-        x = halved(self.convolutions[0](x))
+        x = self.convolutions[0](x)
+        x = functional.max_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x
         x = skipped = self.activation(self.normalizations[0](x))
         for convolution, normalization in zip(self.convolutions[1:], self.normalizations[1:], strict=True):
             x = self.activation(normalization(convolution(x)))
@@ -69,17 +70,6 @@ class Network(nn.Module):
         return self.head(x.amax((2, 3))).float() * self.scale
 
 
-def halved(x: Tensor) -> Tensor:
-    """Maximum over 2x2; a map only one pixel high or wide stays as it is."""
-    return functional.max_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x
-
-
-@torch.no_grad()
-def keep_inputs(weight: Tensor) -> None:
-    """Let the first filters pass their inputs through at the start, the others stay random."""
-    nn.init.dirac_(weight[: weight.shape[1]])
-
-
 class ResNet(nn.Module):
     """Images [n, 3, h, w] of any size from 8 x 8 to logits [n, classes].
 
@@ -87,8 +77,7 @@ class ResNet(nn.Module):
     a trained first layer, patch 3, for ten classes:
 
         first_width  widths                depth  weights     known as
-        64           64, 128, 256, 512     2      11,172,170  ResNet-18 with pre-activation; the 11,173,962 often quoted
-                                                              are those of the usual one, which normalises elsewhere
+        64           64, 128, 256, 512     2      11,172,170  ResNet-18 with pre-activation (without: 11,173,962)
         16           128, 256, 512         2      10,961,370  WRN-16-8 (paper: 11.0 M)
         16           160, 320, 640         4      36,479,194  WRN-28-10 (paper: 36.5 M)
     """

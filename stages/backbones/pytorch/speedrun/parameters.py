@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from stages.backbones.pytorch.shared.devices import Inputs
 from stages.backbones.pytorch.shared.training import Parameters
 from stages.backbones.vocabulary.progressive import Growing
 from stages.backbones.vocabulary.schedules import AnySchedule, Plateau
 from stages.running.errors import UserError
-from stages.running.parameters import Block
 
 Width = Annotated[int, Field(ge=4, le=4096)]
 Views = Literal["none", "flip", "flip_shift"]
@@ -64,10 +64,6 @@ class Params(Parameters, Growing):
                     raise UserError(f"{unused} has no effect with {choice} {str(value).lower()}; expected it left out")
         return self
 
-    @property
-    def advice(self) -> str:
-        return f"lower {'filter_lr' if self.optimizer == 'muon' else 'learning_rate'}"
-
 
 UNUSED: tuple[tuple[str, str | bool, tuple[str, ...]], ...] = (
     ("optimizer", "muon", ("learning_rate",)),
@@ -78,22 +74,9 @@ UNUSED: tuple[tuple[str, str | bool, tuple[str, ...]], ...] = (
 """What a choice leaves without a meaning."""
 
 
-class Settings(Block):
+class Settings(Inputs):
     """What `load` must know besides the weights; `first` counts the filters of the first layer."""
 
     params: Params
     classes: int
     first: int
-    size: tuple[int, int]
-    mean: list[float]
-    deviation: list[float]
-
-    @property
-    def architecture(self) -> str:
-        """Equal for networks that differ in nothing but their weights."""
-        return f"{(self.classes, self.first, *self.size)} {self.params.model_dump_json()}"
-
-    @property
-    def logit_scale(self) -> float:
-        """The factor on the logits. Muon's rate of the head is made for logits that begin near zero."""
-        return self.params.logit_scale / (self.params.widths[-1] if self.params.optimizer == "muon" else 1)

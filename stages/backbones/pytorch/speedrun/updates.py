@@ -22,6 +22,7 @@ class Updates(training.Updates):
         """`dtype`: the number format of the optimiser's own products."""
         super().__init__(*optimizers(network, params, dtype))
         self.params, self.per_epoch = params, per_epoch
+        self.advice = f"lower {'filter_lr' if params.optimizer == 'muon' else 'learning_rate'}"
         self.factors = [1 - done / steps for done in range(steps)]
         if params.schedule is not None:
             self.factors = schedules.rates(params.schedule, 1.0, steps).tolist()

@@ -10,9 +10,11 @@ new, learns first:
       - {trainable: 4, epochs: 7, learning_rate: 1e-5} # the last 4 blocks and what follows them
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -20,15 +22,45 @@ from torch.nn import functional
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.pytorch.shared.rows import Examples, on_device
-from stages.backbones.pytorch.shared.training import Training
+from stages.backbones.pytorch.shared.training import Parameters, Training
 from stages.backbones.pytorch.timm import updates
-from stages.backbones.pytorch.timm.parameters import Params, Phase, Settings
+from stages.backbones.pytorch.timm.updates import Optimizer, Phase
 from stages.backbones.vocabulary import phases, stopping
+from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import channel_statistics
+from stages.backbones.vocabulary.schedules import AnySchedule, Cosine
 from stages.images.arrays import Labels, TrainingImages
 
-__all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
+
+
+class Params(Parameters, stopping.EarlyStopping, zoo.Chosen):
+    """The block in `params.yaml`."""
+
+    epochs: int = Field(20, ge=1, le=10_000, description="passes over the training rows, of all phases together")
+    phases: tuple[Phase, ...] = Field((), description="in order; none: everything trains all the time")
+    batch_size: int = Field(128, ge=4, le=65536, description="rows per step, at most; below 4 normalisation fails")
+    optimizer: Optimizer = Field("adamw", description="timm's name: adamw, sgd, lamb, lion, muon, ...")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="at its highest; from pretrained weights a tenth")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="of weights, not of biases and normalisation")
+    schedule: AnySchedule = Field(Cosine.model_validate({}), description="over the steps of the training or phase")
+    layer_decay: float | None = Field(None, gt=0, lt=1, description="factor of the rate from each block to that before")
+    clip_grad: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: no limit")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all classes")
+    drop_path: float = Field(0, ge=0, lt=1, description="share of residual branches left out, in the deepest block")
+    views: Views = Field("flip", description="flip: logits averaged over the image and its mirror")
+
+    @model_validator(mode="after")
+    def phases_fill_the_epochs(self) -> "Params":
+        phases.check_epochs(self.phases, self.epochs)
+        return self
+
+
+class Settings(devices.Inputs):
+    """What `load` must know besides the weights."""
+
+    params: Params
+    classes: int
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
@@ -38,12 +70,15 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     and for a loss that is no longer finite.
     """
     device = devices.device()
-    settings = described(images, labels, params)
+    published = zoo.published(params.architecture)
+    mean, deviation = list(published.mean), list(published.std)  # those that pretrained weights were made for
+    if params.weights == zoo.SCRATCH:
+        mean, deviation = channel_statistics(images)
+    size, classes = params.input_size(images), int(labels.max()) + 1
+    settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
-    model = zoo.network(params.architecture, params.weights, settings.classes, settings.size, device, params.drop_path)
-    parts = [torch.from_numpy(part) for part in stopping.carve(labels, params.validation_fraction, seed=seed)]
-    model = Phases(model, settings, on_device(images, labels, device), parts, generator).run(report)
-    folder.mkdir(parents=True, exist_ok=True)
+    model = zoo.network(params.architecture, params.weights, classes, size, device, params.drop_path)
+    model = Phases(model, settings, on_device(images, labels, device), generator, seed).run(report)
     devices.save(model, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
@@ -55,43 +90,26 @@ def load(folder: Path) -> Predict:
     params, classes = settings.params, settings.classes
     model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
-    return devices.predictor(
-        lambda pixels: log_probabilities(model, pixels, settings), params.batch_size, classes, device
-    )
-
-
-def described(images: TrainingImages, labels: Labels, params: Params) -> Settings:
-    """What must be known of the training rows later; pretrained weights bring their own normalisation."""
-    published = zoo.published(params.architecture)
-    mean, deviation = list(published.mean), list(published.std)
-    if params.weights == zoo.SCRATCH:
-        mean, deviation = channel_statistics(images)
-    size, classes = params.input_size(images), int(labels.max()) + 1
-    return Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
+    return devices.predictor(partial(log_probabilities, model, settings), params.batch_size, classes, device)
 
 
 class Phases:
     """One run over the rows, phase by phase, with early stopping."""
 
     def __init__(
-        self, model: nn.Module, settings: Settings, examples: Examples, carved: list[Tensor], generator: Generator
+        self, model: nn.Module, settings: Settings, examples: Examples, generator: Generator, seed: int
     ) -> None:
-        """`carved`: the rows to train on and those of the validation part.
-
-        Raises UserError for phases and changes that do not fit the model and the images.
-        """
+        """Raises UserError for phases and changes that do not fit the model and the images."""
         self.model, self.settings, self.examples = model, settings, examples
-        chosen, self.kept = (part.to(generator.device) for part in carved)
-        params = settings.params
-        self.training = Training(
-            model,
-            params,
-            examples,
-            generator,
-            inputs=lambda pixels, step: inputs(pixels, settings),
-            dtype=devices.training_dtype(params.precision, generator.device, model, settings.size),
-            chosen=chosen,
-        )
+        params, labels = settings.params, examples.targets.cpu().numpy()
+        carved = stopping.carve(labels, params.validation_fraction, seed=seed)
+        chosen, self.kept = (torch.from_numpy(part).to(generator.device) for part in carved)
+        dtype = devices.training_dtype(params.precision, generator.device, model, settings.size)
+
+        def inputs(pixels: Tensor, step: int) -> Tensor:
+            return zoo.prepared(pixels, settings)
+
+        self.training = Training(model, params, examples, generator, inputs=inputs, dtype=dtype, chosen=chosen)
         complete = phases.complete(params.phases or (Phase.model_validate({}),), params)
         self.parts = [(phase, updates.names(model, phase.trainable)) for phase in complete]
         self.best = stopping.Best[dict[str, Tensor]]()
@@ -110,14 +128,15 @@ class Phases:
     def phase(self, phase: Phase, report: Report) -> None:
         """Its epochs, or as many as lower the validation loss."""
         assert phase.epochs is not None and phase.patience is not None  # noqa: PT018
-        steps = updates.Updates(self.model, phase, self.settings.params, phase.epochs * self.training.per_epoch)
+        params, steps = self.settings.params, phase.epochs * self.training.per_epoch
+        moves = updates.Updates(self.model, phase, steps, params.layer_decay, params.clip_grad)
         self.best.waited = 0
         for _ in range(phase.epochs):
             updates.train(self.model)
-            values = self.training.epoch(steps, report)
+            values = self.training.epoch(moves, report)
             values |= self.validated() if len(self.kept) else {}
             report(self.training.epochs, values)
-            steps.end_epoch(values.get("validation_loss", values["train_loss"]))
+            moves.end_epoch(values.get("validation_loss", values["train_loss"]))
             if self.best.waited >= phase.patience:
                 break
 
@@ -131,7 +150,7 @@ class Phases:
         for batch in self.kept.split(self.settings.params.batch_size):
             unmoved = torch.zeros_like(batch)
             pixels = self.examples.read(batch, unmoved, unmoved, unmoved.bool())
-            predicted, targets = log_probabilities(model, pixels, self.settings), self.examples.targets[batch]
+            predicted, targets = log_probabilities(model, self.settings, pixels), self.examples.targets[batch]
             right = (predicted.argmax(1) == targets).sum()
             totals += torch.stack([functional.nll_loss(predicted, targets, reduction="sum"), right])
         loss, accuracy = (totals / len(self.kept)).tolist()
@@ -139,15 +158,10 @@ class Phases:
         return {"validation_loss": loss, "validation_accuracy": accuracy}
 
 
-def inputs(pixels: Tensor, settings: Settings) -> Tensor:
-    """Pixels 0 to 255, [n, 3, h, w], as the network takes them in, [n, 3, *size]."""
-    return zoo.prepared(pixels, settings.size, settings.mean, settings.deviation)
-
-
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, pixels: Tensor, settings: Settings) -> Tensor:
+def log_probabilities(model: nn.Module, settings: Settings, pixels: Tensor) -> Tensor:
     """Log-probabilities [n, classes] of pixels [n, 3, h, w]: logits averaged over the views, normalised in float32."""
-    image = inputs(pixels, settings)
+    image = zoo.prepared(pixels, settings)
     views = [image, image.flip(3)] if settings.params.views == "flip" else [image]
     dtype = devices.predicting_dtype(settings.params.precision, pixels.device)
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -3,22 +3,38 @@
 A block is one of timm's own groups, as in its layer-wise decay of the rate.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from pydantic import AfterValidator
 from timm.models import group_parameters
-from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.backbones.pytorch.shared import training
-from stages.backbones.pytorch.timm.parameters import Params, Phase
-from stages.backbones.vocabulary.phases import Part
+from stages.backbones.pytorch.shared.zoo import closest
+from stages.backbones.vocabulary import phases
 from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.running.errors import UserError
 
 
-def names(model: nn.Module, part: Part) -> set[str]:
+def check_optimizer(name: str) -> str:
+    """The name itself. Raises UserError with the closest names for an optimizer that timm does not know."""
+    # The second derivatives that adahessian takes need another loop.
+    known = [each for each in map(str, list_optimizers()) if each != "adahessian"]
+    if name not in known:
+        raise UserError(f"timm knows no optimizer {name!r}{closest(name, known)}")
+    return name
+
+
+Optimizer = Annotated[str, AfterValidator(check_optimizer)]
+
+
+class Phase(phases.Phase):
+    optimizer: Optimizer | None = None
+
+
+def names(model: nn.Module, part: phases.Part) -> set[str]:
     """The names of a part's parameters. Raises UserError for more blocks than there are."""
     learnable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if part == "all":
@@ -64,20 +80,25 @@ def train(model: nn.Module) -> None:
 class Updates(training.Updates):
     """The updates of one phase, from its first step to its last."""
 
-    def __init__(self, model: nn.Module, phase: Phase, params: Params, steps: int) -> None:
+    advice = "lower learning_rate, or set clip_grad or precision: float32"
+
+    def __init__(
+        self, model: nn.Module, phase: Phase, steps: int, layer_decay: float | None, clip_grad: float | None
+    ) -> None:
         """`phase`: one that leaves nothing out. Raises UserError for an optimizer that cannot be used here."""
-        assert phase.optimizer is not None and phase.learning_rate is not None  # noqa: PT018
-        assert phase.weight_decay is not None and phase.schedule is not None  # noqa: PT018
-        chosen = phase.optimizer, phase.learning_rate, phase.weight_decay
+        name, rate, decay, plan = phase.optimizer, phase.learning_rate, phase.weight_decay, phase.schedule
+        assert name is not None and rate is not None and decay is not None and plan is not None  # noqa: PT018
         try:
-            optimizer = create_optimizer_v2(model, *chosen, layer_decay=params.layer_decay)
+            optimizer = create_optimizer_v2(model, name, rate, decay, layer_decay=layer_decay)
         except (AssertionError, ImportError) as error:  # hardware or a package that is not there
-            raise UserError(f"optimizer {chosen[0]} cannot be used here: {error}; adamw and sgd always can") from error
+            raise UserError(f"optimizer {name} cannot be used here: {error}; adamw and sgd always can") from error
         super().__init__(optimizer)
-        self.model, self.clip_grad = model, params.clip_grad
-        self.rates: list[float] = rates(phase.schedule, phase.learning_rate, steps).tolist()
-        self.set_rate(phase.learning_rate)
-        self.plateau = lowered(phase.schedule, optimizer) if isinstance(phase.schedule, Plateau) else None
+        self.model, self.clip_grad, self.plateau = model, clip_grad, None
+        self.rates: list[float] = rates(plan, rate, steps).tolist()
+        self.set_rate(rate)
+        if isinstance(plan, Plateau):  # PyTorch's own counts its patience from zero
+            options = {"factor": plan.factor, "patience": plan.plateau - 1, "min_lr": plan.smallest}
+            self.plateau = ReduceLROnPlateau(optimizer, **options)
 
     def prepare(self) -> None:
         if self.plateau is None:
@@ -96,8 +117,3 @@ class Updates(training.Updates):
     def set_rate(self, rate: float) -> None:
         for group in self.optimizers[0].param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)  # the scale is timm's, of its layer-wise decay
-
-
-def lowered(schedule: Plateau, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
-    """PyTorch's own schedule, which lowers the rate when the loss has not fallen; it counts its patience from zero."""
-    return ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.plateau - 1, min_lr=schedule.smallest)
