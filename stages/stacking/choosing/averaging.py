@@ -49,6 +49,7 @@ def measured(name: str, fits: Sequence[Fitted], data: LevelOne, seed: int) -> Me
         pairs[FOLD_COMBINERS] = (without_another(combiner, data, seed), held_out(fits, data))
     if data.seeds is not None:
         singly = [replace(data, stack=one) for one in data.seeds]
+        # Fitted on single models and asked about averages, as it would be for new images.
         firsts = cross_fit(combiner, singly[0], seed)
         single = average(np.stack([held_out(firsts, one) for one in singly]))
         pairs[AVERAGED] = (held_out(firsts, replace(data, stack=data.seeds.mean(axis=0))), single)
@@ -64,6 +65,7 @@ def without_another(combiner: Combiner, data: LevelOne, seed: int) -> LogScores:
         for other in numbers[place + 1 :]:
             rest = (folds != one) & (folds != other)
             fitted = combiner.fit(stack[rest], labels[rest], seed)
+            # Without both it serves either, which halves the fits.
             for fold in (one, other):
                 answers[fold].append(fitted.predict(stack[folds == fold]))
     result = np.empty((len(labels), stack.shape[2]))

@@ -82,6 +82,7 @@ def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Ca
     start = time.perf_counter()
     fits = cross_fit(combiner, data, seed)
     raw = held_out(fits, data)
+    # Tempered before they are compared, each fold by the others: overconfidence is mended later and at no cost.
     log_p = cross_temper(raw, data)
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
@@ -105,9 +106,11 @@ def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choi
     "Clearly" means by more than one standard error of the difference, which is taken row by row: two combiners err on
     the same images, so their difference is known far better than either's score, and better than K folds can tell.
     """
+    # The first candidate is the best single backbone, so that at least one is able.
     able = [one for one in candidates if not clearly_behind(one.misses, candidates[0].misses)]
     best = min(able, key=lambda one: one.expected)
     slack = 1.0 if one_standard_error else 0.0
+    # In order of simplicity: the first that is near enough to the best is the simplest.
     chosen = next(one for one in able if not scores.far(*gap(one, best), slack))
     return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
 
@@ -120,6 +123,7 @@ def clearly_behind(one: RowLosses, best: RowLosses) -> bool:
 def gap(one: Candidate, best: Candidate) -> tuple[float, float]:
     """By how much one's criterion is expected to be higher for new images, and the standard error of that."""
     nested = scores.behind(one.losses, best.losses)
+    # The two gaps come from other images, rows and new ones, so that their errors add up as squares.
     return scores.corrected(nested, scores.behind(one.ambiguity, best.ambiguity)) if len(one.ambiguity) else nested
 
 

@@ -72,6 +72,7 @@ def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
     starts = [singles[order[: size + 1]].sum(axis=0) for size in range(n_members)]
     counts, lowest = least(stack, labels, starts)
     best = counts
+    # On past the first rise: two draws together may lower the log-loss where neither does alone.
     while counts.sum() < GREEDY_STEPS:
         counts, loss = least(stack, labels, [counts + single for single in singles])
         if loss < lowest:
@@ -86,6 +87,7 @@ def greedy(stack: Stack, labels: Labels, seed: int) -> Pool:
 
 def scaled_pool(stack: Stack, labels: Labels, seed: int) -> Pool:
     """One non-negative weight per backbone and class, held near the pool's."""
+    # Held to the pool and not to equal weights: rare classes have too few rows to find their own.
     centre = pool(stack, labels, seed).weights
     return Pool(minimise(stack, labels, centre=centre, shared=False, precision=CLASS_PRECISION))
 
@@ -104,6 +106,7 @@ def combine(stack: Stack, weights: Weights) -> LogScores:
 def loss_of_counts(stack: Stack, labels: Labels, counts: Counts) -> float:
     """The log-loss of the mean in which each backbone counts so many times."""
     weights, total = spread(counts / counts.sum(), stack), 0.0
+    # Block by block: greedy asks a hundred times, and the sums of a million rows would not stay in a cache.
     for start in range(0, len(stack), BLOCK):
         part = slice(start, start + BLOCK)
         total += float(log_losses(combine(stack[part], weights), labels[part]).sum())

@@ -94,7 +94,7 @@ def module(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs, dtype: Any) -> Mod
             return linear(layer, shape, rngs, dtype)
         case layers.BatchNormalization():
             options = {"momentum": layer.batch_norm, "epsilon": layer.epsilon, "use_running_average": True}
-            return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)
+            return BatchNorm(shape[-1], **options, dtype=jnp.float32, rngs=rngs)  # its variance needs the digits
         case layers.Activate():
             return activation(layer.activation)
         case layers.MaxPool():
@@ -117,7 +117,7 @@ def linear(layer: layers.Conv | layers.Dense | layers.Whiten, shape: Shape, rngs
     if isinstance(layer, layers.Whiten):
         side = layer.whiten
         made: Any = nnx.Conv(image(shape), 6 * side**2, (side, side), padding="VALID", dtype=dtype, rngs=rngs)
-        made.kernel = Fixed(jnp.zeros(made.kernel.shape))
+        made.kernel = Fixed(jnp.zeros(made.kernel.shape))  # no nnx.Param, so no optimizer moves it
         return made
     # How a kernel begins, as Keras has it, and what the loss is told of it.
     options = {"use_bias": layer.use_bias, "kernel_init": GLOROT, "kernel_metadata": {"l2": layer.l2}}
@@ -140,6 +140,7 @@ def residual(layer: layers.Residual, shape: Shape, rngs: nnx.Rngs, dtype: Any) -
         return Residual(inner, None)
     if len(given) != 3:
         raise ValueError(f"its layers give the shape {given}; expected an image, or the shape of the input")
+    # Rounded up, as the output of a convolution with a stride is.
     options = {"strides": -(-shape[0] // given[0]), "use_bias": False, "kernel_init": GLOROT}
     fit = nnx.Conv(image(shape), given[2], (1, 1), **options, dtype=dtype, rngs=rngs)
     if output(fit, shape) != given:

@@ -110,6 +110,7 @@ def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
     params = settings.params
 
     def prepare(key: jax.Array, pixels: Any, labels: Any, number: Any) -> tuple[jax.Array, jax.Array]:
+        # From the step's number, not from a key handed on: a step's draws do not depend on the steps before it.
         changing, mixing = jax.random.split(jax.random.fold_in(key, number))
         targets = jax.nn.one_hot(labels, settings.classes)
         changed = augmented(params.augmentation, changing, pixels.astype(jnp.float32))
@@ -144,6 +145,7 @@ def training(settings: Settings) -> Callable[..., tuple[State, jax.Array, jax.Ar
         key = jax.random.fold_in(task.key, number)
         resized = jax.image.resize(pixels, (len(pixels), *size, 3), "linear")
         (total, (statistics, given)), slopes = gradient(weights, statistics, task, resized, targets, key)
+        # Made for a rate of one and scaled here, so that one compiled step serves every rate.
         moves, moments = moving.update(slopes, state.moments, weights)
         moved: Any = optax.apply_updates(weights, optax.tree.scale(rate, moves))
         trained = Trained(moved, statistics)

@@ -32,13 +32,14 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if len(inputs.shape) != 4:
-            return super().call(inputs, training=training, mask=mask)
+            return super().call(inputs, training=training, mask=mask)  # the kernel knows images alone
         fused = tf.compat.v1.nn.fused_batch_norm
         held: list[Any] = [self.moving_mean, self.moving_variance]
         scale, offset, mean, variance = (tf.convert_to_tensor(each) for each in (self.gamma, self.beta, *held))
         if not training:
             return fused(inputs, scale, offset, mean, variance, epsilon=self.epsilon, is_training=False)[0]
         outputs, batch_mean, batch_variance = fused(inputs, scale, offset, epsilon=self.epsilon, is_training=True)
+        # Kept here, since the kernel gives the statistics of the batch alone.
         held[0].assign(mean * self.momentum + batch_mean * (1 - self.momentum))
         held[1].assign(variance * self.momentum + batch_variance * (1 - self.momentum))
         return outputs
@@ -105,6 +106,7 @@ def logits(x: Any, described: Sequence[layers.Layer], *, classes: int, seeds: It
     x = stack(x, described, seeds, path=path)
     if len(x.shape) != 2:
         raise UserError(f"{path}: they end in shape {x.shape[1:]}; expected a flat one: add global_average_pool")
+    # bfloat16 logits would leave two digits to tell the classes apart by.
     return keras.layers.Dense(classes, kernel_initializer=glorot(seeds), dtype="float32")(x)
 
 
