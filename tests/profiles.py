@@ -48,7 +48,7 @@ LAST = 4
 
 def toy(block: Mapping[str, Any], siblings: Mapping[str, str] = SMALL) -> dict[str, Any]:
     """The block at toy size: as it stands, but for SHORT and its sibling, and one epoch for each of its phases."""
-    short = {**block, **SHORT[f"{block['framework']}/{block['recipe']}"]}
+    short = {**block, **SHORT.get(f"{block['framework']}/{block['recipe']}", {})}
     for family, small in siblings.items():
         if str(block.get("architecture")).startswith(family):
             short["architecture"] = small

@@ -421,7 +421,8 @@ def test_a_real_search_trains_prints_and_goes_on(job: Path) -> None:
     done = python("-W", "error", "-m", "tuning", "tiny", "--trials", "2", folder=job)
     assert done.returncode == 0, done.stderr
     assert "trial 0: calibrated_log_loss" in done.stdout
-    assert "dvc exp run -S ++backbones.tiny." in done.stdout
+    assert "dvc exp run -S " in done.stdout
+    assert "++backbones.tiny.learning_rate=" in done.stdout
     kept = pd.read_csv(job / "data/tuning/tiny/trials.csv")
     done = python("-m", "tuning", "tiny", "--trials", "3", folder=job)
     assert done.returncode == 0, done.stderr

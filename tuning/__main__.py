@@ -79,7 +79,7 @@ def main() -> None:
     content = parameters.read(given.params)
     seed, block, space = parameters.seed(content), backbones.block(content, name), read(content, name)
     recipe, params = backbones.resolve(block, place=f"backbones.{name}")
-    own = {key: value for key, value in block.items() if key not in ("framework", "recipe")}
+    own = {key: value for key, value in block.items() if key not in backbones.OURS}
     space.check(own, recipe.Params)
     dataset = Dataset.load()
     task = Task(dataset, recipe, own, space, *rows(dataset, given.fold, given.validate_on, seed), given.objective, seed)

@@ -4,11 +4,13 @@ A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init_
 crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
-                               `framework`, `recipe` and `seeds`. It has a field `epochs`.
+                               `framework`, `recipe` and `seeds`. It has the fields `epochs` and `batch_size`.
     fit(images, labels, params, *, seed, folder, report)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
+                               Another seed gives another model; a device that `FOLDSTACK_DEVICE` names and that is
+                               not there is a UserError (`stages.running.devices.gpu`).
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
 
 Preprocessing, input size and test-time augmentation belong to the recipe and are saved with its weights. Weights are

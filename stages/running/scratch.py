@@ -22,7 +22,8 @@ from typing import Any
 AGE = 14 * 24 * 3600
 """Seconds after which the leftovers of a run that nobody continued are removed."""
 
-PACKAGES = ("numpy", "torch", "timm", "tensorflow", "keras", "jax", "flax")
+PACKAGES = ("numpy", "torch", "torchvision", "timm", "kornia", "tensorflow", "keras", "jax", "flax", "optax", "dm-pix")
+"""Whose versions may change what a fold becomes."""
 
 
 def root() -> Path:
