@@ -7,6 +7,7 @@ A worker that died or lost its machine is tried again on another by Ray.
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,8 +45,10 @@ class Events:
 
 
 def do(data: Any, task: Task[Any], events: Any) -> Files:
+    told: deque[Any] = deque(maxlen=1)
     with tempfile.TemporaryDirectory() as folder:
-        task(data, Told(events.tell.remote), Path(folder))
+        task(data, Told(lambda event: told.append(events.tell.remote(event))), Path(folder))
+        ray.get(list(told))  # what was told last would else arrive after the driver has asked for the last time
         paths = [path for path in Path(folder).rglob("*") if path.is_file()]
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
