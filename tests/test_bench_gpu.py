@@ -71,9 +71,8 @@ def test_the_rehearsal_has_every_backbone_with_narrow_layers_for_one_epoch() -> 
     found: dict[str, Any] = gpu.job(whole, [], rehearse=True)
     assert found["data"]["source"] == "digits"
     assert list(found["backbones"]) == list(backbones.blocks(whole))
-    for name, block in found["backbones"].items():
-        _, params = backbones.resolve(block, place=name)
-        assert backbones.epochs(params) == 1
+    # That recipes take the narrow blocks, tests/test_profiles.py tries in processes of their frameworks.
+    assert [block["epochs"] for block in found["backbones"].values()] == [1] * len(found["backbones"])
     text = yaml.safe_dump(found)
     assert "512" not in text.replace("batch_size: 512", "")
     assert parameters.read(PROFILE) == whole
