@@ -13,9 +13,6 @@ from stages.images.arrays import Images, Labels, LogProbabilities, Numbers
 from stages.images.dataset import Dataset, Index
 from stages.running.parameters import Block
 
-OPERATIONS = {"images", "gflops_per_image", "peak_tflops", "peak_measured"}
-"""What a report at the end of an epoch tells beside the loss, where operations can be counted."""
-
 
 def toy_index(labels: Labels, *folds: Numbers, groups: Numbers | None = None) -> Index:
     """The index of images with these labels, in as many partitions as `folds` are given; -1 is the test set."""

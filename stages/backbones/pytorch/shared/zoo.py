@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from stages.backbones.pytorch.shared.devices import Inputs, Size
 from stages.images.arrays import TrainingImages
-from stages.running.errors import UserError
+from stages.running.errors import UserError, gist
 from stages.running.parameters import Block
 
 SCRATCH, PUBLISHED = "none", "imagenet"
@@ -88,7 +88,7 @@ def network(
         raise
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         unknown = "drop_path_rate" in str(error)
-        reason = "takes no drop_path" if unknown else f"fails at image_size {size[0]} x {size[1]}: {first_line(error)}"
+        reason = "takes no drop_path" if unknown else f"fails at image_size {size[0]} x {size[1]}: {gist(error)}"
         raise UserError(f"architecture {architecture} {reason}") from error
     assert shape == (1, classes), f"{architecture} gives {shape}"
     return model.to(device, memory_format=torch.channels_last)
@@ -129,7 +129,7 @@ def downloaded(architecture: str, classes: int, options: dict[str, Any]) -> nn.M
     except OSError as error:
         raise UserError(
             f"the published weights of {architecture} are neither in the cache {cache} nor to be had from the network "
-            f"({first_line(error)}); get them on a machine that has access, or name a file with weights: <path>"
+            f"({gist(error)}); get them on a machine that has access, or name a file with weights: <path>"
         ) from error
 
 
@@ -147,7 +147,7 @@ def from_file(architecture: str, path: Path, classes: int, options: dict[str, An
                 architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=head, **options
             )
         except (RuntimeError, KeyError) as error:
-            mistakes.append(first_line(error))
+            mistakes.append(gist(error))
             continue
         model.pretrained_cfg.pop("state_dict", None)
         if head != classes:
@@ -171,7 +171,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = load_state_dict(str(path), weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
-        raise UserError(f"weights: {path} cannot be read as a state dictionary: {first_line(error)}") from error
+        raise UserError(f"weights: {path} cannot be read as a state dictionary: {gist(error)}") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights: {path} holds something else than named tensors; expected a state dictionary")
     return state
@@ -182,10 +182,3 @@ def prepared(pixels: Tensor, inputs: Inputs) -> Tensor:
     if pixels.shape[2:] != inputs.size:
         pixels = functional.interpolate(pixels.float(), inputs.size, mode="bicubic", antialias=True).clamp(0, 255)
     return inputs.normalized(pixels.contiguous(memory_format=torch.channels_last), torch.float32)
-
-
-def first_line(error: Exception) -> str:
-    """The gist of a message, at most 160 characters: PyTorch lists every missing tensor, on lines of their own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    gist = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return gist if len(gist) <= 160 else f"{gist[:157]}..."
