@@ -5,6 +5,8 @@ JOBS ?= $(shell if command -v nvidia-smi >/dev/null || [ "$$(getconf _NPROCESSOR
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Images of machines often set it. Every stage is a process, and compiles for ten seconds what it imports where it is set.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-fast test-all check bench bench-gpu format lock clean
