@@ -33,7 +33,7 @@ STARTERS = {
     "test_pipeline.py": "kills DVC half way",
     "test_split.py": "a step without DVC",
     "test_executors.py": "executors are about processes; Ray only where a test is exhaustive",
-    "test_tuning.py": "the command line, once with the recipe in numpy",
+    "test_tuning.py": "what is said where Optuna is not installed",
 }
 """Test files that start processes themselves, and why none of them is a framework's training."""
 

@@ -7,6 +7,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ MOST_FILES = 12
 """Modules in a folder."""
 
 
+parsed, read_yaml = cache(ast.parse), cache(yaml.safe_load)
+"""By the text, since all guards read the same hundred files, and copies of them with one fault planted."""
+
+
 def steps(root: Path) -> dict[str, Path]:
     """Every step's name and file, in no particular order."""
     return {path.stem: path for path in (root / "stages").glob("*.py") if path.stem != "__init__"}
@@ -44,7 +49,7 @@ def steps(root: Path) -> dict[str, Path]:
 
 def stages(root: Path) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml, a `foreach` stage by its `do` block."""
-    content = yaml.safe_load((root / "dvc.yaml").read_text())
+    content = read_yaml((root / "dvc.yaml").read_text())
     return {name: stage.get("do", stage) for name, stage in content["stages"].items()}
 
 
@@ -54,15 +59,20 @@ def module_file(root: Path, module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path) -> frozenset[str]:
     """Every dotted name that a file imports, `from a import b` as both `a` and `a.b`."""
+    return imported(path.read_text())
+
+
+@cache
+def imported(text: str) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def local_imports(root: Path, path: Path) -> set[Path]:
@@ -97,7 +107,7 @@ def steps_are_stages(root: Path) -> list[str]:
 def descriptions_match(root: Path) -> list[str]:
     complaints = []
     for name, path in steps(root).items():
-        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        docstring = ast.get_docstring(parsed(path.read_text())) or ""
         sentence = " ".join(docstring.split("\n\n")[0].split())
         if stages(root).get(name, {}).get("desc") != sentence:
             complaints.append(f"{name}: desc in dvc.yaml is not the first sentence of {path.name}: {sentence!r}")
@@ -105,7 +115,7 @@ def descriptions_match(root: Path) -> list[str]:
 
 
 def is_only_a_docstring(path: Path) -> bool:
-    body = ast.parse(path.read_text()).body
+    body = parsed(path.read_text()).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
@@ -273,7 +283,7 @@ def functions_stay_short(root: Path) -> list[str]:
         text = path.read_text()
         if text.count("\n") > 250:
             complaints.append(f"{path.relative_to(root)} has more than 250 lines")
-        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        functions = [node for node in ast.walk(parsed(text)) if isinstance(node, ast.FunctionDef)]
         long = [node for node in functions if (node.end_lineno or 0) - node.lineno >= 40]
         complaints += [f"{path.relative_to(root)}:{node.lineno}: {node.name} has more than 40 lines" for node in long]
     return complaints

@@ -20,7 +20,7 @@ IMPORTED = "the recipe was imported"
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """The stages with a recipe in plain numpy that says when it is imported, a toy dataset and its block."""
-    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
     plant(tmp_path)
     with (tmp_path / "stages/backbones/numpy/toy/__init__.py").open("a") as file:
         file.write(f"\nimport sys\nprint({IMPORTED!r}, file=sys.stderr)\n")

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from stages.images.dataset import Dataset
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.running.parameters import Block
-from tests.toys import plant, toy_dataset, toy_index
+from tests.toys import toy_dataset, toy_index
 from tuning import overrides, results, space, study, trial
 from tuning.space import Space
 
@@ -378,54 +377,10 @@ def test_one_scored_trial_is_enough_for_figures(tmp_path: Path) -> None:
     assert not (tmp_path / "importances.png").exists()
 
 
-def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
 def test_without_optuna_one_line_says_what_to_install() -> None:
     code = "import runpy, sys; sys.modules['optuna'] = None; runpy.run_module('tuning', run_name='__main__')"
-    done = python("-c", code, folder=ROOT)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "pip install 'optuna" in done.stderr
-
-
-JOBS: dict[str, Any] = {
-    "numpy": {
-        "backbones": {"tiny": {"framework": "numpy", "recipe": "toy", "epochs": 1}},
-        "search": {"tiny": {"learning_rate": {"low": 0.1, "high": 0.4, "log": True}, "epochs": {"choices": [1, 2]}}},
-    },
-    "pytorch": {
-        "backbones": {
-            "tiny": {"framework": "pytorch", "recipe": "speedrun", "epochs": 1, "batch_size": 16, "widths": [8]}
-        },
-        "search": {"tiny": {"filter_lr": {"low": 0.1, "high": 0.4, "log": True}, "widths": {"choices": [[8], [8, 8]]}}},
-    },
-}
-
-
-@pytest.fixture(params=["numpy", pytest.param("pytorch", marks=pytest.mark.exhaustive)])
-def job(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder in which `python -m tuning` runs: the code, a params file, and 48 images."""
-    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    plant(tmp_path)
-    (tmp_path / "tuning").symlink_to(ROOT / "tuning")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(JOBS[request.param]))
-    small = toy_dataset(tmp_path / "small", n=48)
-    Dataset.write(tmp_path / "data", small.images.repeat(4, axis=1).repeat(4, axis=2), small.index, small.classes)
-    return tmp_path
-
-
-def test_a_real_search_trains_prints_and_goes_on(job: Path) -> None:
-    done = python("-W", "error", "-m", "tuning", "tiny", "--trials", "2", folder=job)
-    assert done.returncode == 0, done.stderr
-    assert "trial 0: calibrated_log_loss" in done.stdout
-    assert "dvc exp run -S " in done.stdout
-    assert "++backbones.tiny." in done.stdout
-    kept = pd.read_csv(job / "data/tuning/tiny/trials.csv")
-    done = python("-m", "tuning", "tiny", "--trials", "3", folder=job)
-    assert done.returncode == 0, done.stderr
-    assert "trial 1:" not in done.stdout
-    assert "trial 2:" in done.stdout
-    pd.testing.assert_frame_equal(pd.read_csv(job / "data/tuning/tiny/trials.csv", nrows=2), kept)
