@@ -15,8 +15,8 @@ from PIL import Image
 from stages import split
 from stages.images import folds, sources
 from stages.images.collection import Data
-from stages.images.decoding import BATCH_BYTES
 from stages.images.dataset import Dataset
+from stages.images.decoding import BATCH_BYTES
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running.errors import UserError
