@@ -32,7 +32,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_framework(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A group's process has that group's framework alone: they fight over memory, threads and the order of imports."""
+    """A group's process has that group's framework alone: they fight over memory, threads and the order of imports.
+
+    So nothing that the group `plain` imports, all of `stages` but the recipes, brings a framework with it.
+    """
     yield
     if wanted := request.config.getoption("group"):
         assert groups.loaded(sys.modules) <= {wanted}

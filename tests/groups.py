@@ -29,7 +29,6 @@ STARTERS = {
     "test_export.py": "a step without DVC, with the recipe in numpy",
     "test_imports.py": "what a fresh process imports",
     "test_keras_session.py": "what a fresh process imports",
-    "test_layout.py": "what a fresh process imports",
     "test_pipeline.py": "kills DVC half way",
     "test_split.py": "a step without DVC",
     "test_executors.py": "executors are about processes; Ray only where a test is exhaustive",

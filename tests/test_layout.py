@@ -1,9 +1,6 @@
 """Every guard of tests/layout.py holds on the repository, and is seen to fail on a planted fault."""
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,26 +80,3 @@ def test_guard_holds(guard: Callable[[Path], list[str]]) -> None:
 def test_guard_fails_on_a_planted_fault(guard: Callable[[Path], list[str]], copy: Path) -> None:
     PLANTED[guard](copy)
     assert guard(copy) != []
-
-
-IMPORT_ALL = """
-import importlib, json, pathlib, sys
-for path in sorted(pathlib.Path("stages").rglob(sys.argv[1])):
-    if not {"pytorch", "keras", "flax"} & set(path.parts):
-        importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
-print(json.dumps(sorted(set(sys.modules) & {names})))
-"""
-
-
-def frameworks_loaded(root: Path, files: str = "*.py") -> list[str]:
-    """Which frameworks are in memory once these files outside the recipes have been imported."""
-    code = IMPORT_ALL.replace("{names}", repr(layout.FRAMEWORKS))
-    result = subprocess.run([sys.executable, "-c", code, files], cwd=root, capture_output=True, text=True, check=True)
-    return json.loads(result.stdout)
-
-
-def test_no_framework_is_loaded_outside_the_recipes(copy: Path) -> None:
-    assert frameworks_loaded(ROOT) == []
-    append_package(copy / "torch")
-    append(copy / "stages/export.py", "import torch\n")
-    assert frameworks_loaded(copy, "export.py") == ["torch"]
