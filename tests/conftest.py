@@ -1,11 +1,15 @@
 """How the tests run: one thread each, arrays checked at every border, and a group of files on its own if asked for."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A tenth of the time went into looking for cycles among what libraries keep for ever.
+gc.set_threshold(100_000, 20, 100)
 
 # Two workers fill two cores, and threads that share a core mostly wait for each other. Equal numbers of threads are
 # also what makes equal bits. Libraries read these when they are imported.
