@@ -1,7 +1,6 @@
 """TensorFlow made quiet, frugal and repeatable, on the device that is meant: imported before anything else here."""
 
 import contextlib
-import gc
 import os
 import sys
 from pathlib import Path
@@ -66,7 +65,6 @@ def begin(seed: int) -> None:
 def end() -> None:
     """Give back the memory of the models that nobody holds any more."""
     keras.backend.clear_session()
-    gc.collect()
 
 
 def precision(wanted: Precision) -> Precision:

@@ -58,9 +58,11 @@ class Training:
         trainer.compile(
             optimizer=optimizer(how, self.steps * how.epochs),
             loss=objective(self.params),
-            metrics=["accuracy"],
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
             jit_compile=False,
         )
+        # A step that finds a variable missing is traced a second time, for seconds.
+        trainer.optimizer.build(trainer.trainable_variables)
         history = trainer.fit(
             self.batches(how.epochs, first, sizes),
             epochs=first + how.epochs,
