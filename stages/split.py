@@ -32,8 +32,7 @@ def prepare(data: Data, split: Split, seed: int, folder: Path = FOLDER, metrics:
     outputs, n_bytes = (folder / IMAGES, folder / INDEX, folder / CLASSES, metrics), len(rows) * data.image_size**2 * 3
     with replace(*outputs) as (images, index, classes, counts), space(folder, n_bytes):
         kept, digests = write_images(collection, rows, images, data.image_size)
-        labels, test = collection.labels[kept], test[kept]
-        table = tabulate(labels, test, digests, collection, split, seed)
+        table = tabulate(kept, test[kept], digests, collection, split, seed)
         numbers = count(table, collection, split.folds) | {"unreadable": len(rows) - len(kept)}
         write_index(index, table)
         write_classes(classes, collection.classes)
@@ -69,9 +68,12 @@ def write_images(collection: Collection, rows: Rows, path: Path, size: int) -> t
     return np.concatenate([rows[:0], *kept]), digests
 
 
-def tabulate(labels: Labels, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int) -> Index:
-    """The index. Where the test set was held out here, images that are also in training move there with their group."""
-    groups = folds.group(digests)
+def tabulate(kept: Rows, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int) -> Index:
+    """The index of the rows that were kept.
+
+    Where the test set was held out here, images that are also in training move there with their group.
+    """
+    labels, groups = collection.labels[kept], folds.group(digests)
     if collection.test is None:
         test = test & ~folds.shared(groups, test)
     if not test.any():
@@ -81,7 +83,8 @@ def tabulate(labels: Labels, test: Mask, digests: list[str], collection: Collect
     partitions = np.full((split.repeats, len(labels)), TEST, np.int64)
     for repeat, fold in enumerate(partitions):
         fold[training] = folds.assign(labels[training], groups[training], split.folds, seed + repeat)
-    return Index(np.arange(len(labels)), tuple(digests), labels, groups, partitions)
+    paths = tuple(collection.paths[row] for row in kept)
+    return Index(np.arange(len(labels)), paths, tuple(digests), labels, groups, partitions)
 
 
 def count(index: Index, collection: Collection, k: int) -> dict[str, int]:

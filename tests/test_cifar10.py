@@ -61,6 +61,7 @@ def check(collection: Collection) -> None:
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.repeat(np.arange(6), PER_FILE))
     assert images[7, 3, 4].tolist() == [7, 57, 107]
     assert collection.classes == CLASSES
+    assert (collection.paths[0], collection.paths[-1]) == ("data_batch_1.bin:0", f"test_batch.bin:{PER_FILE - 1}")
     assert collection.labels.tolist() == [n % 10 for n in range(PER_FILE)] * 6
     assert collection.test is not None
     assert np.flatnonzero(collection.test).tolist() == list(range(5 * PER_FILE, 6 * PER_FILE))

@@ -38,6 +38,7 @@ def test_train_and_test_folders_are_read_sorted_by_path(tmp_path: Path) -> None:
     collection = collected(tree(tmp_path, "test/b/1.png", "train/b/2.png", "train/a/x.png", "train/b/10.bmp"))
     assert collection.classes == ("a", "b")
     assert greys(collection) == [2, 3, 1, 0]
+    assert collection.paths == ["train/a/x.png", "train/b/10.bmp", "train/b/2.png", "test/b/1.png"]
     assert collection.labels.tolist() == [0, 1, 1, 1]
     assert collection.test is not None
     assert collection.test.tolist() == [False, False, False, True]

@@ -46,6 +46,7 @@ def test_only_the_rows_asked_for_are_read_in_batches_in_their_order() -> None:
     collection = sources.collect(Data(source="digits", image_size=8))
     rows = np.arange(0, 1797, 1)[5:-3]
     read = list(collection.read(rows))
+    assert collection.paths[1796] == "digits.csv.gz:1796"
     assert max(len(batch) for batch, _ in read) <= BATCH < len(rows)
     np.testing.assert_array_equal(np.concatenate([batch for batch, _ in read]), rows)
     np.testing.assert_array_equal(pixels(collection, rows[[7, 90]]), pixels(collection, rows)[[7, 90]])

@@ -67,7 +67,8 @@ def collect(data: Data, release: Release | None = None, *, wait: float = 1.0) ->
     def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
         return read_records(records, rows, data.image_size)
 
-    return Collection(classes, labels, test, read)
+    paths = [f"{name}:{n}" for name, batch in zip(release.batches, records, strict=True) for n in range(len(batch))]
+    return Collection(classes, labels, paths, test, read)
 
 
 def find(path: Path, release: Release) -> dict[str, bytes]:

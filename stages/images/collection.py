@@ -1,6 +1,6 @@
 """What `split` asks of a source: the parameters of `data`, and the labels at once with the images on demand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,8 @@ class Collection:
 
     classes: tuple[str, ...]
     labels: Labels
+    paths: Sequence[str]
+    """Where each image came from, as `Index.path` says it."""
     test: Mask | None
     read: Callable[[Rows], Iterator[tuple[Rows, Images]]]
     ignored: int = 0

@@ -1,7 +1,7 @@
 """The dataset on disk, written by `split` and read by every later step: images, their index, the class names.
 
 images.npy       uint8 [n, h, w, 3]
-index.parquet    one row per image: row, sha256, label, group, fold (-1 = test set)
+index.parquet    one row per image: row, path, sha256, label, group, fold (-1 = test set)
 classes.json     the class names; a label is a position in this list
 """
 
@@ -21,6 +21,8 @@ from stages.running.errors import UserError
 
 FOLDER = Path("data")
 IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
+TEXTS = ("path", "sha256")
+"""The columns of the index that are no numbers."""
 TEST = -1
 """The `fold` of an image of the test set."""
 REMEDY = "run `dvc repro split` to write it anew"
@@ -28,10 +30,12 @@ REMEDY = "run `dvc repro split` to write it anew"
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every image: its row, the hash of its pixels, its class, its copies and its folds."""
+    """What is known of every image: its row, where it came from, the hash of its pixels, its class, copies and folds."""
 
     row: Rows
     """0, 1, 2, ..., the order of `images.npy`."""
+    path: tuple[str, ...]
+    """Of its file below `data.path`, with / on every system; of a file with many images, `file:number`, from 0."""
     sha256: tuple[str, ...]
     label: Labels
     group: Numbers
@@ -146,7 +150,8 @@ def schema(partitions: int) -> pa.Schema:
     """The columns of `index.parquet` with so many partitions: `fold`, `fold_1`, `fold_2`, ..."""
     folds = ["fold", *(f"fold_{number}" for number in range(1, partitions))]
     numbers = [(name, pa.int64()) for name in ("label", "group", *folds)]
-    return pa.schema([("row", pa.int64()), ("sha256", pa.string()), *numbers])
+    texts = [(name, pa.string()) for name in TEXTS]
+    return pa.schema([("row", pa.int64()), *texts, *numbers])
 
 
 def column(values: np.ndarray) -> pa.Array:
@@ -159,14 +164,14 @@ def text_column(values: Sequence[str]) -> pa.Array:
     """The same for text."""
     parts = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, parts)])
-    assert ends[-1] < 2**31, ends[-1]  # the offsets of `pa.string()` have 32 bits: 33 million digests
+    assert ends[-1] < 2**31, ends[-1]  # the offsets of `pa.string()` have 32 bits: 2 GiB in all
     return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(parts)))
 
 
 def write_index(path: Path, index: Index) -> None:
     """Equal indexes give equal bytes."""
     numbers = [column(values) for values in (index.label, index.group, *index.folds)]
-    columns = [column(index.row), text_column(index.sha256), *numbers]
+    columns = [column(index.row), text_column(index.path), text_column(index.sha256), *numbers]
     pq.write_table(pa.table(columns, schema=schema(len(index.folds))), path)
 
 
@@ -199,11 +204,12 @@ def read_index(path: Path) -> Index:
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")
     # `to_numpy` of Arrow would import pandas too.
-    numbers = (np.from_dlpack(table[name].combine_chunks()) for name in names if name != "sha256")
+    numbers = (np.from_dlpack(table[name].combine_chunks()) for name in names if name not in TEXTS)
     row, label, group, *folds = numbers
     partitions = np.stack(folds)
     partitions.setflags(write=False)
-    return Index(row, tuple(table["sha256"].to_pylist()), label, group, partitions)
+    path_of, sha256 = (tuple(table[name].to_pylist()) for name in TEXTS)
+    return Index(row, path_of, sha256, label, group, partitions)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -29,4 +29,5 @@ def collect(data: Data) -> Collection:
         for batch in batches(rows):
             yield batch, resize(images[batch], data.image_size)
 
-    return Collection(tuple("0123456789"), labels, None, read)
+    paths = [f"{FILE.rpartition('/')[2]}:{number}" for number in range(len(labels))]
+    return Collection(tuple("0123456789"), labels, paths, None, read)

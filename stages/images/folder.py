@@ -36,7 +36,9 @@ def collect(data: Data) -> Collection:
     def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
         return read_files([paths[row] for row in rows], rows, data)
 
-    return Collection(classes, np.array(labels + held_out_labels, np.int64), own_test, read, ignored + more_ignored)
+    below = [Path(path).relative_to(data.path).as_posix() for path in paths]
+    all_labels = np.array(labels + held_out_labels, np.int64)
+    return Collection(classes, all_labels, below, own_test, read, ignored + more_ignored)
 
 
 def parts(path: Path) -> tuple[Path, Path | None]:
