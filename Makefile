@@ -1,7 +1,5 @@
 # What people and CI call. Needs git, make, a C library, python3 (3.11 to 3.13) with venv, and a package index.
 PYTHON ?= python3
-# Backbones trained at once: two where there are cores for them, as half of a small job is imports; one on a GPU.
-JOBS ?= $(shell if command -v nvidia-smi >/dev/null || [ "$$(getconf _NPROCESSORS_ONLN)" -lt 2 ]; then echo 1; else echo 2; fi)
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,13 +23,13 @@ $(BIN)/.locked: requirements.lock
 	@touch $@
 
 # Stages that run at once wait for DVC's lock, which one holds only before and after its command.
-# Each keeps the threads that it has alone, as their number changes the last bits; those that wait must not spin then.
-repro: setup ## Run the job in params.yaml: dvc repro, two backbones at once; JOBS=4 for four, JOBS=1 for one
-ifneq ($(JOBS),1)
-	dvc repro split
-	python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
-	  | OMP_WAIT_POLICY=passive xargs -P $(JOBS) -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'
-endif
+repro: setup ## Run the job in params.yaml: dvc repro, as many backbones at once as have cores for their threads, or JOBS=4
+	@jobs=$${JOBS:-$$(python -m stages.executors.room)} || exit; \
+	if [ "$$jobs" != 1 ]; then \
+	  dvc repro split && \
+	  python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
+	  | OMP_WAIT_POLICY=passive xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'; \
+	fi
 	dvc repro
 
 # Frameworks fight over memory, threads and the order of imports, so that each group of test files (tests/groups.py) has

@@ -11,7 +11,7 @@ from pathlib import Path
 from stages import backbones
 from stages.backbones.predicting import Predicted, predict
 from stages.images.dataset import Dataset
-from stages.running import parameters, scratch
+from stages.running import parameters, scratch, threads
 from stages.showing.command import command
 from stages.stacking.predictions import tables
 from stages.stacking.pricing import costs
@@ -26,6 +26,7 @@ def main() -> None:
     name = parser.parse_args().backbone
     content = parameters.read()
     block = backbones.block(content, name)
+    threads.use(threads.of(block, place=f"backbones.{name}"))
     dataset, models = Dataset.load(), MODELS / name
     seeds = backbones.seeds(block, place=f"backbones.{name}")
     folder = scratch.of_backbone(name, block, parameters.seed(content), backbones.sources(block))

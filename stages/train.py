@@ -23,7 +23,7 @@ from stages.backbones import Recipe
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch
+from stages.running import history, parameters, scratch, threads
 from stages.running.history import Observer
 from stages.showing import progress
 from stages.showing.command import command
@@ -97,6 +97,7 @@ def main() -> None:
     content = parameters.read()
     seed = parameters.seed(content)
     block = backbones.block(content, name)
+    threads.use(threads.of(block, place=f"backbones.{name}"))
     resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(
         Dataset.load,

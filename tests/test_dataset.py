@@ -96,7 +96,7 @@ def rewrite(folder: Path, **arrays: int) -> None:
 def empty_value(folder: Path) -> None:
     table = pq.ParquetFile(folder / "index.parquet").read()
     labels = pa.array([None, *table["label"].to_pylist()[1:]], pa.int64())
-    pq.write_table(table.set_column(2, "label", labels), folder / "index.parquet")
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), folder / "index.parquet")
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {

@@ -4,7 +4,7 @@ A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init_
 crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
-                               `framework`, `recipe` and `seeds`. It has the fields `epochs` and `batch_size`.
+                               `framework`, `recipe`, `seeds` and `threads`. It has `epochs` and `batch_size`.
     fit(images, labels, params, *, seed, folder, report)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
@@ -64,7 +64,7 @@ class Recipe(Protocol):
 CHUNK = 4096
 """Images handed to a model at once: bounds memory where the images are larger than it."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-OURS = ("framework", "recipe", "seeds")
+OURS = ("framework", "recipe", "seeds", "threads")
 """The keys of a block that are not the recipe's."""
 MOST_SEEDS = 20
 EXTRAS = {"flax": "jax"}

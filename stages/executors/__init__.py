@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from stages.running.errors import UserError
 from stages.running.history import Observer, Row
+from stages.running.threads import environment
 
 Data = TypeVar("Data")
 Task = Callable[[Data, Observer, Path], None]
@@ -81,9 +82,8 @@ def setting(name: str, default: float) -> float:
 
 def threads(cpus: int) -> dict[str, str]:
     """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already."""
-    number = os.environ.get("OMP_NUM_THREADS") or str(cpus)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-    return {name: os.environ.get(name) or number for name in names}
+    wanted = environment(os.environ.get("OMP_NUM_THREADS") or cpus)
+    return {name: os.environ.get(name) or number for name, number in wanted.items()}
 
 
 def gave_up(names: list[str]) -> UserError:

@@ -30,7 +30,7 @@ REMEDY = "run `dvc repro split` to write it anew"
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every image: its row, where it came from, the hash of its pixels, its class, copies and folds."""
+    """What is known of every image: row, place it came from, hash of its pixels, class, copies and folds."""
 
     row: Rows
     """0, 1, 2, ..., the order of `images.npy`."""

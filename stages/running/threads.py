@@ -1,0 +1,38 @@
+"""How many threads a process computes with: it changes the last bits of what is computed, and so it is a parameter.
+
+A block says `threads: 1`, which gives the same bits on a machine with more cores, beside another backbone that trains
+at the same time, and in every executor. Where it is left out, libraries take the cores that there are.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from stages.running.errors import UserError
+
+NAMES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "NPROC",  # of JAX on a processor
+)
+MOST = 1024
+
+
+def of(block: Mapping[str, Any], *, place: str) -> int | None:
+    """What a block asks for. Raises UserError for what is no whole number from 1 to MOST, and not left out."""
+    found = block.get("threads")
+    if found is not None and (type(found) is not int or not 1 <= found <= MOST):
+        raise UserError(f"params: {place}.threads: got {found!r}; expected a whole number from 1 to {MOST}, or null")
+    return found
+
+
+def use(number: int | None) -> None:
+    """To be called before the libraries are imported, which read it then; child processes have it too."""
+    if number is not None:
+        os.environ.update(environment(number))
+
+
+def environment(number: int | str) -> dict[str, str]:
+    return dict.fromkeys(NAMES, str(number))
