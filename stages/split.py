@@ -31,8 +31,8 @@ def prepare(data: Data, split: Split, seed: int, folder: Path = FOLDER, metrics:
     rows = choose_rows(collection.labels, test, data, seed)
     outputs, n_bytes = (folder / IMAGES, folder / INDEX, folder / CLASSES, metrics), len(rows) * data.image_size**2 * 3
     with replace(*outputs) as (images, index, classes, counts), space(folder, n_bytes):
-        kept, digests = write_images(collection, rows, images, data.image_size)
-        table = tabulate(kept, test[kept], digests, collection, split, seed)
+        kept, digests, files = write_images(collection, rows, images, data.image_size)
+        table = tabulate(kept, test[kept], digests, files, collection, split, seed)
         numbers = count(table, collection, split.folds) | {"unreadable": len(rows) - len(kept)}
         write_index(index, table)
         write_classes(classes, collection.classes)
@@ -55,20 +55,24 @@ def choose_rows(labels: Labels, test: Mask, data: Data, seed: int) -> Rows:
     return np.sort(np.concatenate([training, folds.limit(labels, np.flatnonzero(test), data.test_limit, seed)]))
 
 
-def write_images(collection: Collection, rows: Rows, path: Path, size: int) -> tuple[Rows, list[str]]:
-    """Decode the rows into a file. Returns those that could be decoded, and the sha256 of each one's pixels."""
+def write_images(collection: Collection, rows: Rows, path: Path, size: int) -> tuple[Rows, list[str], list[str]]:
+    """Decode the rows into a file. Returns those that could be, with the sha256 of each one's pixels and its file."""
     kept: list[Rows] = []
     digests: list[str] = []
+    files: list[str] = []
     with ImageFile(path, size, size) as file, bar(len(rows), "images", "split") as progress:
-        for batch, images in collection.read(rows):
+        for batch, images, hashes in collection.read(rows):
             file.append(images)
             kept.append(batch)
             digests += [hashlib.sha256(image).hexdigest() for image in images]
+            files += hashes
             progress.update(len(batch))
-    return np.concatenate([rows[:0], *kept]), digests
+    return np.concatenate([rows[:0], *kept]), digests, files
 
 
-def tabulate(kept: Rows, test: Mask, digests: list[str], collection: Collection, split: Split, seed: int) -> Index:
+def tabulate(
+    kept: Rows, test: Mask, digests: list[str], files: list[str], collection: Collection, split: Split, seed: int
+) -> Index:
     """The index of the rows that were kept.
 
     Where the test set was held out here, images that are also in training move there with their group.
@@ -84,7 +88,7 @@ def tabulate(kept: Rows, test: Mask, digests: list[str], collection: Collection,
     for repeat, fold in enumerate(partitions):
         fold[training] = folds.assign(labels[training], groups[training], split.folds, seed + repeat)
     paths = tuple(collection.paths[row] for row in kept)
-    return Index(np.arange(len(labels)), paths, tuple(digests), labels, groups, partitions)
+    return Index(np.arange(len(labels)), paths, tuple(digests), tuple(files), labels, groups, partitions)
 
 
 def count(index: Index, collection: Collection, k: int) -> dict[str, int]:

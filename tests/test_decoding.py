@@ -1,5 +1,6 @@
 """Whatever kind of image comes, an upright RGB square with the right colours leaves."""
 
+import hashlib
 import os
 import struct
 from pathlib import Path
@@ -9,10 +10,14 @@ import pytest
 from PIL import Image
 
 from stages.images import decoding
-from stages.images.decoding import decode, decode_all, decode_batch
+from stages.images.decoding import decode_all, decode_batch
 from stages.running.errors import UserError
 
 ORIENTATION = 0x0112
+
+
+def decode(path: str, size: int) -> np.ndarray:
+    return decoding.decode(Path(path).read_bytes(), size)
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> str:
@@ -140,9 +145,10 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     (tmp_path / "half.jpg").write_bytes(Path(saved(noise, tmp_path / "noise.jpg")).read_bytes()[:1500])
     names = ["good.png", "empty.png", "text.png", "half.png", "half.jpg", "absent.png", "good.png"]
-    positions, images, bad = decode_batch(10, [str(tmp_path / name) for name in names], 16)
+    positions, images, files, bad = decode_batch(10, [str(tmp_path / name) for name in names], 16)
     assert positions.tolist() == [10, 16]
     assert len(images) == 2
+    assert files == [hashlib.sha256(Path(good).read_bytes()).hexdigest()] * 2
     assert [position for position, _ in bad] == [11, 12, 13, 14, 15]
 
 
@@ -157,7 +163,7 @@ def test_workers_change_nothing_and_keep_the_order(tmp_path: Path) -> None:
     for one, other in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
-        assert one[2] == other[2]
+        assert one[2:] == other[2:]
     assert [position for batch in shared for position in batch[0]] == [n for n in range(50) if n != 7]
 
 

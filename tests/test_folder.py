@@ -31,7 +31,7 @@ def collected(root: Path, **data: object) -> Collection:
 
 def greys(collection: Collection) -> list[int]:
     rows = np.arange(len(collection.labels))
-    return [int(value) for _, images in collection.read(rows) for value in images[:, 0, 0, 0]]
+    return [int(value) for _, images, _ in collection.read(rows) for value in images[:, 0, 0, 0]]
 
 
 def test_train_and_test_folders_are_read_sorted_by_path(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_unreadable_images_can_be_left_out_and_are_reported(tmp_path: Path, caps
     tree(tmp_path, "a/0.png", "b/1.png", "b/2.png")
     (tmp_path / "b" / "1.png").write_text("text")
     read = list(collected(tmp_path, skip_unreadable=True).read(np.arange(3)))
-    assert np.concatenate([rows for rows, _ in read]).tolist() == [0, 2]
+    assert np.concatenate([batch.rows for batch in read]).tolist() == [0, 2]
     assert str(tmp_path / "b" / "1.png") in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """The whole step: what it writes, that it is the same every time, and that a mistake replaces nothing."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -99,7 +100,11 @@ def test_identical_images_share_a_fold_and_leave_a_held_out_test_set(tmp_path: P
     assert len(set(zip(groups, dataset.fold, strict=True))) == len(set(groups)) == 60
     assert len(set(zip(dataset.index.sha256, groups, strict=True))) == len(set(dataset.index.sha256)) == 60
     assert numbers["training_images_in_test"] == 0
-    assert [Path(path).stem for path in dataset.index.path] == [f"{n:05d}" for n in [*range(0, 80, 2), *range(1, 80, 2)]]
+    assert [Path(path).stem for path in dataset.index.path] == [
+        f"{n:05d}" for n in [*range(0, 80, 2), *range(1, 80, 2)]
+    ]
+    files = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in dataset.index.path]
+    assert list(dataset.index.file_sha256) == files
     in_test = groups[dataset.test_rows]
     assert numbers["training_copies"] + len(in_test) - len(set(in_test)) == 20
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,11 +38,20 @@ class Data(Block):
     skip_unreadable: bool = Field(False, description="drop and report images that cannot be decoded instead of ending")
 
 
+class Batch(NamedTuple):
+    """Some images that were read."""
+
+    rows: Rows
+    images: Images
+    files: Sequence[str]
+    """The sha256 of each one's file, as `Index.file_sha256` says it."""
+
+
 @dataclass(frozen=True)
 class Collection:
     """The images of a source. Rows count through all of them; `test` is None where the source has no test set.
 
-    `read` takes rows in ascending order and yields them in that order, a batch of rows with their images at a time. A
+    `read` takes rows in ascending order and yields them in that order, a batch at a time. A
     row that is not yielded could not be decoded, and the user wants such images dropped.
     """
 
@@ -51,7 +60,7 @@ class Collection:
     paths: Sequence[str]
     """Where each image came from, as `Index.path` says it."""
     test: Mask | None
-    read: Callable[[Rows], Iterator[tuple[Rows, Images]]]
+    read: Callable[[Rows], Iterator[Batch]]
     ignored: int = 0
     """Files that were seen and are no images."""
 

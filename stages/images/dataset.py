@@ -1,7 +1,7 @@
 """The dataset on disk, written by `split` and read by every later step: images, their index, the class names.
 
 images.npy       uint8 [n, h, w, 3]
-index.parquet    one row per image: row, path, sha256, label, group, fold (-1 = test set)
+index.parquet    one row per image: row, path, sha256, file_sha256, label, group, fold (-1 = test set)
 classes.json     the class names; a label is a position in this list
 """
 
@@ -21,7 +21,7 @@ from stages.running.errors import UserError
 
 FOLDER = Path("data")
 IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
-TEXTS = ("path", "sha256")
+TEXTS = ("path", "sha256", "file_sha256")
 """The columns of the index that are no numbers."""
 TEST = -1
 """The `fold` of an image of the test set."""
@@ -30,13 +30,16 @@ REMEDY = "run `dvc repro split` to write it anew"
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every image: its row, where it came from, the hash of its pixels, its class, copies and folds."""
+    """What is known of every image: its row, path, hashes of pixels and file, class, copies and folds."""
 
     row: Rows
     """0, 1, 2, ..., the order of `images.npy`."""
     path: tuple[str, ...]
     """Of its file below `data.path`, with / on every system; of a file with many images, `file:number`, from 0."""
     sha256: tuple[str, ...]
+    """Of its pixels as they are in `images.npy`."""
+    file_sha256: tuple[str, ...]
+    """Of the bytes of its file, or of the encoded image in a table; empty where it is no file of its own."""
     label: Labels
     group: Numbers
     """Identical images share one."""
@@ -171,7 +174,8 @@ def text_column(values: Sequence[str]) -> pa.Array:
 def write_index(path: Path, index: Index) -> None:
     """Equal indexes give equal bytes."""
     numbers = [column(values) for values in (index.label, index.group, *index.folds)]
-    columns = [column(index.row), text_column(index.path), text_column(index.sha256), *numbers]
+    texts = [text_column(getattr(index, name)) for name in TEXTS]
+    columns = [column(index.row), *texts, *numbers]
     pq.write_table(pa.table(columns, schema=schema(len(index.folds))), path)
 
 
@@ -208,8 +212,8 @@ def read_index(path: Path) -> Index:
     row, label, group, *folds = numbers
     partitions = np.stack(folds)
     partitions.setflags(write=False)
-    path_of, sha256 = (tuple(table[name].to_pylist()) for name in TEXTS)
-    return Index(row, path_of, sha256, label, group, partitions)
+    texts = (tuple(table[name].to_pylist()) for name in TEXTS)
+    return Index(row, *texts, label, group, partitions)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

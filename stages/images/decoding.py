@@ -5,6 +5,7 @@ What an image becomes: its first frame; upright by its EXIF orientation; transpa
 that is much larger is decoded at a fraction of its size, never below twice the wanted size.
 """
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -13,7 +14,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
 import loky
 import numpy as np
@@ -33,13 +37,23 @@ PATIENCE = 1.0
 WORKERS = "FOLDSTACK_WORKERS"
 
 Task = tuple[int, Sequence[str], int]
-Decoded = tuple[Rows, Images, list[tuple[int, str]]]
-"""Positions of the images that could be decoded, the images, and (position, reason) of those that could not."""
 
 
-def decode(path: str, size: int) -> np.ndarray:
-    """One file as uint8 [size, size, 3]. Raises whatever Pillow raises for a file that is no whole image."""
-    with Image.open(path, formats=FORMATS) as image:
+class Decoded(NamedTuple):
+    """What became of some files."""
+
+    positions: Rows
+    """Of the files that could be decoded."""
+    images: Images
+    files: list[str]
+    """The sha256 of the bytes of each of them."""
+    bad: list[tuple[int, str]]
+    """Position and reason of those that could not."""
+
+
+def decode(content: bytes, size: int) -> np.ndarray:
+    """A file's bytes as uint8 [size, size, 3]. Raises whatever Pillow raises for what is no whole image."""
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))
         image.load()
         with suppress(Exception):  # an EXIF block that cannot be read spoils no image: it stays as it is
@@ -65,17 +79,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def decode_batch(start: int, paths: Sequence[str], size: int) -> Decoded:
     """Files `start`, `start` + 1, ...; one that cannot be decoded does not stop the others."""
-    good, images, bad = [], [], []
+    good, images, files, bad = [], [], [], []
     for position, path in enumerate(paths, start):
         try:
-            images.append(decode(path, size))
+            content = Path(path).read_bytes()
+            images.append(decode(content, size))
+            files.append(hashlib.sha256(content).hexdigest())
             good.append(position)
         except UnidentifiedImageError:
             bad.append((position, f"no {', '.join(FORMATS)} image"))
         except Exception as error:  # Pillow's decoders fail on broken files with a dozen types of exception
             bad.append((position, f"{type(error).__name__}: {error}"))
     stacked = np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
-    return np.array(good, np.int64), stacked, bad
+    return Decoded(np.array(good, np.int64), stacked, files, bad)
 
 
 def decode_all(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.images.arrays import Images, Rows
-from stages.images.collection import Collection, Data
+from stages.images.arrays import Rows
+from stages.images.collection import Batch, Collection, Data
 from stages.images.decoding import SUFFIXES, decode_all
 from stages.running.errors import UserError
 
@@ -33,7 +33,7 @@ def collect(data: Data) -> Collection:
     paths += held_out
     own_test = np.arange(len(paths)) >= len(paths) - len(held_out) if test else None
 
-    def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
+    def read(rows: Rows) -> Iterator[Batch]:
         return read_files([paths[row] for row in rows], rows, data)
 
     below = [Path(path).relative_to(data.path).as_posix() for path in paths]
@@ -97,13 +97,13 @@ def is_image(path: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
-def read_files(paths: list[str], rows: Rows, data: Data) -> Iterator[tuple[Rows, Images]]:
+def read_files(paths: list[str], rows: Rows, data: Data) -> Iterator[Batch]:
     """Decode all files, then name every one that could not be: an error, or a report where the user wants to go on."""
     unreadable: list[str] = []
-    for positions, images, bad in decode_all(paths, data.image_size):
+    for positions, images, files, bad in decode_all(paths, data.image_size):
         unreadable += [f"{paths[position]}: {reason}" for position, reason in bad]
         if len(positions):
-            yield rows[positions], images
+            yield Batch(rows[positions], images, files)
     if not unreadable:
         return
     listing = "\n".join(unreadable)
