@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.images.cifar10 import META, URL, Release, collect
 from stages.images.collection import Collection, Data
+from stages.images.sources.cifar10 import META, URL, Release, collect
 from stages.running.errors import UserError
 
 NAMES = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]

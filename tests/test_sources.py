@@ -13,12 +13,12 @@ from stages.images.collection import BATCH, Collection, Data, resize
 
 
 def pixels(collection: Collection, rows: np.ndarray) -> Images:
-    return np.concatenate([images for _, images, _ in collection.read(rows)])
+    return np.concatenate([batch.images for batch in collection.read(rows)])
 
 
 @pytest.mark.parametrize("name", get_args(Data.model_fields["source"].annotation))
 def test_every_source_a_parameter_can_name_is_there(name: str) -> None:
-    assert callable(importlib.import_module(f"stages.images.{name}").collect)
+    assert callable(importlib.import_module(f"stages.images.sources.{name}").collect)
 
 
 @pytest.mark.parametrize("size", [8, 32])

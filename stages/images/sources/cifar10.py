@@ -18,7 +18,7 @@ import numpy as np
 
 from stages.images.arrays import Rows
 from stages.images.collection import Batch, Collection, Data, batches, resize
-from stages.images.download import cache_folder, download
+from stages.images.sources.download import cache_folder, download
 from stages.running.errors import UserError
 
 SIDE = 32
