@@ -3,6 +3,7 @@
 import hashlib
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,14 @@ def test_large_images_are_a_matter_of_the_parameter(tmp_path: Path, recwarn: pyt
     assert not recwarn.list
 
 
+def test_the_parameter_speaks_before_a_library_does(tmp_path: Path) -> None:
+    head = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)  # Pillow refuses above 179 megapixels
+    small = Path(saved(Image.new("L", (8, 8)), tmp_path / "image.png")).read_bytes()
+    (tmp_path / "image.png").write_bytes(small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:])
+    found = decode_batch(0, [str(tmp_path / "image.png")], Wanted(8))
+    assert (found.bad, found.large) == ([], [(0, "20,000 x 20,000 pixels, 400 megapixels")])
+
+
 def test_a_long_text_in_a_png_is_no_attack(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("history", "saved, " * 500_000, zip=True)
@@ -87,9 +96,8 @@ def test_a_long_text_in_a_png_is_no_attack(tmp_path: Path) -> None:
 
 
 def test_warnings_of_libraries_stay_inside(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    image = Image.new("P", (8, 8))
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    path = saved(image, tmp_path / "image.png", transparency=bytes([0, 128]))  # Pillow warns when it becomes RGB
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # five entries are announced and none is there
+    path = saved(Image.new("RGB", (8, 8)), tmp_path / "image.jpg", exif=cut)
     assert len(decode_batch(0, [path], Wanted(8)).images) == 1
     assert not recwarn.list
 

@@ -289,6 +289,16 @@ def test_every_unreadable_image_is_named(tmp_path: Path) -> None:
     assert all(str(path) in str(caught.value) for path in broken)
 
 
+def test_images_that_are_too_large_are_told_apart_from_broken_ones(tmp_path: Path) -> None:
+    tree(tmp_path, "a/0.png", "b/1.png")
+    paint(tmp_path / "b" / "2.png", 2, 1500)
+    with pytest.raises(
+        UserError, match=r"1 images are larger than data\.max_megapixels: 2; raise it, or[^\n]*\n\S*2\.png: 1,500"
+    ):
+        greys(collected(tmp_path, max_megapixels=2))
+    assert greys(collected(tmp_path, max_megapixels=3)) == [0, 1, 2]
+
+
 def test_unreadable_images_can_be_left_out_and_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     tree(tmp_path, "a/0.png", "b/1.png", "b/2.png")
     (tmp_path / "b" / "1.png").write_text("text")

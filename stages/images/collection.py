@@ -49,7 +49,7 @@ class Data(Block):
         32, ge=8, le=1024, description="pixels, height and width; memory and training time grow with its square"
     )
     max_megapixels: int = Field(
-        180, ge=1, description="larger images are refused; one takes up to 7 bytes of memory per pixel and process"
+        180, ge=1, description="larger images are refused; one takes 5 to 16 bytes of memory per pixel while it is read"
     )
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="share held out as test set, stratified, where the source has no test set"

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import loky
@@ -121,6 +120,11 @@ def decode(content: bytes, wanted: Wanted) -> tuple[np.ndarray, int | None]:
     return np.asarray(upright), peak
 
 
+def read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (half the time of pathlib's, a tenth of a small image's)
+        return file.readall()
+
+
 def scale_grey(image: Image.Image, white: int) -> tuple[Image.Image, int]:
     """Grey of 16 bits as 8, rounded, and its largest value. Raises ValueError for what has no such range."""
     deep = np.asarray(image)
@@ -149,7 +153,7 @@ def decode_batch(start: int, encoded: Sequence[str | bytes], wanted: Wanted) -> 
     with warnings.catch_warnings(action="ignore"):  # Pillow's, of metadata that change no pixel
         for position, one in enumerate(encoded, start):
             try:
-                content = one if isinstance(one, bytes) else Path(one).read_bytes()
+                content = one if isinstance(one, bytes) else read(one)
                 images[position], peak = decode(content, wanted)
                 files.append(hashlib.sha256(content).hexdigest())
                 if peak:
