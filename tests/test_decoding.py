@@ -72,12 +72,11 @@ def test_grey_without_a_known_range_is_named(values: np.ndarray, tmp_path: Path)
     assert "expected whole ones from 0 to 65535" in decode_batch(0, [path], Wanted(8)).bad[0][1]
 
 
-def test_large_images_are_a_matter_of_the_parameter(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    path = saved(Image.new("1", (10_000, 10_000)), tmp_path / "large.png")  # Pillow warns above 89 megapixels
-    found = decode_batch(0, [path], Wanted(8, max_megapixels=99))
-    assert found.large == [(0, "10,000 x 10,000 pixels, 100 megapixels")]
-    assert len(decode_batch(0, [path], Wanted(8, max_megapixels=100)).images) == 1
-    assert not recwarn.list
+def test_large_images_are_a_matter_of_the_parameter(tmp_path: Path) -> None:
+    path = saved(Image.new("1", (2_000, 1_000)), tmp_path / "large.png")
+    found = decode_batch(0, [path], Wanted(8, max_megapixels=1))
+    assert found.large == [(0, "2,000 x 1,000 pixels, 2 megapixels")]
+    assert len(decode_batch(0, [path], Wanted(8, max_megapixels=2)).images) == 1
 
 
 def test_the_parameter_speaks_before_a_library_does(tmp_path: Path) -> None:
