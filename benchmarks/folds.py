@@ -52,7 +52,8 @@ def prepare(folder: Path, block: dict[str, Any], n: int, side: int, k: int) -> N
     """A folder to run stages in: random images in K folds with one test row, the parameters and the stages."""
     rng, rows = np.random.default_rng(0), np.arange(n + 1)
     fold = np.where(rows < n, rows // CLASSES % k, TEST)
-    index = Index(rows, tuple(map(str, rows)), tuple(f"{row:064x}" for row in rows), rows % CLASSES, rows, fold[None])
+    paths, digests = tuple(map(str, rows)), tuple(f"{row:064x}" for row in rows)
+    index = Index(rows, paths, digests, digests, rows % CLASSES, rows, fold[None])
     images = rng.integers(0, 256, (n + 1, side, side, 3), np.uint8)
     Dataset.write(folder / "data", images, index, [str(label) for label in range(CLASSES)])
     content = {"seed": 0, "backbones": {NAME: block}}

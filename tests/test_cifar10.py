@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.images.cifar10 import META, URL, Release, collect
 from stages.images.collection import Collection, Data
+from stages.images.sources.cifar10 import META, URL, Release, collect
 from stages.running.errors import UserError
 
 NAMES = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]
@@ -56,8 +56,8 @@ def unpack(folder: Path, **changed: bytes) -> Path:
 def check(collection: Collection) -> None:
     rows = np.arange(6 * PER_FILE)
     read = list(collection.read(rows))
-    images = np.concatenate([images for _, images in read])
-    np.testing.assert_array_equal(np.concatenate([batch for batch, _ in read]), rows)
+    images = np.concatenate([batch.images for batch in read])
+    np.testing.assert_array_equal(np.concatenate([batch.rows for batch in read]), rows)
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.repeat(np.arange(6), PER_FILE))
     assert images[7, 3, 4].tolist() == [7, 57, 107]
     assert collection.classes == CLASSES
@@ -94,8 +94,8 @@ def test_any_rows_can_be_read_at_another_size(tmp_path: Path) -> None:
     collection = collect(Data(source="cifar10", path=unpack(tmp_path), image_size=16), TOY)
     rows = np.array([3, 39, 40, 119])
     read = list(collection.read(rows))
-    assert np.concatenate([batch for batch, _ in read]).tolist() == rows.tolist()
-    assert all(images.shape[1:] == (16, 16, 3) for _, images in read)
+    assert np.concatenate([batch.rows for batch in read]).tolist() == rows.tolist()
+    assert all(batch.images.shape[1:] == (16, 16, 3) for batch in read)
 
 
 def test_a_batch_with_a_wrong_checksum_is_named(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_real_one_is_whole() -> None:
     assert np.bincount(collection.labels[~collection.test]).tolist() == [5000] * 10
     assert np.bincount(collection.labels[collection.test]).tolist() == [1000] * 10
     read = list(collection.read(np.arange(60_000)))
-    assert sum(len(images) for _, images in read) == 60_000
-    training = np.concatenate([images for rows, images in read if rows[0] < 50_000])
+    assert sum(len(batch.images) for batch in read) == 60_000
+    training = np.concatenate([batch.images for batch in read if batch.rows[0] < 50_000])
     # mean of each channel over the training set, as published with many models
     np.testing.assert_allclose(training.mean(axis=(0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=5e-5)

@@ -28,6 +28,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         np.arange(6),
         tuple(f"train/{name}.png" for name in ("é", "b", "c", "d", "e", "f")),
         ("a", "bé", "", "a", "e", "f" * 64),
+        ("", "0" * 64, "b", "c", "d", "e"),
         labels,
         groups,
         np.stack([fold, np.where(fold < 0, -1, 1 - fold)]),
@@ -59,7 +60,7 @@ def test_the_file_is_a_plain_table_that_others_read(tmp_path: Path) -> None:
     write_index(tmp_path / "index.parquet", index)
     numbers = {name: values.tolist() for name, values in (("label", index.label), ("group", index.group))}
     folds = {"fold": index.folds[0].tolist(), "fold_1": index.folds[1].tolist()}
-    texts = {"path": list(index.path), "sha256": list(index.sha256)}
+    texts = {name: list(getattr(index, name)) for name in ("path", "sha256", "file_sha256")}
     expected = pa.table({"row": index.row.tolist()} | texts | numbers | folds)
     assert pq.read_table(tmp_path / "index.parquet").equals(expected)
     pq.write_table(expected, tmp_path / "expected.parquet")
@@ -96,7 +97,7 @@ def rewrite(folder: Path, **arrays: int) -> None:
 def empty_value(folder: Path) -> None:
     table = pq.ParquetFile(folder / "index.parquet").read()
     labels = pa.array([None, *table["label"].to_pylist()[1:]], pa.int64())
-    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), folder / "index.parquet")
+    pq.write_table(table.set_column(table.schema.names.index("label"), "label", labels), folder / "index.parquet")
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
@@ -109,7 +110,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "classes.json holds": lambda folder: (folder / "classes.json").write_text('{"cat": 0}'),
     "images.npy holds float64": lambda folder: np.save(folder / "images.npy", np.zeros((30, 2, 2, 3))),
     "index.parquet has the columns": lambda folder: pq.write_table(pa.table({"row": [1]}), folder / "index.parquet"),
-    r"index.parquet has the columns \['row', 'path', 'sha256', 'label'": empty_value,
+    r"index.parquet has the columns \['row', 'path', 'sha256', 'file_sha256', 'label'": empty_value,
     "30 rows for 29 images": lambda folder: np.save(folder / "images.npy", np.zeros((29, 2, 2, 3), np.uint8)),
     "does not count": lambda folder: rewrite(folder, row=7),
     "labels outside the 2 classes": lambda folder: rewrite(folder, label=2),

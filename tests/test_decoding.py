@@ -1,18 +1,24 @@
 """Whatever kind of image comes, an upright RGB square with the right colours leaves."""
 
+import hashlib
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
 from stages.images import decoding
-from stages.images.decoding import decode, decode_all, decode_batch
+from stages.images.decoding import Wanted, decode_all, decode_batch
 from stages.running.errors import UserError
 
 ORIENTATION = 0x0112
+
+
+def decode(path: str, size: int) -> np.ndarray:
+    return decoding.decode(Path(path).read_bytes(), Wanted(size))[0]
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> str:
@@ -24,8 +30,14 @@ def close(image: np.ndarray, colour: tuple[int, int, int], tolerance: int = 0) -
     return bool((np.abs(image.astype(int) - colour) <= tolerance).all())
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("gif", 0), ("webp", 3), ("jpg", 3)])
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"),
+    [("png", 0), ("bmp", 0), ("gif", 0), ("webp", 3), ("jpg", 3), ("tiff", 0), ("ppm", 0), ("avif", 4)],
+)
 def test_every_format_keeps_its_colour(suffix: str, tolerance: int, tmp_path: Path) -> None:
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    assert f".{suffix}" in decoding.SUFFIXES
     path = saved(Image.new("RGB", (20, 20), (200, 100, 50)), tmp_path / f"image.{suffix}")
     image = decode(path, 16)
     assert image.shape == (16, 16, 3)
@@ -43,6 +55,50 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     image = decode(saved(Image.fromarray(ramp), tmp_path / "deep.png"), 8)
     np.testing.assert_array_equal(image[..., 0], np.rint(ramp / 257))
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bit_grey_is_scaled_by_what_is_white_and_tells_its_largest_value(suffix: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
+    content = Path(saved(Image.fromarray(ramp), tmp_path / f"deep.{suffix}")).read_bytes()
+    image, peak = decoding.decode(content, Wanted(8, white=4095))
+    assert peak == 4000
+    np.testing.assert_array_equal(image[..., 1], np.rint(ramp * (255 / 4095)))
+
+
+@pytest.mark.parametrize("values", [np.full((8, 8), 0.5, np.float32), np.full((8, 8), -3, np.int32)])
+def test_grey_without_a_known_range_is_named(values: np.ndarray, tmp_path: Path) -> None:
+    path = saved(Image.fromarray(values), tmp_path / "values.tif")
+    assert "expected whole ones from 0 to 65535" in decode_batch(0, [path], Wanted(8)).bad[0][1]
+
+
+def test_large_images_are_a_matter_of_the_parameter(tmp_path: Path) -> None:
+    path = saved(Image.new("1", (2_000, 1_000)), tmp_path / "large.png")
+    found = decode_batch(0, [path], Wanted(8, max_megapixels=1))
+    assert found.large == [(0, "2,000 x 1,000 pixels, 2 megapixels")]
+    assert len(decode_batch(0, [path], Wanted(8, max_megapixels=2)).images) == 1
+
+
+def test_the_parameter_speaks_before_a_library_does(tmp_path: Path) -> None:
+    head = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)  # Pillow refuses above 179 megapixels
+    small = Path(saved(Image.new("L", (8, 8)), tmp_path / "image.png")).read_bytes()
+    (tmp_path / "image.png").write_bytes(small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:])
+    found = decode_batch(0, [str(tmp_path / "image.png")], Wanted(8))
+    assert (found.bad, found.large) == ([], [(0, "20,000 x 20,000 pixels, 400 megapixels")])
+
+
+def test_a_long_text_in_a_png_is_no_attack(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("history", "saved, " * 500_000, zip=True)
+    path = saved(Image.new("RGB", (8, 8), "red"), tmp_path / "image.png", pnginfo=text)
+    assert close(decode(path, 8), (255, 0, 0))
+
+
+def test_warnings_of_libraries_stay_inside(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # five entries are announced and none is there
+    path = saved(Image.new("RGB", (8, 8)), tmp_path / "image.jpg", exif=cut)
+    assert len(decode_batch(0, [path], Wanted(8)).images) == 1
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -140,10 +196,11 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     (tmp_path / "half.jpg").write_bytes(Path(saved(noise, tmp_path / "noise.jpg")).read_bytes()[:1500])
     names = ["good.png", "empty.png", "text.png", "half.png", "half.jpg", "absent.png", "good.png"]
-    positions, images, bad = decode_batch(10, [str(tmp_path / name) for name in names], 16)
-    assert positions.tolist() == [10, 16]
-    assert len(images) == 2
-    assert [position for position, _ in bad] == [11, 12, 13, 14, 15]
+    found = decode_batch(10, [str(tmp_path / name) for name in names], Wanted(16))
+    assert found.positions.tolist() == [10, 16]
+    assert len(found.images) == 2
+    assert found.files == [hashlib.sha256(Path(good).read_bytes()).hexdigest()] * 2
+    assert [position for position, _ in found.bad] == [11, 12, 13, 14, 15]
 
 
 def test_workers_change_nothing_and_keep_the_order(tmp_path: Path) -> None:
@@ -151,13 +208,13 @@ def test_workers_change_nothing_and_keep_the_order(tmp_path: Path) -> None:
     images = rng.integers(0, 256, (50, 48, 48, 3), np.uint8)
     paths = [saved(Image.fromarray(image), tmp_path / f"{n}.png") for n, image in enumerate(images)]
     (tmp_path / "7.png").write_text("broken")
-    alone = list(decode_all(paths, 400, workers=1))
-    shared = list(decode_all(paths, 400, workers=3, patience=0))
+    alone = list(decode_all(paths, Wanted(400), workers=1))
+    shared = list(decode_all(paths, Wanted(400), workers=3, patience=0))
     assert len(alone) == len(shared) > 10
     for one, other in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
-        assert one[2] == other[2]
+        assert one[2:5] == other[2:5]
     assert [position for batch in shared for position in batch[0]] == [n for n in range(50) if n != 7]
 
 

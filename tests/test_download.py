@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.images.download import ATTEMPTS, cache_folder, download
+from stages.images.sources.download import ATTEMPTS, cache_folder, download
 from stages.running.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000

@@ -46,7 +46,7 @@ def test_the_seed_alone_decides() -> None:
 def test_a_seed_of_any_size_is_taken() -> None:
     y = labels(10, 10)
     assert folds.assign(y, np.arange(20), 2, seed=2**40).max() == 1
-    assert folds.hold_out(y, 0.5, seed=2**40).sum() == 10
+    assert folds.hold_out(y, 0.5, 2**40, 2, "ab").sum() == 10
 
 
 def test_groups_are_numbered_in_the_order_of_their_first_image() -> None:
@@ -63,14 +63,22 @@ def test_images_on_both_sides_and_contradictory_labels_are_found() -> None:
 
 def test_the_held_out_test_set_has_the_fraction_of_every_class() -> None:
     y = labels(100, 50, 10)
-    test = folds.hold_out(y, 0.2, seed=0)
+    test = folds.hold_out(y, 0.2, 0, 3, "abc")
     assert np.bincount(y[test]).tolist() == [20, 10, 2]
 
 
-@pytest.mark.parametrize(("counts", "fraction"), [((30, 1), 0.5), ((20, 20), 0.01), ((20, 20), 0.99)])
-def test_a_test_set_without_some_class_is_refused(counts: tuple[int, ...], fraction: float) -> None:
-    with pytest.raises(UserError, match=r"data\.test_fraction"):
-        folds.hold_out(labels(*counts), fraction, seed=0)
+@pytest.mark.parametrize(
+    ("counts", "fraction", "held"),
+    [((30, 4), 0.2, [6, 1]), ((30, 4), 0.9, [27, 1]), ((20, 20), 0.01, [1, 1]), ((20, 20), 0.99, [17, 17])],
+)
+def test_each_class_has_a_test_image_and_one_for_every_fold(counts: tuple, fraction: float, held: list[int]) -> None:
+    y = labels(*counts)
+    assert np.bincount(y[folds.hold_out(y, fraction, 0, 3, "ab")]).tolist() == held
+
+
+def test_classes_too_small_for_test_and_folds_are_named_with_the_remedy() -> None:
+    with pytest.raises(UserError, match=r"4 images[^\n]*split\.folds = 3; 'bee' has 3, 'cat' has 1: add some, lower"):
+        folds.hold_out(labels(30, 3, 1), 0.2, 0, 3, ["ant", "bee", "cat"])
 
 
 def test_the_limit_holds_per_class_and_keeps_the_order() -> None:

@@ -13,12 +13,12 @@ from stages.images.collection import BATCH, Collection, Data, resize
 
 
 def pixels(collection: Collection, rows: np.ndarray) -> Images:
-    return np.concatenate([images for _, images in collection.read(rows)])
+    return np.concatenate([batch.images for batch in collection.read(rows)])
 
 
 @pytest.mark.parametrize("name", get_args(Data.model_fields["source"].annotation))
 def test_every_source_a_parameter_can_name_is_there(name: str) -> None:
-    assert callable(importlib.import_module(f"stages.images.{name}").collect)
+    assert callable(importlib.import_module(f"stages.images.sources.{name}").collect)
 
 
 @pytest.mark.parametrize("size", [8, 32])
@@ -47,8 +47,9 @@ def test_only_the_rows_asked_for_are_read_in_batches_in_their_order() -> None:
     rows = np.arange(0, 1797, 1)[5:-3]
     read = list(collection.read(rows))
     assert collection.paths[1796] == "digits.csv.gz:1796"
-    assert max(len(batch) for batch, _ in read) <= BATCH < len(rows)
-    np.testing.assert_array_equal(np.concatenate([batch for batch, _ in read]), rows)
+    assert {file for batch in read for file in batch.files} == {""}
+    assert max(len(batch.rows) for batch in read) <= BATCH < len(rows)
+    np.testing.assert_array_equal(np.concatenate([batch.rows for batch in read]), rows)
     np.testing.assert_array_equal(pixels(collection, rows[[7, 90]]), pixels(collection, rows)[[7, 90]])
 
 

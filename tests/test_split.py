@@ -1,11 +1,13 @@
 """The whole step: what it writes, that it is the same every time, and that a mistake replaces nothing."""
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import yaml
 from PIL import Image
 
 from stages import split
-from stages.images import decoding, folds, sources
+from stages.images import counts, decoding, folds, sources
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.folds import Split
@@ -37,9 +39,9 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 
 def prepared(
     tmp_path: Path, k: int = 3, seed: int = 0, repeats: int = 1, **data: object
-) -> tuple[Dataset, dict[str, int]]:
+) -> tuple[Dataset, dict[str, Any]]:
     parameters, parts = Data.model_validate({"image_size": 8} | data), Split(folds=k, repeats=repeats)
-    numbers = split.prepare(parameters, parts, seed, tmp_path / "data", tmp_path / "metrics" / "split.json")
+    numbers, _ = split.prepare(parameters, parts, seed, tmp_path / "data", tmp_path / "metrics" / "split.json")
     return Dataset.load(tmp_path / "data"), numbers
 
 
@@ -53,7 +55,6 @@ def test_digits_give_stratified_folds_and_test_set(tmp_path: Path) -> None:
     for fold in range(3):
         assert np.ptp(np.bincount(dataset.labels[dataset.held_out_rows(fold)])) <= 4
     assert json.loads((tmp_path / "metrics" / "split.json").read_text()) == numbers
-    assert len(numbers) <= 12
 
 
 def test_repeats_are_further_stratified_partitions_of_the_same_training_rows(tmp_path: Path) -> None:
@@ -102,6 +103,8 @@ def test_identical_images_share_a_fold_and_leave_a_held_out_test_set(tmp_path: P
     assert [Path(path).stem for path in dataset.index.path] == [
         f"{n:05d}" for n in [*range(0, 80, 2), *range(1, 80, 2)]
     ]
+    files = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in dataset.index.path]
+    assert list(dataset.index.file_sha256) == files
     in_test = groups[dataset.test_rows]
     assert numbers["training_copies"] + len(in_test) - len(set(in_test)) == 20
 
@@ -114,7 +117,7 @@ def test_images_that_cross_into_the_sources_own_test_set_are_reported(tmp_path: 
     assert len(dataset.test_rows) == 8
     assert numbers["training_images_in_test"] == 4
     assert (numbers["training_copies"], numbers["copies_with_other_label"]) == (1, 2)
-    summary = split.summarize(numbers)
+    summary = counts.summarize(numbers)
     assert "training images that are also in the test set, whose scores they flatter: 4" in summary
     assert "training images that are copies of others (copies share a fold): 1" in summary
     assert "decoded" not in summary
@@ -132,6 +135,160 @@ def test_unreadable_images_are_left_out_of_every_file(tmp_path: Path) -> None:
     dataset, numbers = prepared(tmp_path, source="folder", path=root, skip_unreadable=True)
     assert (len(dataset.images), numbers["unreadable"]) == (39, 1)
     assert not (dataset.images[2] == noise(40)[4]).all()
+
+
+def deep_tree(root: Path, peaks: list[int]) -> Path:
+    """Grey PNGs of 16 bits, in two classes in turn, with values up to each of the peaks."""
+    for number, peak in enumerate(peaks):
+        path = root / str(number % 2) / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, peak, (8, 8), endpoint=True)
+        values[0, 0] = peak
+        Image.fromarray(values.astype(np.uint16)).save(path)
+    return root
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(4095, 12), (1000, 10), (16383, 14), (200, 8), (16384, 0)])
+def test_sixteen_bit_grey_is_scaled_by_what_the_whole_set_uses(
+    largest: int, bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = [largest // 2] * 19 + [largest]
+    written = []
+    for batch in (1, 1 << 20):  # the largest value may come last, in a batch of its own
+        monkeypatch.setattr(decoding, "BATCH_BYTES", batch)
+        dataset, numbers = prepared(tmp_path, source="folder", path=deep_tree(tmp_path / "raw", peaks))
+        written.append(outputs(tmp_path))
+    assert written[0] == written[1]
+    white = (1 << bits) - 1 if bits else 65535
+    shown = [peaks[int(Path(path).stem)] for path in dataset.index.path]
+    assert [int(image.max()) for image in dataset.images] == [round(peak / white * 255) for peak in shown]
+    assert (numbers["rescaled_images"], numbers["rescaled_bits"]) == ((20, bits) if bits else (0, 0))
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in dataset.images]
+    assert list(dataset.index.sha256) == digests
+    assert ("16-bit grey" in counts.summarize(numbers)) == bool(bits)
+
+
+def test_images_of_eight_bits_are_left_alone_beside_deeper_ones(tmp_path: Path) -> None:
+    root = deep_tree(tmp_path / "raw", [3000] * 20)
+    write_tree(root, noise(20), np.arange(20) % 2)
+    dataset, numbers = prepared(tmp_path, source="folder", path=root)
+    assert numbers["rescaled_images"] == 20
+    found = {Path(path).name: image for path, image in zip(dataset.index.path, dataset.images, strict=True)}
+    np.testing.assert_array_equal(found["00007.png"], noise(20)[7])
+    assert found["07.png"].max() == round(3000 / 4095 * 255)
+
+
+def test_what_is_left_out_is_counted_by_kind_with_the_class_that_loses_most(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "raw", noise(40), np.arange(40) % 2)
+    for number in range(10):
+        (root / "0" / f"photo {number}.HEIC").touch()
+    (root / "1" / "notes.txt").touch()
+    (root / "1" / "00001.png").write_text("broken")
+    (root / "1" / "@eaDir").mkdir()
+    (root / "1" / "@eaDir" / "00003.png").touch()
+    _, numbers = prepared(tmp_path, source="folder", path=root, skip_unreadable=True)
+    kinds = {"kinds": {".heic": 10, ".txt": 1}, "leftovers": {"@eaDir": 1}, "unreadable": {".png": 1}}
+    assert (numbers["left_out"], numbers["loses_most"]) == (kinds, {"0": 10})
+    assert (numbers["other_files"], numbers["unreadable"]) == (12, 1)
+    summary = counts.summarize(numbers)
+    assert "files of kinds that are not read: 11 (10 .heic, 1 .txt)" in summary
+    assert "the class that loses most by that: 0, 10" in summary
+
+
+def test_a_small_class_is_named_with_its_number_and_what_to_do(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "raw", noise(83), np.array([0] * 40 + [1] * 40 + [2] * 3))
+    with pytest.raises(UserError, match=r"every class needs 4 images[^\n]*'2' has 3: add some, lower split\.folds"):
+        prepared(tmp_path, source="folder", path=root)
+
+
+def test_of_a_class_with_one_image_more_than_folds_one_is_held_out(tmp_path: Path) -> None:
+    labels = np.array([*range(30)] * 5 + [30] * 4)
+    dataset, _ = prepared(tmp_path, source="folder", path=write_tree(tmp_path / "raw", noise(len(labels)), labels))
+    assert np.bincount(dataset.labels[dataset.test_rows]).tolist() == [1] * 31
+    assert sorted(dataset.fold[dataset.labels == dataset.classes.index("30")].tolist()) == [-1, 0, 1, 2]
+
+
+def people(root: Path, n: int = 20, each: int = 6) -> Path:
+    """`n` persons in two classes, with `each` images per person and class."""
+    images = noise(n * 2 * each)
+    for number, image in enumerate(images):
+        person, label = number // (2 * each), number % 2
+        path = root / str(label) / f"person{person:02d}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return root
+
+
+def test_the_images_of_a_group_never_cross_folds_or_test(tmp_path: Path) -> None:
+    root = people(tmp_path / "raw")
+    dataset, numbers = prepared(tmp_path, source="folder", path=root, group=r"person\d+", repeats=2)
+    persons = [Path(path).name[:8] for path in dataset.index.path]
+    for partition in dataset.index.folds:
+        assert len(set(zip(persons, partition.tolist(), strict=True))) == len(set(persons)) == 20
+        assert {*partition.tolist()} == {-1, 0, 1, 2}
+    assert len(set(dataset.index.group.tolist())) == 20
+    assert numbers["grouping"]["groups"] == 20
+    assert 0 < numbers["grouping"]["largest_share_error"] < 0.1
+    assert "groups that share a fold: 20, of 12 images at most" in counts.summarize(numbers)
+
+
+def test_without_groups_the_same_persons_cross(tmp_path: Path) -> None:
+    dataset, numbers = prepared(tmp_path, source="folder", path=people(tmp_path / "raw"))
+    persons = [Path(path).name[:8] for path in dataset.index.path]
+    assert len(set(zip(persons, dataset.fold.tolist(), strict=True))) > 40
+    assert numbers["grouping"] == {}
+
+
+def test_a_copy_joins_the_groups_of_both_places(tmp_path: Path) -> None:
+    root = people(tmp_path / "raw")
+    shutil.copy(root / "0" / "person00_0.png", root / "0" / "person07_copy.png")
+    dataset, _ = prepared(tmp_path, source="folder", path=root, group=r"person\d+")
+    both = [
+        fold
+        for path, fold in zip(dataset.index.path, dataset.fold.tolist(), strict=True)
+        if "person00" in path or "person07" in path
+    ]
+    assert len(both) == 25
+    assert len(set(both)) == 1
+
+
+def test_a_group_on_both_sides_of_a_test_folder_is_refused_by_name(tmp_path: Path) -> None:
+    people(tmp_path / "raw" / "train", 6)
+    people(tmp_path / "raw" / "test", 2)
+    with pytest.raises(
+        UserError, match=r"(?s)2 groups have images both in the training.*'person00': train/0/\S+, test/0/"
+    ):
+        prepared(tmp_path, source="folder", path=tmp_path / "raw", group=r"person\d+")
+
+
+def test_a_class_of_one_group_is_refused_by_name(tmp_path: Path) -> None:
+    root = people(tmp_path / "raw", 8)
+    write_tree(root, noise(5, seed=1), np.full(5, 2))
+    with pytest.raises(UserError, match=r"(?s)at least two groups.*'2' is in 1 of them"):
+        prepared(tmp_path, source="folder", path=root, group=r"person\d+|^2/")
+
+
+def test_an_expression_that_finds_nothing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.group: 'patient' finds nothing in 96 of 96 paths \(0/person00_0\.png"):
+        prepared(tmp_path, source="folder", path=people(tmp_path / "raw", 8), group="patient")
+
+
+@pytest.mark.parametrize("path", ["data/raw", "images"])
+def test_a_path_that_does_not_reach_a_queued_run_is_told(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    (here / "data" / "raw").mkdir(parents=True)
+    (here / "data" / "raw" / ".gitkeep").touch()
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match=rf"data\.path: {path} did not come[^\n]*`dvc add images`"):
+        sources.collect(Data(source="folder", path=Path(path)))
+
+
+def test_a_tilde_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    with pytest.raises(UserError, match=r"expands the ~; write /home/ada/images$"):
+        sources.collect(Data(source="folder", path=Path("~/images")))
 
 
 MISTAKES = {
@@ -218,5 +375,6 @@ def test_the_command_writes_where_the_next_steps_read(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "stages.split"], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "200 training and 359 test images, 3 folds")
     dataset = Dataset.load(tmp_path / "data")
-    test = folds.hold_out(sources.collect(Data()).labels, 0.2, seed=3)
+    names = tuple("0123456789")
+    test = folds.hold_out(sources.collect(Data()).labels, 0.2, 3, 3, names)
     np.testing.assert_array_equal(dataset.labels[dataset.test_rows], sources.collect(Data()).labels[test])

@@ -19,7 +19,8 @@ def toy_index(labels: Labels, *folds: Numbers, groups: Numbers | None = None) ->
     rows = np.arange(len(labels))
     digests = tuple(f"{row:064x}" for row in rows)
     paths = tuple(f"train/{label}/{row:04d}.png" for row, label in enumerate(labels))
-    return Index(rows, paths, digests, np.asarray(labels), rows if groups is None else groups, np.stack(folds))
+    files = tuple(f"{row + 2**32:064x}" for row in rows)
+    return Index(rows, paths, digests, files, np.asarray(labels), rows if groups is None else groups, np.stack(folds))
 
 
 def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, classes: int = 2) -> Dataset:

@@ -1,7 +1,7 @@
 """The dataset on disk, written by `split` and read by every later step: images, their index, the class names.
 
 images.npy       uint8 [n, h, w, 3]
-index.parquet    one row per image: row, path, sha256, label, group, fold (-1 = test set)
+index.parquet    one row per image: row, path, sha256, file_sha256, label, group, fold (-1 = test set)
 classes.json     the class names; a label is a position in this list
 """
 
@@ -21,25 +21,26 @@ from stages.running.errors import UserError
 
 FOLDER = Path("data")
 IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
-TEXTS = ("path", "sha256")
+TEXTS = ("path", "sha256", "file_sha256")
 """The columns of the index that are no numbers."""
-TEST = -1
-"""The `fold` of an image of the test set."""
+TEST = -1  # the `fold` of an image of the test set
 REMEDY = "run `dvc repro split` to write it anew"
 
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every image: row, place it came from, hash of its pixels, class, copies and folds."""
+    """What is known of every image: its row, path, hashes of pixels and file, class, copies and folds."""
 
     row: Rows
     """0, 1, 2, ..., the order of `images.npy`."""
     path: tuple[str, ...]
     """Of its file below `data.path`, with / on every system; of a file with many images, `file:number`, from 0."""
-    sha256: tuple[str, ...]
+    sha256: tuple[str, ...]  # of its pixels
+    file_sha256: tuple[str, ...]
+    """Of the bytes of its file, or of the encoded image in a table; empty where it is no file of its own."""
     label: Labels
     group: Numbers
-    """Identical images share one."""
+    """Shared by identical images, and by those that the user says belong together."""
     folds: Int64[np.ndarray, "r n"]
     """A row for every partition into folds: one, or as many as `split.repeats` asks for. -1 is the test set."""
 
@@ -128,12 +129,20 @@ class ImageFile:
     def __enter__(self) -> Self:
         self.file = self.path.open("wb")
         self.write_header()
+        self.begin = self.file.tell()
         return self
 
     def append(self, images: Images) -> None:
         assert images.shape[1:] == self.size, (images.shape, self.size)
         self.file.write(np.ascontiguousarray(images).data)
         self.n += len(images)
+
+    def replace(self, positions: Rows, images: Images) -> None:
+        """Write some that were appended already once more."""
+        for position, image in zip(positions.tolist(), images, strict=True):
+            self.file.seek(self.begin + position * image.nbytes)
+            self.file.write(np.ascontiguousarray(image).data)
+        self.file.seek(0, 2)
 
     def write_header(self) -> None:
         """The header has the same length for every n: numpy leaves room for the first axis to grow."""
@@ -171,7 +180,8 @@ def text_column(values: Sequence[str]) -> pa.Array:
 def write_index(path: Path, index: Index) -> None:
     """Equal indexes give equal bytes."""
     numbers = [column(values) for values in (index.label, index.group, *index.folds)]
-    columns = [column(index.row), text_column(index.path), text_column(index.sha256), *numbers]
+    texts = [text_column(getattr(index, name)) for name in TEXTS]
+    columns = [column(index.row), *texts, *numbers]
     pq.write_table(pa.table(columns, schema=schema(len(index.folds))), path)
 
 
@@ -208,8 +218,8 @@ def read_index(path: Path) -> Index:
     row, label, group, *folds = numbers
     partitions = np.stack(folds)
     partitions.setflags(write=False)
-    path_of, sha256 = (tuple(table[name].to_pylist()) for name in TEXTS)
-    return Index(row, path_of, sha256, label, group, partitions)
+    paths, sha256, file_sha256 = (tuple(table[name].to_pylist()) for name in TEXTS)
+    return Index(row, paths, sha256, file_sha256, label, group, partitions)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -237,6 +247,4 @@ def check(dataset: Dataset, folder: Path) -> None:
         raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {REMEDY}")
     for number, other in enumerate(dataset.index.folds[1:], start=1):
         if other.max() != dataset.fold.max() or not np.array_equal(other == TEST, dataset.fold == TEST):
-            raise UserError(
-                f"{path}: column fold_{number} must have the test set and the number of folds of fold; {REMEDY}"
-            )
+            raise UserError(f"{path}: column fold_{number} must have the test set and as many folds as fold; {REMEDY}")

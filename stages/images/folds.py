@@ -27,17 +27,26 @@ class Split(Block):
     )
 
 
-def hold_out(labels: Labels, fraction: float, seed: int) -> Mask:
+def hold_out(labels: Labels, fraction: float, seed: int, folds: int, classes: Sequence[str]) -> Mask:
     """A stratified test set for a source that has none. Raises UserError where a class is too small for it.
 
     Takes evenly spaced images out of the shuffled classes laid end to end: `fraction` of all, to within one per class.
+    Of every class it takes one at least, and leaves as many as there are folds.
     """
-    n, k = len(labels), labels.max() + 1
-    test = np.zeros(n, bool)
-    test[shuffle_within_classes(labels, seed)] = np.diff(np.floor(np.arange(n + 1) * fraction)) > 0
-    in_test, in_training = np.bincount(labels[test], minlength=k), np.bincount(labels[~test], minlength=k)
-    if min(in_test.min(), in_training.min()) == 0:
-        raise UserError(f"data.test_fraction: {fraction} of {n} images leaves training or test set without some class")
+    n, sizes = len(labels), np.bincount(labels, minlength=len(classes))
+    small = [f"{name!r} has {size}" for name, size in zip(classes, sizes, strict=True) if size <= folds]
+    if small:
+        raise UserError(
+            f"every class needs {folds + 1} images, one for the test set and one for each of split.folds = {folds}; "
+            f"{', '.join(small)}: add some, lower split.folds, give a test set of your own or take the class out"
+        )
+    order, test = shuffle_within_classes(labels, seed), np.zeros(n, bool)
+    test[order] = np.diff(np.floor(np.arange(n + 1) * fraction)) > 0
+    taken = np.bincount(labels[test], minlength=len(classes))
+    wanted = np.clip(taken, 1, sizes - folds)
+    for label in np.flatnonzero(wanted != taken):
+        of_class = order[labels[order] == label]
+        test[of_class] = np.arange(len(of_class)) < wanted[label]
     return test
 
 
@@ -98,4 +107,7 @@ def require(labels: Labels, groups: Numbers, folds: int, classes: Sequence[str])
         if d < folds
     ]
     if small:
-        raise UserError(f"every class needs at least split.folds = {folds} different images:\n" + "\n".join(small))
+        raise UserError(
+            f"every class needs at least split.folds = {folds} different images; add some, lower split.folds or take "
+            "the class out:\n" + "\n".join(small)
+        )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.images.arrays import Images, Rows
-from stages.images.collection import Collection, Data, batches, resize
+from stages.images.arrays import Rows
+from stages.images.collection import Batch, Collection, Data, batches, resize
 
 BRIGHTEST = 16
 FILE = "sklearn/datasets/data/digits.csv.gz"
@@ -25,9 +25,9 @@ def collect(data: Data) -> Collection:
     grey = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / BRIGHTEST)).astype(np.uint8)
     images = np.repeat(grey, 3, axis=3)
 
-    def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
+    def read(rows: Rows) -> Iterator[Batch]:
         for batch in batches(rows):
-            yield batch, resize(images[batch], data.image_size)
+            yield Batch(batch, resize(images[batch], data.image_size), [""] * len(batch))
 
     paths = [f"{FILE.rpartition('/')[2]}:{number}" for number in range(len(labels))]
     return Collection(tuple("0123456789"), labels, paths, None, read)

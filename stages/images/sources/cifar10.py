@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.images.arrays import Images, Rows
-from stages.images.collection import Collection, Data, batches, resize
-from stages.images.download import cache_folder, download
+from stages.images.arrays import Rows
+from stages.images.collection import Batch, Collection, Data, batches, resize
+from stages.images.sources.download import cache_folder, download
 from stages.running.errors import UserError
 
 SIDE = 32
@@ -64,7 +64,7 @@ def collect(data: Data, release: Release | None = None, *, wait: float = 1.0) ->
     test = np.repeat([name == TEST for name in release.batches], [len(batch) for batch in records])
     classes = tuple(files[META].decode("ascii").split())
 
-    def read(rows: Rows) -> Iterator[tuple[Rows, Images]]:
+    def read(rows: Rows) -> Iterator[Batch]:
         return read_records(records, rows, data.image_size)
 
     paths = [f"{name}:{n}" for name, batch in zip(release.batches, records, strict=True) for n in range(len(batch))]
@@ -113,11 +113,11 @@ def check(files: Mapping[str, bytes], release: Release, place: str) -> None:
             raise UserError(f"{place}: the md5 checksum of {name} is {came}, expected {expected}; fetch it anew")
 
 
-def read_records(records: list[np.ndarray], rows: Rows, size: int) -> Iterator[tuple[Rows, Images]]:
+def read_records(records: list[np.ndarray], rows: Rows, size: int) -> Iterator[Batch]:
     start = 0
     for batch in records:
         inside = rows[(rows >= start) & (rows < start + len(batch))]
         for chosen in batches(inside):
             pixels = batch[chosen - start, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-            yield chosen, resize(np.ascontiguousarray(pixels), size)
+            yield Batch(chosen, resize(np.ascontiguousarray(pixels), size), [""] * len(chosen))
         start += len(batch)

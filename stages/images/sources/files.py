@@ -1,0 +1,94 @@
+"""What lies below a folder: image files by their names, and a count of all that is left out, by reason and kind.
+
+Links to files are taken. A link to a folder is refused: DVC hashes what `data.path` holds without looking behind links,
+so that `split` would not run again when images behind it change.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.images.decoding import SUFFIXES
+from stages.images.sources.names import left_over
+from stages.running.errors import UserError
+
+Tally = Counter[tuple[str, str, str]]
+"""`LeftOut` while it is being counted."""
+HIDDEN, KINDS, LEFTOVERS, OUTSIDE = "hidden", "kinds", "leftovers", "outside_classes"
+"""Reasons: hidden files, kinds that are not read, folders of a system's making, images where no class folder is."""
+
+
+def subfolders(folder: Path, tally: Tally) -> list[str]:
+    """The names of the folders in it, sorted; leftovers of systems are counted. Raises UserError for a link."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    for name in names:
+        refuse_link(f"{folder}{os.sep}{name}")
+        if left_over(name):
+            count_left_over(f"{folder}{os.sep}{name}", name, "", tally)
+    return [name for name in names if not left_over(name)]
+
+
+def loose_images(folder: Path, tally: Tally) -> list[str]:
+    """The image files that lie directly in a folder, sorted; other files are counted."""
+    names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    return sorted(keep_images(names, "", tally))
+
+
+def list_images(folder: str, label: str, tally: Tally) -> list[str]:
+    """Every image file below a folder, sorted. What else is there is counted for the class `label`."""
+    found: list[str] = []
+    for place, names in walk(folder, label, tally):
+        found += [f"{place}{os.sep}{name}" for name in keep_images(names, label, tally)]
+    return sorted(found)
+
+
+def walk(folder: str, label: str, tally: Tally) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below and the names of its files, without the leftovers of systems."""
+    for place, folders, names in os.walk(folder):
+        for name in folders:
+            refuse_link(f"{place}{os.sep}{name}")
+            if left_over(name):
+                count_left_over(f"{place}{os.sep}{name}", name, label, tally)
+        folders[:] = [name for name in folders if not left_over(name)]
+        yield place, names
+
+
+def keep_images(names: list[str], label: str, tally: Tally) -> list[str]:
+    found = [name for name in names if is_image(name)]
+    if len(found) < len(names):
+        for name in names:
+            if name.startswith("."):
+                tally[HIDDEN, suffix(name[1:]), label] += 1
+            elif not is_image(name):
+                tally[KINDS, suffix(name), label] += 1
+    return found
+
+
+def is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def suffix(name: str) -> str:
+    """In small letters, with its dot; in words where there is none."""
+    end = os.path.splitext(name)[1].lower()  # noqa: PTH122  (ten times as fast)
+    return end or "no suffix"
+
+
+def refuse_link(path: str) -> None:
+    if os.path.islink(path):  # noqa: PTH114
+        raise UserError(
+            f"{path} is a link to a folder, and DVC does not look behind it: changed images would go unnoticed; move "
+            "or copy the folder there, link its files one by one, or let data.path itself be the link"
+        )
+
+
+def count_left_over(path: str, name: str, label: str, tally: Tally) -> None:
+    n = sum(len(names) for _, _, names in os.walk(path))
+    if n:
+        tally[LEFTOVERS, name, label] += n
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether there is an image file anywhere below."""
+    return any(is_image(name) for _, names in walk(str(folder), "", Counter()) for name in names)
