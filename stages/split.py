@@ -18,6 +18,7 @@ from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running import parameters
 from stages.running.errors import UserError
+from stages.showing import checks
 from stages.showing.command import command
 from stages.showing.progress import bar
 
@@ -125,6 +126,7 @@ def summarize(numbers: dict[str, int]) -> str:
 @command
 def main() -> None:
     content = parameters.read()
+    checks.before_split(content)
     data = parameters.section(content, "data", Data)
     split = parameters.section(content, "split", Split)
     print(summarize(prepare(data, split, parameters.seed(content))))

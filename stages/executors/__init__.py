@@ -80,10 +80,14 @@ def setting(name: str, default: float) -> float:
 
 
 def threads(cpus: int) -> dict[str, str]:
-    """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already."""
+    """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already.
+
+    Those that wait sleep (`stages/showing/command.py`), on other machines too.
+    """
     number = os.environ.get("OMP_NUM_THREADS") or str(cpus)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-    return {name: os.environ.get(name) or number for name in names}
+    numbers = {name: os.environ.get(name) or number for name in names}
+    return numbers | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "passive"}
 
 
 def gave_up(names: list[str]) -> UserError:
