@@ -192,10 +192,12 @@ def test_what_failed_is_not_said_to_be_done(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_epoch_far_below_the_fastest_is_told(tmp_path: Path) -> None:
     with progress.bar(1000, "images", "wide") as bar:
         display = history.Display(bar, tmp_path / "wide.csv", before=[])
-        for epoch, rate in enumerate((223.0, 200.0, 3.0), 1):
-            display.add({"fold": 1, "epoch": epoch, "images_per_second": rate})
+        for epoch, (rate, seconds) in enumerate([(223.0, 4.0), (200.0, 8.0), (3.0, 9.0), (3.0, 99.0)], 1):
+            display.add({"fold": 1, "epoch": epoch, "seconds": seconds, "images_per_second": rate})
             display.progress(0, 10.0 * epoch, "fold 1")
-            assert bar.note.endswith("and the fastest 223") == (rate == 3)
+            assert bar.note.endswith("last epoch 3 images/s and the fastest 223") == (seconds == 99), (
+                "a second is short"
+            )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (61.4, "1:01"), (3725, "1:02:05"), (float("inf"), "?")])

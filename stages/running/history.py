@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 
 Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
-SLOW = 1 / 3
-"""Of the highest rate that an epoch had: below it is said, as it mostly means that something else takes the cores."""
+SLOW, LONG = 1 / 3, 2.0
+"""An epoch of so many seconds and more below this share of the highest rate is told: mostly something else takes the
+cores."""
 
 
 @runtime_checkable
@@ -53,7 +54,8 @@ class Display:
     def add(self, row: Row) -> None:
         rate = row.get("images_per_second", 0.0)
         self.peak = max(self.peak, rate)
-        slow = rate < SLOW * self.peak
+        before = self.rows.get((row["fold"], row["epoch"] - 1), {})
+        slow = rate < SLOW * self.peak and row.get("seconds", 0.0) - before.get("seconds", 0.0) >= LONG
         self.remark = f", last epoch {rate:,.0f} images/s and the fastest {self.peak:,.0f}" if slow else ""
         # A fold that is tried again after its worker died says its rows again.
         self.rows[row["fold"], row["epoch"]] = row
