@@ -28,7 +28,7 @@ repro: setup ## Run the job in params.yaml: dvc repro, as many backbones at once
 	if [ "$$jobs" != 1 ]; then \
 	  dvc repro split && \
 	  python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
-	  | OMP_WAIT_POLICY=passive xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'; \
+	  | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'; \
 	fi
 	dvc repro
 

@@ -20,6 +20,7 @@ from stages.images.replacement import replace, space
 from stages.images.writing import Written, write_images
 from stages.running import parameters
 from stages.running.errors import UserError
+from stages.showing import checks
 from stages.showing.command import command
 
 METRICS = Path("metrics/split.json")
@@ -126,6 +127,7 @@ def assign(
 @command
 def main() -> None:
     content = parameters.read()
+    checks.before_split(content)
     data = parameters.section(content, "data", Data)
     split = parameters.section(content, "split", Split)
     numbers, collection = prepare(data, split, parameters.seed(content))

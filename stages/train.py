@@ -4,16 +4,22 @@
 `metrics/history/<backbone>.csv`. Models are numbered through: the K of the first seed, then those of the second, where
 the block has `seeds`. Folds that an interrupted run finished are taken up again, not trained again. Where folds are
 trained says `stages/executors`.
+
+Before that, mistakes anywhere in params.yaml are told, those in other blocks too: a typo in the last one is not to show
+after hours. `python -m stages.train --check` does that alone.
 """
 
 import argparse
+import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -24,9 +30,13 @@ from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch, threads
+from stages.running.errors import UserError
 from stages.running.history import Observer
-from stages.showing import progress
+from stages.showing import checks, progress
 from stages.showing.command import command
+
+MODELS = {"stack": "stages.stack", "evaluate": "stages.stacking.judging.evaluation"}
+"""Where the parameters of a section are declared, in a module that imports more than a training does."""
 
 
 def fold_seed(seed: int, backbone: str, fold: int) -> int:
@@ -55,8 +65,12 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     recorder = history.Recorder(fold, len(rows), observer)
     (folder / "model").mkdir()
     images, labels, seed = dataset.select(rows), dataset.labels[rows], backbone.seed(fold)
-    recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder)
-    history.write(folder / "history.csv", recorder.rows)
+    with scratch.full_disk_named(folder):
+        try:
+            recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder)
+        except UserError as error:
+            raise UserError(f"{backbone.name}, fold {fold + 1}: {error}") from error
+        history.write(folder / "history.csv", recorder.rows)
 
 
 def train(
@@ -89,15 +103,105 @@ def give(finished: Path, models: Path) -> list[history.Row]:
     return history.read(finished / "history.csv")
 
 
+def check(content: Mapping[str, Any], part: str) -> None:
+    """Raises UserError with every mistake in a part: the sections, the blocks of the framework it names, or all."""
+    blocks = backbones.blocks(content)
+    if part == "all":
+        checks.run(content, parts(blocks))
+    elif part == checks.SECTIONS:
+        checks.told(
+            [
+                partial(check_presence, content),
+                *(partial(check_names, name, block) for name, block in blocks.items()),
+                *(partial(check_section, content, name, list(blocks)) for name in MODELS),
+                *(partial(check_space, content, name) for name in content.get("search") or {}),
+            ]
+        )
+    else:
+        own = {name: block for name, block in blocks.items() if block["framework"] == part}
+        checks.told(partial(check_block, name, block) for name, block in own.items())
+
+
+def parts(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What there is to check, a process each."""
+    known = {name.partition("/")[0] for name in backbones.names()}
+    return [checks.SECTIONS, *sorted(known & {block["framework"] for block in blocks.values()})]
+
+
+def check_all(content: Mapping[str, Any], framework: str) -> None:
+    """The same of all parts: that of the framework in this process, which imports it anyway, the others beside it."""
+    right = checks.marker(content, framework)
+    others = [part for part in parts(backbones.blocks(content)) if part != framework]
+    with checks.beside(content, others):
+        if not right.exists():
+            check(content, framework)
+    right.mkdir(exist_ok=True)
+
+
+def check_presence(content: Mapping[str, Any]) -> None:
+    """The code has defaults for a section that is left out; DVC compares sections, and stops where one is missing."""
+    missing = [name for name in parameters.SECTIONS if name not in content and name != "search"]
+    if missing and "DVC_ROOT" in os.environ:
+        how = "`stack: {}` has the defaults of a section, and 0 is that of seed"
+        raise UserError(f"params: {', '.join(missing)}: missing, which DVC cannot do without; {how}")
+
+
+def check_names(name: str, block: Mapping[str, Any]) -> None:
+    try:
+        backbones.check_name(block["framework"], block["recipe"])
+    except UserError as error:
+        raise UserError(f"params: backbones.{name}: {error}") from None
+    backbones.seeds(block, place=f"backbones.{name}")
+
+
+def check_section(content: Mapping[str, Any], name: str, members: list[str]) -> None:
+    module = import_module(MODELS[name])
+    params = parameters.section(content, name, module.Params)
+    if name == "stack":
+        module.chosen_members(params, members)
+
+
+def check_space(content: Mapping[str, Any], name: str) -> None:
+    """What `python -m tuning` would try, where it is installed."""
+    try:
+        space = import_module("tuning.space")
+    except ModuleNotFoundError:
+        return
+    space.read(content, name)
+
+
+def check_block(name: str, block: Mapping[str, Any]) -> None:
+    if f"{block['framework']}/{block['recipe']}" not in backbones.names():
+        return  # told by `check_names`
+    _, params = backbones.resolve(block, place=f"backbones.{name}")
+    weights = getattr(params, "weights", None)
+    if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+        expected = "none, imagenet or a file of weights"
+        raise UserError(f"params: backbones.{name}.weights: {weights} is not there; expected {expected}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
+    parser.add_argument("backbone", nargs="?", help="the name of a block under `backbones` in params.yaml")
+    known = f"{checks.SECTIONS}, a framework or all (default)"
+    parser.add_argument("--check", nargs="?", const="all", metavar="PART", help=f"train nothing, check {known}")
+    given = parser.parse_args()
+    if given.backbone is None and given.check is None:
+        parser.error("expected a backbone, or --check")
+    return given
+
+
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
-    parser.add_argument("backbone", help="the name of a block under `backbones` in params.yaml")
-    name = parser.parse_args().backbone
+    given = arguments()
     content = parameters.read()
-    seed = parameters.seed(content)
+    if given.check is not None:
+        check(content, given.check)
+        return
+    name, seed = given.backbone, parameters.seed(content)
     block = backbones.block(content, name)
     threads.use(threads.of(block, place=f"backbones.{name}"))
+    check_all(content, block["framework"])
     resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(
         Dataset.load,

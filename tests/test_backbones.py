@@ -30,6 +30,8 @@ def test_unknown_recipe_names_the_closest() -> None:
         ({}, "expected at least one block"),
         ({"backbones": {"a.b": {}}}, r"got the name 'a\.b'"),
         ({"backbones": {"stack": {}}}, r"got the name 'stack'"),
+        ({"backbones": {18: {}}}, 'got the name 18, which YAML reads as no text; write it in quotes, "18"'),
+        ({"backbones": {None: {}}}, "got the name None, which YAML reads as no text"),
         ({"backbones": {"a": {"recipe": "cnn"}}}, r"backbones\.a\.framework: missing"),
     ],
 )

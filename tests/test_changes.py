@@ -6,6 +6,7 @@ import torch  # noqa: TID253
 from pydantic import TypeAdapter
 
 from stages.backbones.pytorch.shared.changes import changer
+from stages.backbones.pytorch.shared.rows import leading
 from stages.backbones.vocabulary.changes import AnyChange
 from stages.running.errors import UserError
 
@@ -31,10 +32,13 @@ EVERY = [
 ]
 
 
+def parsed(*described):
+    return [TypeAdapter(AnyChange).validate_python(each) for each in described]
+
+
 def changed(images, *described, seed=0):
     torch.manual_seed(seed)
-    parsed = [TypeAdapter(AnyChange).validate_python(each) for each in described]
-    return changer(parsed, (images.shape[2], images.shape[3]))(images)
+    return changer(parsed(*described), (images.shape[2], images.shape[3]))(images)
 
 
 def noise(n=16, height=14, width=12):
@@ -164,12 +168,15 @@ def test_a_share_of_the_images_have_their_channels_shuffled_or_a_rectangle_erase
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rotation": 0.1, "fill": "wrap"}, "rotation: fill wrap.*expected one of reflect, constant, nearest"),
         ({"shift": 12}, "shift 12 with fill reflect of images of 14 x 12 pixels; expected at most 11"),
         ({"shift": 13, "fill": "wrap"}, "expected at most 12"),
-        ({"erase": 0.5, "smallest": 0.3}, "smallest 0.3 is above largest 0.15"),
     ],
 )
 def test_what_the_libraries_cannot_do_is_an_error(change, message):
     with pytest.raises(UserError, match=message):
         changed(noise(), change)
+
+
+def test_a_fill_that_kornia_lacks_is_refused_with_the_block():
+    with pytest.raises(UserError, match=r"rotation: fill wrap.*expected one of reflect, constant, nearest"):
+        leading(parsed({"brightness": 0.1}, {"rotation": 0.1, "fill": "wrap"}))

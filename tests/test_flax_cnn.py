@@ -125,7 +125,7 @@ def test_folds_share_what_is_compiled(standard: Any, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     exploding: dict[str, Any] = {"layers": ["flatten", {"dense": 4, "l2": 1}], "learning_rate": 10, "batch_size": 2}
-    with pytest.raises(UserError, match=r"epoch 1: the loss is (nan|inf); lower learning_rate"):
+    with pytest.raises(UserError, match=r"train_loss is (nan|inf) after 1 epochs; lower learning_rate"):
         trained(tmp_path, optimizer="sgd", schedule="constant", **exploding)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import ruamel.yaml
 from pydantic import Field
 
 from stages.running import parameters
@@ -18,6 +19,21 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("stack: {a: 1e-3, b: -2E+4, c: 1.5e3, d: 12, e: e3}\n")
     assert parameters.read(path)["stack"] == {"a": 1e-3, "b": -2e4, "c": 1.5e3, "d": 12, "e": "e3"}
+
+
+SCALARS = (
+    "010 08 -012 0o17 0x1F 0b11 1_000 1:30 1 0 -0 +3 1e3 1e-3 -2E+4 1.5 .5 1. 1.5e3 .inf -.INF 1_0.5 1.2.3 e3 0x 12a "
+    "no yes on off y n true True FALSE tRUE null ~ NULL nil 2020-01-01"
+)
+
+
+def test_what_stands_there_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("search:\n" + "".join(f"  k{number}: {text}\n" for number, text in enumerate(SCALARS.split())))
+    ours, theirs = parameters.read(path)["search"], ruamel.yaml.YAML(typ="safe", pure=True).load(path)["search"]
+    found = {text: (type(a).__name__, a) for text, a in zip(SCALARS.split(), ours.values(), strict=True)}
+    assert found == {text: (type(b).__name__, b) for text, b in zip(SCALARS.split(), theirs.values(), strict=True)}
+    assert (found["010"][1], found["no"][1]) == (10, "no")
 
 
 def test_a_section_left_out_has_its_defaults() -> None:

@@ -161,25 +161,113 @@ def test_queued_experiments_run_one_after_the_other(repository: Repository) -> N
         change = f"backbones.slim.epochs={epochs}"
         repository.run("dvc", "exp", "run", "--queue", "--name", name, "-S", change, "stack")
     repository.run("dvc", "queue", "start")
-    deadline = time.monotonic() + 300
-    while (status := repository.run("dvc", "queue", "status")).count("Success") < 2:
-        assert "Failed" not in status, status + repository.run("dvc", "queue", "logs", "one")
-        assert time.monotonic() < deadline, status
-        time.sleep(3)
+    finish(repository, 2)
     shown = csv.DictReader(repository.run("dvc", "exp", "show", "--csv", "--no-pager").splitlines())
     epochs = {row["Experiment"]: row["backbones.slim.epochs"] for row in shown}
     assert (epochs["one"], epochs["three"]) == ("1", "3")
 
 
 def test_a_pushed_run_is_pulled_elsewhere_without_running_again(repository: Repository, tmp_path: Path) -> None:
-    repository.run("dvc", "remote", "add", "--default", "shelf", str(tmp_path / "shelf"))
-    repository.commit("a remote")
-    repository.run("dvc", "push")
-    repository.run("git", "clone", "--quiet", str(repository.folder), str(tmp_path / "clone"))
-    clone = Repository(tmp_path / "clone", tmp_path / "other-scratch")
-    clone.run("dvc", "pull")
+    clone = pushed(repository, tmp_path)
     assert ran(clone.run("dvc", "repro")) == []
     assert clone.run("git", "status", "--porcelain") == ""
+
+
+def write_photos(folder: Path, n: int = 8) -> None:
+    """Two classes of `n` images each."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(n):
+            Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).save(folder / f"train/{name}/{number}.png")
+
+
+def of_photos(path: Path | str) -> dict[str, Any]:
+    return JOB | {"data": {"source": "folder", "path": str(path), "image_size": 8}}
+
+
+@pytest.fixture(scope="session")
+def versioned(finished: tuple[Repository, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A copy where `dvc add images` has been done, and all has run on them and is committed."""
+    repository = finished[0].copy(tmp_path_factory.mktemp("versioned"))
+    write_photos(repository.folder / "images")
+    repository.run("dvc", "add", "images")
+    repository.set(of_photos("images"))
+    repository.run("dvc", "repro")
+    repository.commit("photos")
+    return repository
+
+
+def test_images_under_dvc_reach_experiments_in_a_copy(versioned: Repository, tmp_path: Path) -> None:
+    repository = versioned.copy(tmp_path)
+    temporary = repository.run("dvc", "exp", "run", "--temp", "-S", "stack.one_standard_error=false")
+    assert ran(temporary) == ["report", "stack"]
+    repository.run("dvc", "exp", "run", "--queue", "--name", "thirds", "-S", "split.folds=3", "split")
+    repository.run("dvc", "queue", "start")
+    finish(repository, 1)
+    shown = csv.DictReader(repository.run("dvc", "exp", "show", "--csv", "--no-pager").splitlines())
+    assert {row["Experiment"]: row["split.folds"] for row in shown}["thirds"] == "3"
+
+
+def test_images_under_dvc_are_pulled_elsewhere_and_nothing_runs(versioned: Repository, tmp_path: Path) -> None:
+    clone = pushed(versioned.copy(tmp_path), tmp_path)
+    assert ran(clone.run("dvc", "repro")) == []
+    assert len(list((clone.folder / "images").rglob("*.png"))) == 16
+
+
+def test_nothing_runs_where_the_images_are_not(finished: tuple[Repository, str], tmp_path: Path) -> None:
+    repository = finished[0].copy(tmp_path)
+    write_photos(tmp_path / "photos")
+    repository.set(of_photos(tmp_path / "photos"))
+    repository.run("dvc", "repro")
+    repository.commit("photos")
+    clone = pushed(repository, tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert ran(clone.run("dvc", "repro", "--allow-missing")) == []
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_images_that_do_not_reach_a_copy_are_refused_there_with_the_remedy(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
+    repository = finished[0].copy(tmp_path)
+    write_photos(repository.folder / "data/raw")
+    repository.set(of_photos("data/raw"))
+    repository.run("dvc", "repro", "split")
+    repository.commit("photos in data/raw")
+    said = fails(repository, "dvc", "exp", "run", "--temp", "-S", "split.folds=3", "split")
+    assert "params: data.path: data/raw is empty where a queued or --temp experiment runs" in said
+    assert "dvc add images" in said
+
+
+def pushed(repository: Repository, folder: Path) -> Repository:
+    """A clone elsewhere to which everything has been pulled."""
+    repository.run("dvc", "remote", "add", "--default", "shelf", str(folder / "shelf"))
+    repository.commit("a remote")
+    repository.run("dvc", "push")
+    repository.run("git", "clone", "--quiet", str(repository.folder), str(folder / "clone"))
+    clone = Repository(folder / "clone", folder / "other-scratch")
+    clone.run("dvc", "pull")
+    return clone
+
+
+def finish(repository: Repository, n: int) -> None:
+    """Wait until so many queued experiments have succeeded."""
+    deadline = time.monotonic() + 300
+    while (status := repository.run("dvc", "queue", "status")).count("Success") < n:
+        assert "Failed" not in status, status
+        assert time.monotonic() < deadline, status
+        time.sleep(3)
+
+
+def fails(repository: Repository, *command: str) -> str:
+    """What a command says that has to fail."""
+    done = subprocess.run(
+        command, cwd=repository.folder, env=repository.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def test_another_clone_with_the_same_seed_gives_the_same_bytes(real: tuple[Repository, str], tmp_path: Path) -> None:
@@ -239,6 +327,22 @@ def test_a_killed_run_goes_on_and_ends_the_same(job: str, request: pytest.Fixtur
     assert "wide, fold 2 of 2: taken up" not in output
     file = "data/predictions/wide.parquet"
     assert repository.bytes(file) == whole.bytes(file)
+
+
+def test_ctrl_c_ends_a_training_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path, slowly(JOB))
+    repository.run("dvc", "repro", "split")
+    command = [sys.executable, "-m", "stages.train", "wide"]
+    running = subprocess.Popen(
+        command, cwd=repository.folder, env=repository.environment, stderr=subprocess.PIPE, text=True
+    )
+    while repository.folds_begun("wide") < 2:
+        assert running.poll() is None, "the run ended before it could be interrupted in its second fold"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert (running.returncode, said) == (130, "interrupted; run `dvc repro` again, finished folds are kept\n")
+    assert "wide, fold 1 of 2: taken up" in repository.run(*command)
 
 
 def slowly(job: dict[str, Any]) -> dict[str, Any]:
@@ -318,6 +422,11 @@ SPEEDRUM = {"framework": "pytorch", "recipe": "speedrum"}
         ({"stack": {"members": ["wid"]}}, "stack", "unknown backbone 'wid'; did you mean 'wide'?"),
         ({"stack": {"combiners": ["men"]}}, "stack", "unknown combiner 'men'; did you mean 'mean'?"),
         ({"evaluate": {"bins": 0}}, "evaluate", "params: evaluate.bins: got 0"),
+        ({"evaluate": {"bins": 0}}, "split", "params: evaluate.bins: got 0"),
+        ({"stack": {"members": ["wid"]}}, "split", "unknown backbone 'wid'; did you mean 'wide'?"),
+        ({"search": {"wide": {"epochs": {"lo": 1, "high": 3}}}}, "split", "params: search.wide.epochs.lo: unknown"),
+        ({"data": {"source": "folder", "path": "~/images"}}, "split", "data.path: got '~/images'; DVC does not know ~"),
+        ({"backbones": {18: JOB["backbones"]["wide"]}}, "split", "got the name 18, which YAML reads as no text"),
         ({"backbones": {"wide": SPEEDRUM}}, "train wide", "did you mean 'pytorch/speedrun'?"),
         ({}, "export wid", "there is no 'wid'; did you mean 'wide'?"),
     ],
@@ -328,6 +437,7 @@ def test_a_mistake_is_one_message(
     mistaken.set(JOB | change)
     step, *rest = stage.split()
     monkeypatch.chdir(mistaken.folder)
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", str(mistaken.scratch))
     monkeypatch.setattr(sys, "argv", [step, *rest])
     with pytest.raises(SystemExit) as ended:
         import_module(f"stages.{step}").main()
@@ -335,12 +445,54 @@ def test_a_mistake_is_one_message(
     assert str(ended.value.code).startswith("error: ")
 
 
+TWIN = JOB["backbones"]["twin"]
+
+
 @pytest.mark.usefixtures("unchanged")
-def test_a_mistake_is_one_message_without_traceback(mistaken: Repository) -> None:
-    mistaken.set(JOB | {"backbones": {"wide": JOB["backbones"]["wide"] | {"epoch": 1}}})
-    command = [sys.executable, "-m", "stages.train", "wide"]
-    done = subprocess.run(command, cwd=mistaken.folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "did you mean 'epochs'?" in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"backbones": {"wide": JOB["backbones"]["wide"] | {"epoch": 1}}}, ["did you mean 'epochs'?"]),
+        (
+            {
+                "backbones": {**JOB["backbones"], "twin": TWIN | {"epoch": 1}, "last": SPEEDRUM},
+                "evaluate": {"resample": 3},
+            },
+            ["backbones.twin.epoch: unknown", "backbones.last: unknown recipe", "evaluate.resample: unknown"],
+        ),
+        (
+            {"backbones": {**JOB["backbones"], "last": {"framework": "pytorch", "recipe": "speedrun", "epoch": 1}}},
+            ["params: backbones.last.epoch: unknown parameter; did you mean 'epochs'?"],
+        ),
+    ],
+)
+def test_mistakes_anywhere_are_told_before_the_first_training_without_traceback(
+    change: dict[str, Any], messages: list[str], mistaken: Repository
+) -> None:
+    mistaken.set(JOB | change)
+    said = fails(mistaken, sys.executable, "-m", "stages.train", "wide")
+    assert said.startswith("error: params: ")
+    assert all(message in said for message in messages), said
+
+
+def test_a_refused_value_of_an_experiment_is_said_to_stay_behind(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
+    repository = finished[0].copy(tmp_path)
+    said = fails(repository, "dvc", "exp", "run", "-S", "backbones.slim.epochs=-3")
+    assert said.count("What -S set stays in params.yaml") == 1
+    assert "epochs: -3" in (repository.folder / "params.yaml").read_text()
+    repository.run("git", "checkout", "--quiet", "params.yaml")
+    assert ran(repository.run("dvc", "repro")) == []
+
+
+def test_a_section_that_is_missing_is_told_before_dvc_stops_at_it(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
+    repository = finished[0].copy(tmp_path)
+    job: dict[str, Any] = JOB | {"backbones": JOB["backbones"] | {"slim": JOB["backbones"]["slim"] | {"epochs": 3}}}
+    repository.set({name: section for name, section in job.items() if name != "stack"})
+    said = fails(repository, "dvc", "repro", "train@slim")
+    assert "params: stack: missing, which DVC cannot do without; `stack: {}`" in said
+    repository.set(job | {"stack": {}})
+    assert ran(repository.run("dvc", "repro", "stack")) == sorted([*stages("slim"), "stack"])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from stages.running import devices, history, scratch
 from stages.running.errors import UserError
@@ -31,6 +32,74 @@ def test_a_full_disk_is_one_message_with_the_file() -> None:
 
     with pytest.raises(SystemExit, match="the disk is full while writing models/a"):
         main()
+
+
+def test_a_full_disk_is_told_in_whatever_words_a_library_has_for_it(tmp_path: Path) -> None:
+    @command
+    def main() -> None:
+        with scratch.full_disk_named(tmp_path / "fold-0"):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(SystemExit, match=r"the disk is full while writing .*fold-0; free some space"):
+        main()
+
+    @command
+    def other() -> None:
+        raise SafetensorError("I/O error: Disk quota exceeded (os error 122)")
+
+    with pytest.raises(SystemExit, match="the disk is full; free some space"):
+        other()
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted; run `dvc repro` again, finished folds are kept\n"
+
+
+def refused(message: str) -> str:
+    @command
+    def main() -> None:
+        raise UserError(message)
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return str(caught.value.code)
+
+
+def test_a_refused_value_of_an_experiment_says_that_it_stays_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    told = "error: params: a: got 1"
+    assert refused("params: a: got 1") == told
+    monkeypatch.setenv("DVC_EXP_NAME", "soapy-drum")
+    assert refused("data/index.parquet is not there") == "error: data/index.parquet is not there"
+    assert refused("params: a: got 1").startswith(f"{told}\nWhat -S set stays in params.yaml")
+    assert "git checkout params.yaml" in refused("params: a: got 1")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path.parent))
+    assert refused("params: a: got 1") == told, "a queued experiment changes its own copy"
+
+
+def test_a_home_that_cannot_be_written_to_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOLDSTACK_SCRATCH", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    with pytest.raises(UserError, match=r"no place to wait: .*/dev/null.*FOLDSTACK_SCRATCH=/tmp/folds"):
+        scratch.root()
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", "/dev/null/scratch")
+    with pytest.raises(UserError, match="FOLDSTACK_SCRATCH=/tmp/folds"):
+        scratch.root()
+
+
+def test_threads_that_wait_sleep() -> None:
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
@@ -58,15 +127,88 @@ def test_a_log_file_gets_sparse_plain_lines(monkeypatch: pytest.MonkeyPatch) -> 
     assert "\r" not in log.getvalue()
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+
+
+def epochs_of_three_folds(*, first: float, pause: float, growing: bool) -> list[float]:
+    """Seconds that each of 20 steps takes in three folds of ten epochs: those of epoch 1 also import and compile."""
+    seconds = []
+    for fold in range(3):
+        for step in range(200):
+            slower = 0.6 + 0.4 * min(1.0, step / 100) if growing else 1.0
+            waited = (first if fold == 0 else pause) if step == 0 else 0.0
+            seconds.append(0.5 * slower + waited)
+    return seconds
+
+
+@pytest.mark.parametrize(
+    "job", [{"first": 0.0, "pause": 0.0}, {"first": 60.0, "pause": 15.0}], ids=["smooth", "with pauses"]
+)
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_time_left_holds_within_a_third_after_the_first_tenth(
+    job: dict[str, float], growing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, bar = Clock(monkeypatch), progress.Bar(600 * 64, "images", "wide")
+    seconds = epochs_of_three_folds(**job, growing=growing)
+    for done, each in enumerate(seconds, 1):
+        clock.now += each
+        bar.update(64)
+        left = sum(seconds[done:])
+        if 60 <= done < 590:
+            assert bar.left() == pytest.approx(left, rel=1 / 3), (done, bar.left(), left)
+
+
+def test_the_rate_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, bar = Clock(monkeypatch), progress.Bar(10_000, "images", "wide")
+    for _ in range(50):
+        clock.now += 1
+        bar.update(100)
+    assert "100 images/s" in bar.standing()
+    for _ in range(20):
+        clock.now += 1
+        bar.update(10)
+    assert bar.standing().startswith("10 images/s, ")
+
+
+def test_what_failed_is_not_said_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+
+    def interrupted() -> None:
+        with progress.bar(10, "images", "wide") as bar:
+            bar.update(5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "done" not in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_an_epoch_far_below_the_fastest_is_told(tmp_path: Path) -> None:
+    with progress.bar(1000, "images", "wide") as bar:
+        display = history.Display(bar, tmp_path / "wide.csv", before=[])
+        for epoch, (rate, seconds) in enumerate([(223.0, 4.0), (200.0, 8.0), (3.0, 9.0), (3.0, 99.0)], 1):
+            display.add({"fold": 1, "epoch": epoch, "seconds": seconds, "images_per_second": rate})
+            display.progress(0, 10.0 * epoch, "fold 1")
+            assert bar.note.endswith("last epoch 3 images/s and the fastest 223") == (seconds == 99), (
+                "a second is short"
+            )
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (61.4, "1:01"), (3725, "1:02:05"), (float("inf"), "?")])
 def test_time_left_reads_as_a_clock(seconds: float, text: str) -> None:
     assert progress.clock(seconds) == text
 
 
-def test_history_has_a_row_per_whole_epoch_and_keeps_earlier_folds(tmp_path: Path) -> None:
+def test_history_has_a_row_per_whole_epoch_counts_folds_from_1_and_keeps_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "history" / "wide.csv"
     with progress.bar(20, "images", "wide") as bar:
-        display = history.Display(bar, path, before=[{"fold": 0, "epoch": 1, "train_loss": 2.0}])
+        display = history.Display(bar, path, before=[{"fold": 1, "epoch": 1, "train_loss": 2.0}])
         recorder = history.Recorder(1, 10, display)
         recorder(0.5, {})
         assert not path.exists()
@@ -75,9 +217,9 @@ def test_history_has_a_row_per_whole_epoch_and_keeps_earlier_folds(tmp_path: Pat
         recorder(2, {"train_loss": 0.125})
     rows = history.read(path)
     assert [(row["fold"], row["epoch"], row["train_loss"]) for row in rows] == [
-        (0, 1, 2.0),
-        (1, 1, 0.25),
-        (1, 2, 0.125),
+        (1, 1, 2.0),
+        (2, 1, 0.25),
+        (2, 2, 0.125),
     ]
     assert history.read(path) == rows
     assert bar.done == 20

@@ -64,7 +64,7 @@ def test_every_fold_has_a_model_and_its_own_seed(tmp_path: Path) -> None:
 def test_the_history_holds_every_epoch_of_every_fold(tmp_path: Path) -> None:
     run(tmp_path)
     rows = history.read(tmp_path / "history.csv")
-    assert [(row["fold"], row["epoch"]) for row in rows] == [(fold, epoch) for fold in range(3) for epoch in (1, 2)]
+    assert [(row["fold"], row["epoch"]) for row in rows] == [(fold, epoch) for fold in (1, 2, 3) for epoch in (1, 2)]
 
 
 def test_a_killed_run_goes_on_with_the_fold_it_died_in(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_a_search_on_the_fold_learns_from_its_training_rows_and_scores_on_its_he
 
 
 def test_a_fold_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--fold: got 3; expected 0 to 2"):
+    with pytest.raises(UserError, match="--fold: got 4; expected 1 to 3"):
         trial.rows(toy_dataset(tmp_path), 3, "inner", 0)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.backbones.vocabulary.changes import AnyChange, check_reach
 from stages.backbones.vocabulary.layers import AnyLayer, Conv
 from stages.backbones.vocabulary.schedules import AnySchedule, Constant, Cosine, OneCycle, Step, rates
 from stages.backbones.vocabulary.short_forms import parser
@@ -16,6 +17,7 @@ from stages.running.parameters import Block, check
 class Described(Block):
     layers: tuple[AnyLayer, ...] = ()
     schedule: AnySchedule = Constant()
+    augmentation: tuple[AnyChange, ...] = ()
 
 
 def described(**block: Any) -> Described:
@@ -62,3 +64,15 @@ def test_a_validation_part_takes_its_share_of_every_class() -> None:
     training, validation = carve(labels, 0.25, seed=0)
     assert sorted([*training, *validation]) == list(range(61))
     assert np.bincount(labels[validation], minlength=3).tolist() == [10, 5, 0]
+
+
+def test_a_rectangle_larger_at_least_than_at_most_is_refused_for_every_framework() -> None:
+    with pytest.raises(UserError, match=r"augmentation[.\[]0.*erase: got .*smallest 0.3 is above largest 0.15"):
+        described(augmentation=[{"erase": 0.5, "smallest": 0.3}])
+
+
+@pytest.mark.parametrize(("fill", "most"), [("reflect", 11), ("wrap", 12)])
+def test_a_shift_uncovers_no_more_than_its_fill_can_fill(fill: str, most: int) -> None:
+    check_reach(most, (14, 12), fill)
+    with pytest.raises(UserError, match=f"of images of 14 x 12 pixels; expected at most {most}"):
+        check_reach(most + 1, (14, 12), fill)

@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     add("--params", type=Path, default=parameters.PATH, help="the file with both (%(default)s)")
     add("--trials", type=int, default=20, help="how many in all, those of earlier calls included (%(default)s)")
     add("--timeout", type=float, help="seconds after which no trial begins (no limit)")
-    add("--fold", type=int, default=0, help="whose training rows are learnt from (%(default)s)")
+    add("--fold", type=int, default=1, help="from 1, whose training rows are learnt from (%(default)s)")
     add("--validate-on", choices=get_args(Part), default="inner", help="see docs/tuning.md (%(default)s)")
     add("--objective", choices=results.SCORES, default=results.SCORES[0], help="what to improve (%(default)s)")
     add("--prune", choices=get_args(Pruning), default="none", help="end trials early by their loss (%(default)s)")
@@ -56,7 +56,7 @@ def made_of(given: argparse.Namespace, block: Mapping[str, Any], space: Space, s
         "space": {path: dimension.model_dump() for path, dimension in space.dimensions.items()},
         "block": space.applied(block, dict.fromkeys(space.dimensions)),
         "seed": seed,
-        "fold": given.fold,
+        "fold": given.fold - 1,
         "validate_on": given.validate_on,
         "objective": given.objective,
         "prune": given.prune,
@@ -82,7 +82,9 @@ def main() -> None:
     own = {key: value for key, value in block.items() if key not in backbones.OURS}
     space.check(own, recipe.Params)
     dataset = Dataset.load()
-    task = Task(dataset, recipe, own, space, *rows(dataset, given.fold, given.validate_on, seed), given.objective, seed)
+    task = Task(
+        dataset, recipe, own, space, *rows(dataset, given.fold - 1, given.validate_on, seed), given.objective, seed
+    )
     ending = pruner(given.prune, longest(space, backbones.epochs(params)))
     study = open_study(given.storage or folder / "study.log", name, made_of(given, block, space, seed), ending)
     first = space.present(own, params)

@@ -40,7 +40,7 @@ def rows(dataset: Dataset, fold: int, part: Part, seed: int) -> tuple[Rows, Rows
     and with copies of an image on one side. Raises UserError where a class would have nothing to learn from.
     """
     if not 0 <= fold < dataset.folds:
-        raise UserError(f"--fold: got {fold}; expected 0 to {dataset.folds - 1}")
+        raise UserError(f"--fold: got {fold + 1}; expected 1 to {dataset.folds}")
     training = dataset.training_rows(fold)
     if part == "fold":
         return training, dataset.held_out_rows(fold)

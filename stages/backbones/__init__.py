@@ -108,7 +108,10 @@ def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not found:
         raise UserError(f"params: backbones: got {found!r}; expected at least one block, such as `tiny: {{...}}`")
     for name, block in found.items():
-        if not NAME.fullmatch(str(name)) or name == "stack":
+        if not isinstance(name, str):
+            how = f'write it in quotes, "{name}"'
+            raise UserError(f"params: backbones: got the name {name!r}, which YAML reads as no text; {how}")
+        if not NAME.fullmatch(name) or name == "stack":
             wanted = "lower-case letters, digits, _ and -, and not stack, the name of the ensemble"
             raise UserError(f"params: backbones: got the name {name!r}; expected {wanted}")
         for key in ("framework", "recipe"):

@@ -81,9 +81,13 @@ def setting(name: str, default: float) -> float:
 
 
 def threads(cpus: int) -> dict[str, str]:
-    """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already."""
+    """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already.
+
+    Those that wait sleep (`stages/showing/command.py`), on other machines too.
+    """
     wanted = environment(os.environ.get("OMP_NUM_THREADS") or cpus)
-    return {name: os.environ.get(name) or number for name, number in wanted.items()}
+    numbers = {name: os.environ.get(name) or number for name, number in wanted.items()}
+    return numbers | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "passive"}
 
 
 def gave_up(names: list[str]) -> UserError:

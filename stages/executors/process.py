@@ -8,6 +8,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -40,6 +41,7 @@ class Worker:
 def begin(load: Callable[[], object], events: Queue, devices: Queue, parent: int) -> None:
     """Runs first in each process, before any framework is imported."""
     os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that waits ends this one
     threading.Thread(target=end_with, args=[parent], daemon=True).start()
     # What cannot be opened is an error of the task: one that is raised here would look like a worker that died.
     Worker.load, Worker.observer = functools.cache(load), Told(events.put)

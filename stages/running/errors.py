@@ -1,4 +1,9 @@
-"""The one exception that speaks to the user rather than to us."""
+"""The one exception that speaks to the user rather than to us, and the words of libraries in one line."""
+
+import errno
+import os
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):
@@ -14,3 +19,12 @@ def gist(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if len(line) <= 160 else f"{line[:157]}..."
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it says that a disk is full: an OSError by its number, what other libraries raise by the system's words.
+
+    safetensors, written in Rust, raises a SafetensorError that is no OSError.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    return number in FULL or any(os.strerror(each) in str(error) for each in FULL)

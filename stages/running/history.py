@@ -1,7 +1,8 @@
 """A backbone's learning curves, written while it trains: one CSV that `dvc plots` and editors read live.
 
-One row per fold and epoch: fold, epoch, seconds (since the fold began), images_per_second (the fold's training rows
-times the epochs since the last row, by the time that they took, validation included), then the recipe's values.
+One row per fold and epoch: fold (from 1, as people count: the model of fold 1 is `fold-0`), epoch, seconds (since the
+fold began), images_per_second (the fold's training rows times the epochs since the last row, by the time that they
+took, validation included), then the recipe's values.
 """
 
 import csv
@@ -13,6 +14,9 @@ from typing import Protocol, runtime_checkable
 
 Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
+SLOW, LONG = 1 / 3, 2.0
+"""An epoch of so many seconds and more below this share of the highest rate is told: mostly something else takes the
+cores."""
 
 
 @runtime_checkable
@@ -41,12 +45,18 @@ class Display:
         self.bar, self.path = bar, path
         self.rows = {(row["fold"], row["epoch"]): row for row in before}
         self.seen: defaultdict[int, float] = defaultdict(float)
+        self.peak, self.remark = 0.0, ""
 
     def progress(self, fold: int, images: float, note: str) -> None:
-        self.bar.update(images - self.seen[fold], note)
+        self.bar.update(images - self.seen[fold], note + self.remark)
         self.seen[fold] = images
 
     def add(self, row: Row) -> None:
+        rate = row.get("images_per_second", 0.0)
+        self.peak = max(self.peak, rate)
+        before = self.rows.get((row["fold"], row["epoch"] - 1), {})
+        slow = rate < SLOW * self.peak and row.get("seconds", 0.0) - before.get("seconds", 0.0) >= LONG
+        self.remark = f", last epoch {rate:,.0f} images/s and the fastest {self.peak:,.0f}" if slow else ""
         # A fold that is tried again after its worker died says its rows again.
         self.rows[row["fold"], row["epoch"]] = row
         write(self.path, [self.rows[key] for key in sorted(self.rows)])
@@ -56,7 +66,7 @@ class Recorder:
     """The `report` that one fold's `fit` calls: tells the observer at every call, keeps a row of every whole epoch."""
 
     def __init__(self, fold: int, images: int, observer: Observer) -> None:
-        """`images`: how many one epoch shows."""
+        """`fold`: from 0. `images`: how many one epoch shows."""
         self.fold, self.images, self.observer = fold, images, observer
         self.started = self.before = time.monotonic()
         self.epochs = 0
@@ -73,7 +83,7 @@ class Recorder:
         now = time.monotonic()
         rate = (epoch - self.epochs) * self.images / max(now - self.before, 1e-9)
         self.epochs, self.before = epoch, now
-        row: Row = {"fold": self.fold, "epoch": epoch, "seconds": round(now - self.started, 2)}
+        row: Row = {"fold": self.fold + 1, "epoch": epoch, "seconds": round(now - self.started, 2)}
         row["images_per_second"] = round(rate, 1)
         self.rows.append(row | {name: float(f"{value:.6g}") for name, value in values.items()})
         self.observer.add(self.rows[-1])

@@ -34,14 +34,34 @@ class Block(BaseModel):
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as text and DVC (YAML 1.2) as a number; this reads it as DVC does."""
+    """Reads numbers and truth values as DVC does, by YAML 1.2: 1e-3 is a number, 010 is ten, `no` is text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own name)
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("bool", "int", "float")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9_]+([eE][-+]?[0-9]+)?"
+        r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+"""What is read as what: pattern and first characters."""
+
+
+def whole_number(loader: Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node).replace("_", "")
+    return int(text, 0) if any(letter in text for letter in "box") else int(text)
+
+
+for _name, (_pattern, _first) in SCALARS.items():
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^({_pattern})$"), list(_first))
+Loader.add_constructor("tag:yaml.org,2002:int", whole_number)
 
 
 def read(path: Path = PATH) -> dict[str, Any]:

@@ -8,6 +8,7 @@ them for `AGE` seconds.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -15,9 +16,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from stages.running.errors import UserError, is_full_disk
 
 AGE = 14 * 24 * 3600
 """Seconds after which the leftovers of a run that nobody continued are removed."""
@@ -27,9 +30,27 @@ PACKAGES = ("numpy", "torch", "torchvision", "timm", "kornia", "tensorflow", "ke
 
 
 def root() -> Path:
-    """`$FOLDSTACK_SCRATCH`, else `foldstack/folds` in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("FOLDSTACK_SCRATCH") or cache / "foldstack" / "folds")
+    """`$FOLDSTACK_SCRATCH`, else `foldstack/folds` in the user's cache folder; made where it is not there.
+
+    Raises UserError where it cannot be, as in a container whose user has no home.
+    """
+    try:
+        named = os.environ.get("FOLDSTACK_SCRATCH")
+        folder = Path(named) if named else cache() / "foldstack" / "folds"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written to")
+    except (OSError, RuntimeError) as error:
+        if is_full_disk(error):
+            raise
+        how = "name a folder for them, as in FOLDSTACK_SCRATCH=/tmp/folds"
+        raise UserError(f"finished folds have no place to wait: {error}; {how}") from None
+    return folder
+
+
+def cache() -> Path:
+    """The user's cache folder. Raises RuntimeError for a user without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def of_backbone(name: str, block: Mapping[str, Any], seed: int, sources: Iterable[Path]) -> Path:
@@ -99,6 +120,20 @@ def link(source: str | Path, target: str | Path) -> str:
     except OSError:
         shutil.copyfile(source, target)
     return str(target)
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Raises OSError with that folder for a full disk that a library met inside, whatever it raised itself.
+
+    What safetensors raises cannot even be sent from the process of a fold to the one that waits for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
 
 
 def free(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""What steps show and cannot change: progress, errors as one line, the machine. No stage depends on it."""
+"""What steps show and cannot change: progress, mistakes as one line and early, the machine. No stage depends on it."""

@@ -1,29 +1,54 @@
 """How a step's `main` meets the shell: a mistake of the user is one message and exit status 1, without a traceback."""
 
-import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec
 
-from stages.running.errors import UserError
+from stages.running.errors import UserError, is_full_disk
 
 Arguments = ParamSpec("Arguments")
+INTERRUPTED = 130
+"""The exit status that shells expect after Ctrl-C."""
+
+# Threads of OpenMP that wait sleep instead of spinning: beside another process that takes a core they would spin for
+# most of the time (docs/cluster.md). Libraries read it when they are loaded, which no step does before this.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Wrap a step's `main`: UserError and a full disk end the process with their message alone."""
+    """Wrap a step's `main`: UserError, Ctrl-C and a full disk end the process with their message alone."""
 
     @functools.wraps(main)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
         except UserError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"error: {error}{undoing(str(error))}")
+        except KeyboardInterrupt:
+            print("interrupted; run `dvc repro` again, finished folds are kept", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if not is_full_disk(error):
                 raise
-            where = f" while writing {error.filename}" if error.filename else ""
+            sys.unraisablehook = lambda _: None  # HDF5 complains once more for every object that it closes
+            name = getattr(error, "filename", None)
+            where = f" while writing {name}" if name else ""
             sys.exit(f"error: the disk is full{where}; free some space and run again, finished work is kept")
 
     return wrapped
+
+
+def undoing(message: str) -> str:
+    """How to be rid of a parameter that was refused: `dvc exp run -S` writes it into params.yaml before any step runs.
+
+    Not in a queued or --temp experiment, where that file is a copy which goes with the experiment.
+    """
+    root = os.environ.get("DVC_ROOT")
+    if "DVC_EXP_NAME" not in os.environ or root is None or Path(root).resolve() != Path.cwd():
+        return ""
+    if not message.startswith("params: "):
+        return ""
+    return "\nWhat -S set stays in params.yaml: change it there, or `git checkout params.yaml` takes back what it had"

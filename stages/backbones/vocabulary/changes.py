@@ -3,11 +3,12 @@
 Every image of a batch changes in its own way, in the order of the list, within 0 and 255. Mixing comes last.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from stages.backbones.vocabulary.short_forms import Kind, parser
+from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 Fill = Literal["reflect", "constant", "nearest", "wrap"]
@@ -33,6 +34,16 @@ class Shift(Change):
 
     shift: int = Field(ge=1, le=512, description="pixels of the stored images, at most")
     fill: Fill = "reflect"
+
+
+def check_reach(reach: int, size: tuple[int, ...], fill: str = "reflect") -> None:
+    """Raises UserError for a shift of images of that size that uncovers more than the fill can fill."""
+    most = {"reflect": min(size) - 1, "wrap": min(size)}.get(fill, reach)
+    if reach > most:
+        raise UserError(
+            f"augmentation: shift {reach} with fill {fill} of images of {size[0]} x {size[1]} pixels; "
+            f"expected at most {most}"
+        )
 
 
 class Translation(Change):
@@ -83,6 +94,12 @@ class Erase(Change):
     erase: Factor = Field(description="share of the images that get a rectangle")
     smallest: Factor = Field(0.02, description="share of the image")
     largest: Factor = Field(0.15, description="share of the image")
+
+    @model_validator(mode="after")
+    def has_a_size(self) -> Self:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest {self.smallest} is above largest {self.largest}; expected at most as much")
+        return self
 
 
 class RandAugment(Change):

@@ -59,7 +59,7 @@ def describe(each: Any, kind: type[Kind]) -> str:
         return f"unknown option {where!r} of {kind.name()}{closest(where, list(kind.model_fields))}"
     if each["type"] == "missing":
         return f"{kind.name()} needs {where}"
-    return f"{where}: got {each['input']!r}; {each['msg']}"
+    return f"{where or kind.name()}: got {each['input']!r}; {each['msg'].removeprefix('Value error, ')}"
 
 
 def mistake(message: str) -> PydanticCustomError:

@@ -37,6 +37,7 @@ def changed(change: changes.Change, key: jax.Array, image: jax.Array) -> jax.Arr
         case changes.Flip():
             return flipped(change, key, image)
         case changes.Shift():
+            changes.check_reach(change.shift, image.shape[:2], change.fill)
             around = [(change.shift, change.shift), (change.shift, change.shift), (0, 0)]
             return pix.random_crop(key, jnp.pad(image, around, mode=PADDINGS[change.fill]), image.shape)
         case changes.Translation():

@@ -100,7 +100,7 @@ class Training:
                 self.report(epoch + done / self.steps, summary(said[:-AHEAD], rate))
         values = summary(said, rate)
         if not np.isfinite(values["train_loss"]):
-            raise UserError(f"epoch {epoch + 1}: the loss is {values['train_loss']}; lower learning_rate")
+            raise UserError(f"train_loss is {values['train_loss']} after {epoch + 1} epochs; lower learning_rate")
         return state, values
 
     def validated(self, trained: steps.Trained) -> dict[str, float]:

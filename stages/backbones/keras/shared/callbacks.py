@@ -1,5 +1,6 @@
 """What happens while Keras trains: reports in the words of the contract, rates lowered, weights averaged and chosen."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from stages.backbones import Report
 from stages.backbones.keras.shared.parameters import Common
 from stages.backbones.vocabulary.averaging import newest
 from stages.backbones.vocabulary.schedules import Plateau
+from stages.running.errors import UserError
 
 NAMES = {
     "loss": "train_loss",
@@ -50,7 +52,10 @@ class Reporting(keras.callbacks.Callback):
             self.report(self.epoch + done / self.steps, self.values(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.report(float(epoch + 1), self.values(logs))
+        values = self.values(logs)
+        if not math.isfinite(loss := values["train_loss"]):
+            raise UserError(f"train_loss is {loss} after {epoch + 1} epochs; lower learning_rate")
+        self.report(float(epoch + 1), values)
 
     def values(self, logs: Mapping[str, Any] | None) -> dict[str, float]:
         model: Any = self.model

@@ -87,6 +87,7 @@ def layer(change: changes.Change, size: tuple[int, int]) -> Any:
         case changes.Flip():
             return of.RandomFlip(change.flip)
         case changes.Shift():
+            changes.check_reach(change.shift, size, change.fill)
             # Keras' RandomCrop takes one place for the whole batch, a translation one for each image. It rounds to
             # whole pixels, so nearly half a pixel more either way gives the outermost shifts their full share.
             down, across = (min(1.0, (change.shift + 0.49) / side) for side in size)

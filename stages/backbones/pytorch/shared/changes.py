@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.backbones.pytorch.shared.devices import Size
-from stages.backbones.pytorch.shared.rows import check_reach
 from stages.backbones.vocabulary import changes
-from stages.running.errors import UserError
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -48,7 +46,7 @@ def transform(change: changes.Change, size: Size) -> Transform:
         case changes.Flip():
             return flip(change)
         case changes.Shift():
-            check_reach(change.shift, size, change.fill)
+            changes.check_reach(change.shift, size, change.fill)
             return kornia.RandomCrop(size, padding=change.shift, padding_mode=PADDINGS[change.fill])
         case changes.Translation():
             return kornia.RandomAffine(0.0, translate=(change.translation, change.translation), **resampling(change))
@@ -70,7 +68,8 @@ def transform(change: changes.Change, size: Size) -> Transform:
         case changes.ChannelShuffle():
             return kornia.RandomChannelShuffle(p=change.channel_shuffle)
         case changes.Erase():
-            return erase(change)
+            scale = change.smallest, change.largest
+            return kornia.RandomErasing(scale=scale, value=GREY / 255, p=change.erase)
         case _:
             return drawn(change)
 
@@ -79,13 +78,6 @@ def flip(change: changes.Flip) -> Transform:
     assert change.flip != "alternating"  # `rows.leading` takes it
     sides = {"horizontal": kornia.RandomHorizontalFlip, "vertical": kornia.RandomVerticalFlip}
     return torch.nn.Sequential(*(made(p=0.5) for side, made in sides.items() if side in change.flip))
-
-
-def erase(change: changes.Erase) -> Transform:
-    least, most = change.smallest, change.largest
-    if least > most:
-        raise UserError(f"augmentation: erase: smallest {least} is above largest {most}; expected at most as much")
-    return kornia.RandomErasing(scale=(least, most), value=GREY / 255, p=change.erase)
 
 
 def drawn(change: changes.Change) -> Transform:
@@ -109,11 +101,6 @@ def drawn(change: changes.Change) -> Transform:
 
 def resampling(change: changes.Translation | changes.Rotation | changes.Zoom) -> dict[str, Any]:
     """Options of kornia's RandomAffine: every image is changed, and what it uncovers is filled as the change says."""
-    if change.fill not in BORDERS:
-        raise UserError(
-            f"augmentation: {change.name()}: fill {change.fill} is not to be had in PyTorch; "
-            f"expected one of {', '.join(BORDERS)} ({change.fill} works with shift)"
-        )
     return {"p": 1.0, "padding_mode": BORDERS[change.fill]}
 
 

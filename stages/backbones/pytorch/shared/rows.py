@@ -106,7 +106,8 @@ def batch_count(n: int, size: int) -> int:
 def leading(described: Sequence[Change]) -> tuple[str | None, int, tuple[Change, ...]]:
     """What reading makes of the first changes, a flip and the pixels of a shift that reflects, and all that follow.
 
-    Raises UserError for an alternating flip further on: libraries do not know in which epoch they are asked.
+    Raises UserError for an alternating flip further on, as libraries do not know in which epoch they are asked, and for
+    what kornia cannot fill.
     """
     flip, reach, n = None, 0, 0
     for change in described[:2]:
@@ -123,17 +124,11 @@ def leading(described: Sequence[Change]) -> tuple[str | None, int, tuple[Change,
             "augmentation: flip alternating behind other changes; expected it first, or second behind a shift with "
             "fill reflect; or flip horizontal"
         )
+    for change in rest:
+        if getattr(change, "fill", "") == "wrap" and not isinstance(change, Shift):
+            expected = "expected one of reflect, constant, nearest (wrap works with shift)"
+            raise UserError(f"augmentation: {change.name()}: fill wrap is not to be had in PyTorch; {expected}")
     return flip, reach, rest
-
-
-def check_reach(reach: int, size: Size, fill: str = "reflect") -> None:
-    """Raises UserError for a shift of images of that size that uncovers more than the fill can fill."""
-    most = {"reflect": min(size) - 1, "wrap": min(size)}.get(fill, reach)
-    if reach > most:
-        raise UserError(
-            f"augmentation: shift {reach} with fill {fill} of images of {size[0]} x {size[1]} pixels; "
-            f"expected at most {most}"
-        )
 
 
 def flips(flip: str | None, epoch: int, first: Tensor, generator: Generator) -> Tensor:

@@ -18,7 +18,7 @@ from stages.backbones import Report
 from stages.backbones.pytorch.shared import rows
 from stages.backbones.vocabulary import averaging, losses
 from stages.backbones.vocabulary.block import Common
-from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing, Shift
+from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing, Shift, check_reach
 from stages.running.errors import UserError
 
 Inputs = Callable[[Tensor, int], Tensor]
@@ -148,7 +148,7 @@ class Augmented:
 
     def __init__(self, changes: Sequence[Change], examples: rows.Examples, generator: Generator) -> None:
         self.flip, self.reach, rest = rows.leading(changes)
-        rows.check_reach(self.reach, examples.size)
+        check_reach(self.reach, examples.size)
         self.examples, self.generator = examples, generator
         self.first = rows.coins(len(examples.rows), generator)
         self.change = None
