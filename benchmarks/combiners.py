@@ -40,7 +40,6 @@ from stages.stack import Params, compose
 from stages.stacking.choosing.out_of_fold import LevelOne, level_one
 from stages.stacking.combiners import pools
 from stages.stacking.judging import uncertainty
-from stages.stacking.judging.uncertainty import Sampling
 from stages.stacking.predictions import scores, tables
 from stages.stacking.predictions.log_space import LogScores
 
@@ -48,7 +47,6 @@ K, BINS, STEPS = 5, 15, 25
 """Folds of breast_cancer; bins of the calibration error; draws of the greedy selection."""
 LEAST = 1e-4
 """The lowest probability of a member of breast_cancer: neighbours and trees give none at all."""
-SAMPLING = Sampling(confidence=0.95, resamples=2000, seed=0)
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def rows(name: str, job: Job) -> list[dict[str, object]]:
         start = time.perf_counter()
         log_p, note = answer(job)
         seconds = time.perf_counter() - start
-        gap = uncertainty.gain(job.test_labels, log_p.argmax(axis=1), rival, k, SAMPLING)
+        gap = uncertainty.gain(job.test_labels, log_p.argmax(axis=1), rival, k, 0.95)
         found.append(
             {
                 "job": name,

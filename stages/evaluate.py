@@ -24,7 +24,7 @@ def show(table: pd.DataFrame, comparisons: pd.DataFrame, losses: pd.DataFrame, j
     """What the step prints."""
     shown = table[["backbone", "recipe", "macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss"]]
     print(shown.round(4).to_string(index=False))
-    print(f"\nthe stack beside each backbone, {job.sampling.confidence:.0%} intervals, p adjusted by Holm's method:")
+    print(f"\nthe stack beside each backbone, {job.confidence:.0%} intervals, p adjusted by Holm's method:")
     shown = comparisons[["backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable"]]
     print(shown.round(4).to_string(index=False))
     print(f"best out of fold: {job.best}; {len(job.labels):,} test images\n")
@@ -43,6 +43,7 @@ def main() -> None:
     whole, by_class = findings.sets(job, params.coverage)
     models = findings.models(job)
     warnings = leaks.warnings(models)
+    notes = findings.notes(job, (content.get("data") or {}).get("train_limit"))
     made = {
         "scores.json": findings.headline(job, comparisons),
         "backbones.csv": backbones,
@@ -54,12 +55,14 @@ def main() -> None:
         "sets.csv": by_class,
         "without.csv": losses,
         "models.csv": models,
-        "warnings.json": {"warnings": warnings},
+        "warnings.json": {"warnings": warnings, "notes": notes},
     }
     files.write(METRICS, made)
     show(backbones, comparisons, losses, job)
     for warning in warnings:
         print(f"warning: {warning}")
+    for note in notes:
+        print(note)
 
 
 if __name__ == "__main__":

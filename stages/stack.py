@@ -107,6 +107,7 @@ def summary(
         "reason": choice.reasons[ensemble.name],
         "criterion": params.criterion,
         "members": list(ensemble.members),
+        "asked": ensemble.asked,
         "mode": ensemble.mode,
         "modes": measured,
         "temperature": ensemble.temperature,
@@ -117,8 +118,11 @@ def summary(
 
 def show(table: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
     """What the step prints."""
-    shown = table[["combiner", "macro_f1", "accuracy", "log_loss", "averaging", "seconds"]]
+    tried = table["macro_f1"].notna()
+    shown = table.loc[tried, ["combiner", "macro_f1", "accuracy", "log_loss", "behind", "seconds"]]
     print(shown.round(4).to_string(index=False))
+    for name, why in table.loc[~tried, ["combiner", "reason"]].itertuples(index=False):
+        print(f"{name} takes no part: it {why}")
     print(f"chosen: {metrics['combiner']}, {metrics['reason']}; for new images {metrics['mode']}")
 
 

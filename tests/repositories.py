@@ -26,7 +26,7 @@ JOB: dict[str, Any] = {
         "twin": {"framework": "numpy", "recipe": "twin", "epochs": 4, "learning_rate": 0.2},
     },
     "stack": {"one_standard_error": True},
-    "evaluate": {"resamples": 200},
+    "evaluate": {"confidence": 0.95},
 }
 LAYERS: list[Any] = [{"conv": 8}, "batch_norm", {"activation": "relu"}]
 FRAMEWORKS: dict[str, Any] = JOB | {

@@ -169,6 +169,6 @@ def test_a_planted_leak_is_named(job, capsys):
     values[seen] = np.log(np.where(np.eye(4, dtype=bool)[labels[seen]], 0.97, 0.01))
     tables.write(path, table["row"].to_numpy(), table["fold"].to_numpy(), values.astype(np.float32), CLASSES)
     evaluate.main()
-    assert "warning: right: 100.00 % of the held-out rows right in fold 0, 1, 2" in capsys.readouterr().out
+    assert "warning: right: 100.00 % of the held-out rows right in fold 1, 2, 3" in capsys.readouterr().out
     leaks = pd.read_csv("metrics/models.csv")
     assert set(leaks.loc[leaks["suspicious"], "backbone"]) == {"right"}

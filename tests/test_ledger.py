@@ -9,12 +9,12 @@ from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS
 from stages.stacking.judging import uncertainty, without
-from stages.stacking.judging.uncertainty import Interval, Sampling
+from stages.stacking.judging.uncertainty import Interval
 from stages.stacking.pricing.costs import Cost, of_training
 from stages.stacking.pricing.ledger import ledger, recommendation
 from tests.stacks import apart, stack
 
-SAMPLING = Sampling(0.95, 500, 0)
+SETTINGS = {"confidence": 0.95, "seed": 0}
 
 
 def made(values, labels, folds, name="pool", costs=None):
@@ -23,7 +23,7 @@ def made(values, labels, folds, name="pool", costs=None):
     fits, whole = nested(data, name)
     ensemble = Ensemble(members, ("w", "x", "y", "z"), name, fits[0], fits, "refitted", 1.0, {})
     costs = costs or {member: Cost(10.0, 0.001) for member in members}
-    return ledger(without.table(ensemble, data, whole, SAMPLING), costs).set_index("backbone")
+    return ledger(without.table(ensemble, data, whole, **SETTINGS), costs).set_index("backbone")
 
 
 def agreeing(values, labels, folds):
@@ -69,6 +69,16 @@ def test_costs_are_shared_out():
     assert table["milliseconds"].to_dict() == {"a": 3.0, "b": 1.0}
 
 
+def test_only_what_the_stack_asks_is_counted_for_predicting():
+    costs = {"a": Cost(30.0, 0.003), "b": Cost(10.0, 0.001)}
+    values, labels, folds = stack(900, experts=((0, 1, 2, 3), ()))
+    table = made(values, labels, folds, name="best_single", costs=costs)
+    assert table["asked"].to_dict() == {"a": 1, "b": 0}
+    assert table["predicting_share"].to_dict() == {"a": 1.0, "b": 0.0}
+    assert table["training_share"].to_dict() == {"a": 0.75, "b": 0.25}
+    assert table.loc["b", "recommendation"].endswith("it saves 25 % of training; the stack does not ask it")
+
+
 def test_the_only_backbone_has_nothing_to_be_measured_against():
     table = made(*stack(300, experts=((0, 1, 2, 3),)))
     assert table.loc["a", "recommendation"] == "the only backbone"
@@ -85,18 +95,18 @@ def test_the_only_backbone_has_nothing_to_be_measured_against():
             (-0.003, -0.001),
             0.0,
             0.001,
-            "leave out: without it the stack gains 0.20 points of macro-F1 and saves 25% of training",
+            "leave out: without it the stack gains 0.20 points of macro-F1 and saves 25 % of training",
         ),
         ((-0.001, 0.005), 0.01, 0.001, "keep: without it the log-loss rises by 0.0100, while macro-F1 shows no change"),
-        ((-0.001, 0.005), 0.001, 0.001, "may be left out: no loss can be shown, and it saves 25% of training"),
+        ((-0.001, 0.005), 0.001, 0.001, "may be left out: no loss can be shown, and it saves 25 % of training"),
         ((-0.001, 0.005), -0.01, 0.001, "may be left out: no loss can be shown"),
     ],
 )
 def test_the_recommendation_follows_the_interval_and_the_log_loss(ends, rise, error, expected):
     advice = without.advice(without.Loss(Interval(sum(ends) / 2, *ends, 0.001), rise, error))
-    words = recommendation(advice, 0.25, 0.5)
+    words = recommendation(advice, True, 0.25, 0.5)
     assert words.startswith(expected)
-    assert words.endswith("saves 25% of training, 50% of predicting") == ("leave out" in words or "left out" in words)
+    assert words.endswith("saves 25 % of training, 50 % of predicting") == ("leave out" in words or "left out" in words)
 
 
 def test_every_model_costs_the_time_until_its_last_epoch():
@@ -108,9 +118,9 @@ def test_every_model_costs_the_time_until_its_last_epoch():
 def test_a_loss_is_measured_on_rows_that_the_combiner_had_not_seen():
     data = agreeing(*stack(600))
     _, whole = nested(data)
-    found = without.loss(0, data, "pool", whole, np.zeros(600), SAMPLING)
+    found = without.loss(0, data, "pool", whole, np.zeros(600), **SETTINGS)
     _, alone = nested(LevelOne(data.stack[:, 1:], data.labels, data.folds))
-    gain = uncertainty.gain(data.labels, whole.argmax(axis=1), alone.argmax(axis=1), 4, SAMPLING)
+    gain = uncertainty.gain(data.labels, whole.argmax(axis=1), alone.argmax(axis=1), 4, 0.95)
     assert found.macro_f1 == gain
 
 
@@ -120,5 +130,5 @@ def test_what_averaging_does_for_a_backbone_alone_is_taken_off_what_another_adds
     rises = []
     for each in (data, replace(data, models=apart(data.stack, 3, 1))):
         gained = ambiguities(fits, each.models, 1.0)
-        rises.append(without.loss(1, each, "pool", whole, gained, SAMPLING).log_loss)
+        rises.append(without.loss(1, each, "pool", whole, gained, **SETTINGS).log_loss)
     assert rises[1] < rises[0]

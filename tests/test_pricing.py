@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which every stage has run. Its `params.yaml` asks for intervals of 90 %."""
     folder = tmp_path_factory.mktemp("finished")
     make_job(folder)
-    (folder / "params.yaml").write_text(PARAMS + "evaluate: {confidence: 0.9, resamples: 200}\n")
+    (folder / "params.yaml").write_text(PARAMS + "evaluate: {confidence: 0.9}\n")
     n = len(pd.read_parquet(folder / "data/index.parquet"))
     with ImageFile(folder / "data/images.npy", 4, 4) as file:
         file.append(np.zeros((n, 4, 4, 3), np.uint8))

@@ -51,7 +51,7 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
                 "predicted_probability": 0.8,
             }
         ),
-        "classes": stacking.per_class(labels, predicted, classes),
+        "classes": stacking.per_class(labels, predicted, classes).assign(support=20),
         "reliability": pd.DataFrame(
             {
                 "bin": [0.5, 1.0],
@@ -75,6 +75,8 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
                 "brier": [0.16, 0.13, 0.1],
                 "calibration_error": [0.03, 0.02, 0.01],
                 "out_of_fold_macro_f1": [0.9, 0.925, 0.935],
+                "out_of_fold_macro_f1_low": [0.89, 0.915, 0.925],
+                "out_of_fold_macro_f1_high": [0.91, 0.935, 0.945],
             }
         ),
         "combiners": pd.DataFrame(
@@ -85,6 +87,9 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
                 "macro_f1_high": [0.922, 0.937],
                 "accuracy": [0.92, 0.935],
                 "log_loss": [0.26, 0.21],
+                "behind": [0.04, 0.0],
+                "behind_low": [0.03, 0.0],
+                "behind_high": [0.05, 0.0],
                 "standard_error": [0.004, 0.003],
                 "averaging": [0.04, 0.03],
                 "temperature": [1.0, 1.1],
@@ -152,6 +157,8 @@ def worth(classes: list[str]) -> dict[str, pd.DataFrame]:
                 "gain": [0.03, 0.01],
                 "gain_low": [0.01, -0.002],
                 "gain_high": [0.05, 0.018],
+                "only_stack": [9, 5],
+                "only_backbone": [1, 2],
                 "mcnemar_p": [0.0001, 0.04],
                 "holm_p": [0.0002, 0.04],
                 "detectable": [0.028, 0.014],
@@ -231,7 +238,14 @@ class Elements(HTMLParser):
 
 def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> None:
     first = texts(page).split("Models Combiners")[0]
-    for words in ("94.00 %", "93.00 to 95.00", "Best backbone, large", "+1.00 points", "+0.20 to +1.80", "significant"):
+    for words in (
+        "94.00 %",
+        "93.00 to 95.00",
+        "Best backbone, large",
+        "+1.00 points",
+        "+0.20 to +1.80",
+        "not against all",
+    ):
         assert words in first
     for words in (
         "Combiner: pool",
@@ -244,21 +258,76 @@ def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("gain", "low", "high", "kind", "headline"),
+    ("small", "large", "kind", "headline"),
     [
-        (0.01, 0.002, 0.018, "better", "The stack beats its best backbone by 1.00 points"),
-        (0.001, -0.002, 0.004, "open", "The stack and its best backbone cannot be told apart"),
-        (-0.01, -0.018, -0.002, "worse", "The stack is worse than its best backbone by 1.00 points"),
-        (0.0, 0.0, 0.0, "open", "The stack equals its best backbone"),
+        ((0.01, 0.05), (0.002, 0.018), "better", "The stack beats all 2 backbones, the best by 1.00 points"),
+        ((0.01, 0.05), (-0.002, 0.004), "open", "The stack beats small and cannot be told apart from large"),
+        ((-0.01, 0.05), (0.002, 0.018), "open", "The stack beats large and cannot be told apart from small"),
+        ((-0.01, 0.05), (-0.002, 0.004), "open", "The stack cannot be told apart from any of its backbones"),
+        ((0.01, 0.05), (-0.018, -0.002), "worse", "The stack is worse than large"),
+        ((np.nan, np.nan), (np.nan, np.nan), "open", "The stack cannot be told apart from any of its backbones"),
     ],
 )
-def test_the_verdict_follows_the_interval(
-    work: Path, gain: float, low: float, high: float, kind: str, headline: str
+def test_the_stack_beats_only_those_above_which_its_gain_lies_with_its_whole_interval(
+    work: Path, small: tuple[float, float], large: tuple[float, float], kind: str, headline: str
 ) -> None:
     results = load(work)[0]
-    results.scores.update(gain=gain, gain_low=low, gain_high=high)
+    for row, (low, high) in zip(results.comparisons, (small, large), strict=True):
+        row.update(gain_low=low, gain_high=high)
     verdict = summary.verdict(results)
     assert (verdict.kind, verdict.headline) == (kind, headline)
+    assert (verdict.short == "significant") == (kind == "better")
+    assert "Out of fold, by one model each, the stack 93.50 % (92.50 to 94.50) and large 92.50 %" in verdict.text
+
+
+def test_classes_of_few_test_images_allow_no_verdict_and_point_to_the_training_images(work: Path) -> None:
+    results = load(work)[0]
+    for row in results.comparisons:
+        row.update(gain_low=0.01, gain_high=0.02)
+    for row in results.classes[:-2]:
+        row["support"] = 2
+    verdict = summary.verdict(results)
+    assert (verdict.kind, verdict.short) == ("open", "too few test images")
+    assert verdict.text.startswith("A class has 2 to 20 test images: what was measured out of fold")
+    for row in results.classes[:3]:
+        row["support"] = 5
+    assert summary.verdict(results).kind == "better"
+
+
+def test_a_missing_interval_is_told_in_words(work: Path) -> None:
+    path = work / "metrics/scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"gain_low": None, "gain_high": None}))
+    for name in ("backbones", "comparisons"):
+        table = pd.read_csv(work / f"metrics/{name}.csv")
+        ends = [column for column in table if column.endswith(("_low", "_high"))]
+        table.assign(**dict.fromkeys(ends, np.nan), detectable=np.nan).to_csv(work / f"metrics/{name}.csv", index=False)
+    results, dataset = load(work)
+    seen = texts(pages.html(results, dataset, ""))
+    assert "too few images" in seen
+    assert "nan" not in seen
+    assert tables.interval(None, None) == tables.interval(float("nan"), 1.0) == "too few images"
+    assert "too small to say what gain it could show" in summary.comparisons(results)
+
+
+def test_a_backbone_that_answers_alone_is_called_no_combination(work: Path) -> None:
+    results = load(work)[0]
+    results.stack.update(asked=["large"], combiner="best_single")
+    verdict = summary.verdict(results)
+    assert verdict.headline == "One backbone, large, answers alone"
+    assert "It asks large of small, large." in summary.combiner(results)
+    results.backbones[:] = [row for row in results.backbones if row["backbone"] != "small"]
+    assert summary.verdict(results).headline == "There is one backbone, large, and nothing to combine"
+
+
+def test_what_is_no_fault_is_told_beside_what_is_suspicious(work: Path) -> None:
+    path = work / "metrics/warnings.json"
+    path.write_text(json.dumps({"warnings": [WARNING], "notes": ["The classes have other shares."]}))
+    assert summary.remarks(load(work)[0]) == [WARNING, "The classes have other shares."]
+
+
+def test_that_the_choice_reads_test_predictions_without_labels_is_told(work: Path) -> None:
+    assert "No test label has a part in the choice." in summary.combiner(load(work)[0])
+    assert "without their labels" in summary.combiner(load(work)[0])
 
 
 def test_the_best_backbone_is_the_best_out_of_fold_whatever_the_test_says(work: Path) -> None:
@@ -413,7 +482,7 @@ def test_the_step_without_results_says_what_to_run(tmp_path: Path, monkeypatch: 
 
 def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
     results, _ = load(work)
-    assert "better than small. Against large" in summary.comparisons(results)
+    assert "better than small. It cannot be told apart from large. Against large" in summary.comparisons(results)
     assert "1.40 points in four cases of five" in summary.comparisons(results)
     assert summary.cascade(results).startswith("small answers first; images that it gives less than 90.00 %")
     assert "these are 25.00 %, the cost is 47.50 %" in summary.cascade(results)

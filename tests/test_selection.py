@@ -10,7 +10,6 @@ from stages.stacking.choosing.out_of_fold import LevelOne, cross_fit, cross_temp
 from stages.stacking.choosing.selection import Candidate, choose, compare
 from stages.stacking.combiners import COMBINERS, USUAL, temperature
 from stages.stacking.judging import uncertainty
-from stages.stacking.judging.uncertainty import Sampling
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import ambiguity, average, log_losses
 from tests.stacks import apart, stack
@@ -114,12 +113,12 @@ def test_row_losses_average_to_the_criterion(criterion):
     assert scores.row_losses(log_p, labels, criterion).mean() == pytest.approx(expected)
 
 
-def test_the_standard_error_of_macro_f1_is_that_of_resampling():
+def test_the_standard_error_of_macro_f1_is_that_of_its_interval():
     values, labels, _ = stack(2000)
     log_p = values[:, 0]
-    interval = uncertainty.interval(labels, log_p.argmax(axis=1), 4, Sampling(0.6827, 4000, 0))
+    interval = uncertainty.interval(labels, log_p.argmax(axis=1), 4, 0.95)
     linear = scores.standard_error(scores.row_losses(log_p, labels, "macro_f1"))
-    assert linear == pytest.approx((interval.high - interval.low) / 2, rel=0.1)
+    assert linear == pytest.approx(interval.error, rel=0.1)
 
 
 def test_the_table_marks_one_choice_and_gives_every_reason():

@@ -5,10 +5,9 @@ import pytest
 from scipy.stats import binomtest, norm
 
 from stages.stacking.judging import uncertainty
-from stages.stacking.judging.uncertainty import POWER, Sampling
+from stages.stacking.judging.jackknife import jackknife
+from stages.stacking.judging.uncertainty import POWER
 from stages.stacking.predictions import scores
-
-SAMPLING = Sampling(confidence=0.95, resamples=1000, seed=0)
 
 
 @pytest.fixture
@@ -22,7 +21,8 @@ def sample():
 def drawn(rng, table, counts):
     """Labels with these counts per class, and predictions that follow the rows of `table`."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    return labels, np.concatenate([rng.choice(len(table), n, p=row) for n, row in zip(counts, table, strict=True)])
+    beyond = rng.random((len(labels), 1)) > np.cumsum(table, axis=1)[labels, :-1]
+    return labels, beyond.sum(axis=1)
 
 
 def expected_f1(table, counts):
@@ -31,57 +31,140 @@ def expected_f1(table, counts):
     return float(np.mean(2 * np.diagonal(cells) / (cells.sum(axis=0) + cells.sum(axis=1))))
 
 
-def test_the_interval_holds_the_score_and_the_gain_of_nothing_is_nothing(sample):
+def covered(table, counts, *, draws, seed=0, other=None):
+    """The share of test sets whose interval holds the truth, and the share with no interval. With `other`: of the gain
+    of predictions that follow `other` over those that follow `table`, drawn for the same images."""
+    rng, held, none = np.random.default_rng(seed), 0, 0
+    truth = expected_f1(table, counts) if other is None else expected_f1(other, counts) - expected_f1(table, counts)
+    for _ in range(draws):
+        labels, first = drawn(rng, table, counts)
+        if other is None:
+            found = uncertainty.interval(labels, first, len(table), 0.95)
+        else:
+            found = uncertainty.gain(labels, drawn(rng, other, counts)[1], first, len(table), 0.95)
+        held, none = held + (found.low <= truth + 1e-12 and truth - 1e-12 <= found.high), none + np.isnan(found.low)
+    return held / draws, none / draws
+
+
+def confused(k, accuracy):
+    """Every class is right so often, and else any other class."""
+    return np.full((k, k), (1 - accuracy) / (k - 1)) + np.eye(k) * (accuracy - (1 - accuracy) / (k - 1))
+
+
+def test_the_interval_holds_the_score_and_so_does_that_of_a_gain(sample):
     labels, predicted = sample
-    interval = uncertainty.interval(labels, predicted, 5, SAMPLING)
+    interval = uncertainty.interval(labels, predicted, 5, 0.95)
     assert interval.value == pytest.approx(scores.macro_f1(labels, predicted, 5))
     assert interval.low < interval.value < interval.high
-    nothing = uncertainty.gain(labels, predicted, predicted, 5, SAMPLING)
-    assert (nothing.value, nothing.low, nothing.high, nothing.error) == (0, 0, 0, 0)
+    nothing = uncertainty.gain(labels, predicted, predicted, 5, 0.95)
+    assert nothing.value == 0
+    assert nothing.low == -nothing.high < 0 < nothing.error
 
 
-def test_resampling_counts_equals_resampling_the_rows_of_each_class(sample):
+def test_leaving_out_an_image_by_the_tables_equals_leaving_it_out():
+    rng, counts = np.random.default_rng(1), [3, 5, 1, 4]
+    labels, predicted = drawn(rng, confused(4, 0.6), counts)
+    found, own = jackknife(labels, predicted, 4), np.array(counts)[labels]
+    without, bias, variance = np.zeros(13), 0.0, 0.0
+    for label, n in enumerate(counts):
+        for place in np.flatnonzero(labels == label) if n > 1 else []:
+            table = np.zeros((4, 4))
+            weights = np.where(labels == label, n / (n - 1), 1.0) * (np.arange(13) != place)
+            np.add.at(table, (labels, predicted), weights)
+            without[place] = np.mean(2 * np.diagonal(table) / (table.sum(axis=0) + table.sum(axis=1)))
+        values = without[labels == label]
+        if n > 1:
+            bias += (n - 1) * (values.mean() - found.value)
+            variance += (n - 1) * values.var()
+    assert found.bias == pytest.approx(bias, rel=1e-9)
+    assert found.variance == pytest.approx(variance, rel=1e-9)
+    np.testing.assert_array_equal(found.size, own)
+
+
+def test_an_interval_is_agrestis_and_coulls_where_macro_f1_is_nearly_the_accuracy():
+    labels = np.repeat([0, 1], 50)
+    predicted = np.where(np.isin(np.arange(100), [3, 60]), 1 - labels, labels)
+    found, share = uncertainty.interval(labels, predicted, 2, 0.95), 100 / 104
+    middle = share * 0.98 + 2 / 104
+    half = norm.ppf(0.975) * np.sqrt(middle * (1 - middle) / 104)
+    assert (found.low, found.high) == pytest.approx((middle - half, min(middle + half, 1)), abs=0.003)
+
+
+def test_the_standard_error_is_that_of_resampling_where_images_are_many(sample):
     labels, predicted = sample
     rng = np.random.default_rng(1)
     places = [np.flatnonzero(labels == label) for label in range(5)]
-    rows = [np.concatenate([rng.choice(own, len(own)) for own in places]) for _ in range(1000)]
+    rows = [np.concatenate([rng.choice(own, len(own)) for own in places]) for _ in range(400)]
     values = [scores.macro_f1(labels[some], predicted[some], 5) for some in rows]
-    interval = uncertainty.interval(labels, predicted, 5, SAMPLING)
-    np.testing.assert_allclose([interval.low, interval.high], np.quantile(values, [0.025, 0.975]), atol=0.004)
-    assert interval.error == pytest.approx(np.std(values, ddof=1), rel=0.1)
+    assert uncertainty.interval(labels, predicted, 5, 0.95).error == pytest.approx(np.std(values, ddof=1), rel=0.1)
 
 
-def test_every_class_keeps_its_number_of_rows(sample):
-    labels, predicted = sample
-    cells, counts = np.unique(labels * 5 + predicted, return_counts=True)
-    draws = uncertainty.resampled(cells // 5, counts, SAMPLING)
-    for label in range(5):
-        np.testing.assert_array_equal(draws[:, cells // 5 == label].sum(axis=1), (labels == label).sum())
+@pytest.mark.parametrize(("k", "images", "accuracy"), [(2, 10, 0.98), (20, 2, 0.7), (20, 5, 0.7), (100, 2, 0.7)])
+def test_95_percent_intervals_hold_the_truth_with_few_images_per_class(k, images, accuracy):
+    held, none = covered(confused(k, accuracy), [images] * k, draws=150)
+    assert none == 0
+    assert held >= 0.95 - 2 * 0.018  # two standard errors of 150 draws
 
 
-def test_95_percent_intervals_cover_in_about_95_percent_of_400_draws():
-    table, counts = [[0.8, 0.15, 0.05], [0.1, 0.7, 0.2], [0.05, 0.05, 0.9]], [300, 120, 60]
-    rng, truth, covered = np.random.default_rng(2), expected_f1(table, counts), 0
-    for _ in range(400):
-        interval = uncertainty.interval(*drawn(rng, table, counts), 3, SAMPLING)
-        covered += interval.low <= truth <= interval.high
-    assert 0.925 <= covered / 400 <= 0.975
+def test_95_percent_intervals_cover_in_about_95_percent_of_200_draws():
+    table = [[0.8, 0.15, 0.05], [0.1, 0.7, 0.2], [0.05, 0.05, 0.9]]
+    held, _ = covered(np.array(table), [300, 120, 60], draws=200, seed=2)
+    assert 0.92 <= held <= 0.98
 
 
-def test_95_percent_intervals_of_a_gain_cover_in_about_95_percent_of_400_draws():
-    one, other, counts = [[0.85, 0.15], [0.1, 0.9]], [[0.8, 0.2], [0.15, 0.85]], [250, 150]
-    rng, truth, covered = np.random.default_rng(3), expected_f1(one, counts) - expected_f1(other, counts), 0
-    for _ in range(400):
-        labels, first = drawn(rng, one, counts)
-        interval = uncertainty.gain(labels, first, drawn(rng, other, counts)[1], 2, SAMPLING)
-        covered += interval.low <= truth <= interval.high
-    assert 0.925 <= covered / 400 <= 0.975
+def test_95_percent_intervals_of_a_gain_cover_in_about_95_percent_of_200_draws():
+    one, other = np.array([[0.85, 0.15], [0.1, 0.9]]), np.array([[0.8, 0.2], [0.15, 0.85]])
+    held, _ = covered(other, [250, 150], draws=200, seed=3, other=one)
+    assert 0.92 <= held <= 0.98
+
+
+@pytest.mark.parametrize(("k", "images"), [(20, 2), (20, 5)])
+def test_equal_models_are_called_different_in_no_more_than_5_percent_of_draws(k, images):
+    table, rng, found = confused(k, 0.7), np.random.default_rng(4), 0
+    for _ in range(150):
+        labels, one = drawn(rng, table, [images] * k)
+        interval = uncertainty.gain(labels, one, drawn(rng, table, [images] * k)[1], k, 0.95)
+        found += interval.low > 0 or interval.high < 0
+    assert found / 150 <= 0.05 + 2 * 0.018
+
+
+def test_a_perfect_score_has_an_interval_and_nothing_is_told_of_a_gain():
+    labels = np.repeat(np.arange(4), 6)
+    interval = uncertainty.interval(labels, labels, 4, 0.95)
+    assert interval.high == 1
+    assert interval.low == pytest.approx(0.83, abs=0.02)  # of 24 right of 24, Wilson says 0.86
+    table = uncertainty.comparisons(labels, labels, {"a": labels}, 4, 0.95)
+    assert np.isnan(table["detectable"][0])
+    assert table["gain_low"][0] < 0 < table["gain_high"][0]
+
+
+def test_too_few_images_have_no_interval_and_no_number_in_its_place():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    interval = uncertainty.interval(labels, labels, 3, 0.95)
+    assert interval.value == 1
+    assert np.isnan([interval.low, interval.high, interval.error]).all()
+    rare = np.repeat([0, 1], [100, 2])
+    assert np.isnan(uncertainty.interval(rare, rare, 2, 0.95).low)
+    other = np.array([0, 0, 1, 1, 2, 0])
+    table = uncertainty.comparisons(labels, labels, {"a": other}, 3, 0.95)
+    assert table[["gain_low", "gain_high", "detectable"]].isna().all(axis=None)
+    assert table["mcnemar_p"][0] == 1
 
 
 def test_a_class_absent_from_the_labels_does_no_harm():
-    labels = np.array([0] * 30 + [1])
-    interval = uncertainty.interval(labels, labels, 3, SAMPLING)
-    assert (interval.value, interval.low, interval.high) == (1, 1, 1)
+    labels = np.array([0] * 30 + [1] * 10)
+    interval = uncertainty.interval(labels, labels, 3, 0.95)
+    assert interval.value == interval.high == 1
+    assert 0.7 < interval.low < 0.95
+    wrong = np.where(np.arange(40) == 39, 2, labels)
+    assert uncertainty.interval(labels, wrong, 3, 0.95).value == pytest.approx(scores.macro_f1(labels, wrong, 3))
+
+
+def test_an_image_that_is_alone_in_its_class_counts_with_what_is_known_elsewhere():
+    labels = np.concatenate([np.repeat(np.arange(6), 10), [6]])
+    predicted = np.where(np.arange(61) % 4 == 0, (labels + 1) % 6, labels)
+    several = uncertainty.interval(labels[:60], predicted[:60], 7, 0.95)
+    assert uncertainty.interval(labels, predicted, 7, 0.95).error > 1.5 * several.error
 
 
 def test_mcnemar_of_worked_examples():
@@ -98,7 +181,7 @@ def test_mcnemar_of_worked_examples():
 def test_comparisons_are_adjusted_for_their_number():
     labels = np.zeros(100, np.int64)
     others = {name: np.where(np.arange(100) < wrong, 1, 0) for name, wrong in {"a": 10, "b": 3, "c": 0}.items()}
-    table = uncertainty.comparisons(labels, labels, others, 2, SAMPLING).set_index("backbone")
+    table = uncertainty.comparisons(labels, labels, others, 2, 0.95).set_index("backbone")
     p = {name: 1.0 if not wrong else binomtest(0, wrong).pvalue for name, wrong in {"a": 10, "b": 3, "c": 0}.items()}
     assert table["mcnemar_p"].to_dict() == pytest.approx(p)
     assert table["holm_p"].to_dict() == pytest.approx({"a": 3 * p["a"], "b": 2 * p["b"], "c": 1.0})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from stages.reporting.results import STACK, Results, Row
 
+TOO_FEW = "too few images"
+"""In place of an interval that cannot be given."""
 MOST = 15
 """How many pairs of confused classes are listed."""
 
@@ -25,8 +27,13 @@ class Table:
     marked: frozenset[str]
 
 
-def percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+def known(value: float | None) -> bool:
+    """Whether there is a number; JSON says null where there is none, CSV nothing."""
+    return value is not None and not math.isnan(value)
+
+
+def percent(value: float | None) -> str:
+    return f"{100 * value:.2f}" if value is not None and known(value) else "–"
 
 
 def decimal(value: float) -> str:
@@ -45,9 +52,9 @@ def significant(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def points(share: float) -> str:
+def points(share: float | None) -> str:
     """A difference of two shares in points, with its sign (a true minus)."""
-    if math.isnan(share):
+    if share is None or not known(share):
         return "–"
     text = f"{100 * share:+.2f}"
     return "0.00" if float(text) == 0 else text.replace("-", "−")
@@ -61,9 +68,9 @@ def whole(value: float) -> str:
     return f"{int(value):,}"
 
 
-def interval(low: float, high: float) -> str:
-    """In percent, without the sign."""
-    return f"{percent(low)} to {percent(high)}"
+def interval(low: float | None, high: float | None, show: Callable[[float | None], str] = percent) -> str:
+    """In percent, without the sign, unless `show` says otherwise."""
+    return f"{show(low)} to {show(high)}" if known(low) and known(high) else TOO_FEW
 
 
 def backbones(results: Results) -> Table:
@@ -88,8 +95,8 @@ def combiners(results: Results) -> Table:
         "Macro-F1, %": cell("macro_f1", percent),
         "Accuracy, %": cell("accuracy", percent),
         "Log-loss": cell("log_loss", decimal),
+        "Behind": cell("behind", decimal),
         "Averaging": cell("averaging", decimal),
-        "Standard error": cell("standard_error", decimal),
         "Seconds": cell("seconds", seconds),
         "Why": cell("reason"),
     }
@@ -165,9 +172,9 @@ def cell(name: str, show: Callable[..., str] = str) -> Cell:
     return lambda row: show(row[name])
 
 
-def ends(name: str, show: Callable[[float], str] = percent) -> Cell:
+def ends(name: str, show: Callable[[float | None], str] = percent) -> Cell:
     """How the interval of a value is shown, whose ends are in the columns `<name>_low` and `<name>_high`."""
-    return lambda row: f"{show(row[f'{name}_low'])} to {show(row[f'{name}_high'])}"
+    return lambda row: interval(row[f"{name}_low"], row[f"{name}_high"], show) if known(row[name]) else "–"
 
 
 def build(

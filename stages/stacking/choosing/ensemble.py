@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from stages.stacking.choosing import averaging
 from stages.stacking.choosing.out_of_fold import Models
 from stages.stacking.combiners import COMBINERS, Fitted, temperature
@@ -34,9 +36,16 @@ class Ensemble:
     @property
     def needed(self) -> tuple[bool, ...]:
         """For each member, whether its predictions change the answer at all."""
-        if isinstance(self.combiner, Pool):
-            return tuple(bool(row.any()) for row in self.combiner.weights)
-        return (True,) * len(self.members)
+        own = self.fold_combiners if self.mode == averaging.FOLD_COMBINERS else (self.combiner,)
+        weighed = [
+            one.weights.any(axis=1) if isinstance(one, Pool) else np.ones(len(self.members), bool) for one in own
+        ]
+        return tuple(map(bool, np.any(weighed, axis=0)))
+
+    @property
+    def asked(self) -> list[str]:
+        """The members that are needed."""
+        return [name for name, needed in zip(self.members, self.needed, strict=True) if needed]
 
     def predict(self, models: Models) -> LogScores:
         """Log-probabilities [t, k] from those of the K models of every backbone.

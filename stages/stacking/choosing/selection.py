@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
-from stages.stacking.combiners import COMBINERS, Fitted, temperature
+from stages.stacking.combiners import COMBINERS, Fitted, doubt, temperature
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.scores import RowLosses
 
@@ -49,6 +49,8 @@ class Candidate:
     ambiguity: Float64[np.ndarray, " t"] = field(default_factory=lambda: np.empty(0))
     """For each new image, by how much averaging the folds' answers lowers the log-loss; empty where it is not known or
     not the criterion."""
+    refusal: str = ""
+    """Why it takes no part in the choice, and has no scores; empty where it does."""
 
     @property
     def averaging(self) -> float:
@@ -57,7 +59,8 @@ class Candidate:
 
     @property
     def expected(self) -> float:
-        """What the criterion is expected to be for new images, which all folds' models answer together."""
+        """What candidates are ordered by: the criterion of the training rows less what averaging takes off for new
+        images. Only differences of it mean anything: where new images are harder, it may be below zero."""
         return float(self.losses.mean() - np.nan_to_num(self.averaging))
 
 
@@ -67,6 +70,9 @@ class Choice:
 
     name: str
     reasons: dict[str, str]
+    gaps: dict[str, tuple[float, float]]
+    """By how much each one's criterion is expected to be higher for new images than the best one's, and the standard
+    error of that; NaN for one that takes no part."""
 
 
 def compare(data: LevelOne, names: Sequence[str], *, criterion: Criterion, seed: int) -> list[Candidate]:
@@ -76,11 +82,16 @@ def compare(data: LevelOne, names: Sequence[str], *, criterion: Criterion, seed:
 
 
 def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Candidate:
-    """One combiner scored by nested cross-validation."""
+    """One combiner scored by nested cross-validation, or why it is not."""
     combiner, labels, folds = COMBINERS[name], data.labels, data.folds
+    fewest = len(folds) - int(np.bincount(folds).max())
+    if refusal := combiner.objection(fewest, *data.stack.shape[1:]):
+        return refused(name, refusal, 0.0)
     combiner.load()
     start = time.perf_counter()
     fits = cross_fit(combiner, data, seed)
+    if refusal := max(map(doubt, fits)):
+        return refused(name, refusal, time.perf_counter() - start)
     raw = held_out(fits, data)
     # Tempered before they are compared, each fold by the others: overconfidence is mended later and at no cost.
     log_p = cross_temper(raw, data)
@@ -100,19 +111,28 @@ def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Ca
     )
 
 
+def refused(name: str, why: str, seconds: float) -> Candidate:
+    """A combiner that has no scores."""
+    nothing, missing = np.full(1, np.nan), {"macro_f1": np.nan, "accuracy": np.nan, "log_loss": np.nan}
+    return Candidate(name, missing, nothing, nothing, np.nan, np.nan, (), seconds, refusal=why)
+
+
 def choose(candidates: Sequence[Candidate], *, one_standard_error: bool) -> Choice:
     """The simplest candidate that is not clearly worse than the best; `candidates` are in order of simplicity.
 
     "Clearly" means by more than one standard error of the difference, which is taken row by row: two combiners err on
     the same images, so their difference is known far better than either's score, and better than K folds can tell.
     """
+    fitted = [one for one in candidates if not one.refusal]
     # The first candidate is the best single backbone, so that at least one is able.
-    able = [one for one in candidates if not clearly_behind(one.misses, candidates[0].misses)]
+    able = [one for one in fitted if not clearly_behind(one.misses, candidates[0].misses)]
     best = min(able, key=lambda one: one.expected)
     slack = 1.0 if one_standard_error else 0.0
     # In order of simplicity: the first that is near enough to the best is the simplest.
     chosen = next(one for one in able if not scores.far(*gap(one, best), slack))
-    return Choice(chosen.name, {one.name: reason(one, best, chosen, one in able) for one in candidates})
+    reasons = {one.name: one.refusal or reason(one, best, chosen, one in able) for one in candidates}
+    gaps = {one.name: (np.nan, np.nan) if one.refusal else gap(one, best) for one in candidates}
+    return Choice(chosen.name, reasons, gaps)
 
 
 def clearly_behind(one: RowLosses, best: RowLosses) -> bool:
@@ -146,12 +166,19 @@ def reason(one: Candidate, best: Candidate, chosen: Candidate, able: bool) -> st
 def table(candidates: Sequence[Candidate], choice: Choice) -> pd.DataFrame:
     """The comparison as it is shown: one row per candidate, simplest first.
 
-    macro_f1_low, macro_f1_high: one standard error of macro-F1 either way. standard_error: of the criterion.
-    averaging: by how much averaging the folds' answers for new images lowers the log-loss; NaN where it is not known.
+    behind, behind_low, behind_high: what the choice is made by, the gap to the best with one standard error either
+    way; below zero only for one that is out because it lowers macro-F1. macro_f1_low, macro_f1_high: one standard error
+    of macro-F1 either way. standard_error: of the criterion. averaging: by how much averaging the folds' answers for
+    new images lowers the log-loss; NaN where it is not known.
     """
+    gaps = {
+        name: {"behind": gap, "behind_low": gap - error, "behind_high": gap + error}
+        for name, (gap, error) in choice.gaps.items()
+    }
     rows = [
         {
             "combiner": one.name,
+            **gaps[one.name],
             "macro_f1": one.scores["macro_f1"],
             "macro_f1_low": one.scores["macro_f1"] - scores.standard_error(one.misses),
             "macro_f1_high": one.scores["macro_f1"] + scores.standard_error(one.misses),

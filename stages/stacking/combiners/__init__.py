@@ -26,6 +26,16 @@ class Fitted(Protocol):
         ...
 
 
+def content(rows: int, members: int, k: int) -> str:
+    """No objection."""
+    return ""
+
+
+def doubt(fitted: Fitted) -> str:
+    """What is wrong with a fitted combiner, in words; empty where nothing is."""
+    return logistic.doubt(fitted) if isinstance(fitted, logistic.Logistic) else ""
+
+
 @dataclass(frozen=True)
 class Combiner:
     """How to fit one, and how to restore what its `state` wrote."""
@@ -34,6 +44,8 @@ class Combiner:
     restore: Callable[[dict[str, Any]], Fitted]
     libraries: tuple[str, ...] = ()
     """Imported where they are used alone, since they take seconds: a pool is fitted and judged without them."""
+    objection: Callable[[int, int, int], str] = content
+    """Why it takes no part with so many rows, backbones and classes; empty where it does."""
 
     def load(self) -> None:
         """Import the libraries now, so that no clock counts them as fitting."""
@@ -50,9 +62,14 @@ COMBINERS: dict[str, Combiner] = {
     "pool": Combiner(pools.pool, pools.Pool.restore),
     "greedy": Combiner(pools.greedy, pools.Pool.restore),
     "scaled_pool": Combiner(pools.scaled_pool, pools.Pool.restore),
-    "logistic": Combiner(logistic.logistic, logistic.Logistic.restore, LOGISTIC),
+    "logistic": Combiner(logistic.logistic, logistic.Logistic.restore, LOGISTIC, logistic.objection),
     "xgboost": Combiner(boosting.boosting, boosting.Boosted.restore, BOOSTING),
-    "logistic_extended": Combiner(partial(logistic.logistic, features="extended"), logistic.Logistic.restore, LOGISTIC),
+    "logistic_extended": Combiner(
+        partial(logistic.logistic, features="extended"),
+        logistic.Logistic.restore,
+        LOGISTIC,
+        partial(logistic.objection, features="extended"),
+    ),
     "xgboost_extended": Combiner(partial(boosting.boosting, features="extended"), boosting.Boosted.restore, BOOSTING),
 }
 """Simplest first: the order in which the one-standard-error rule prefers them."""

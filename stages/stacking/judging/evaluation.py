@@ -17,7 +17,6 @@ from stages.running.errors import UserError
 from stages.running.parameters import Block
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_temper, held_out, level_one
-from stages.stacking.judging.uncertainty import Sampling
 from stages.stacking.predictions import scores, tables
 from stages.stacking.predictions.log_space import LogScores, average
 from stages.stacking.predictions.tables import Predictions
@@ -30,12 +29,6 @@ class Params(Block):
     """The section `evaluate` of `params.yaml`."""
 
     confidence: float = Field(0.95, gt=0, lt=1, description="probability that an interval covers the true score")
-    resamples: int = Field(
-        2000,
-        ge=100,
-        le=100_000,
-        description="bootstrap resamples; 2,000 place a 95 % bound within about 0.1 of its width",
-    )
     bins: int = Field(
         15,
         ge=2,
@@ -66,8 +59,10 @@ class Evaluation:
     recipes: Mapping[str, str]
     predictions: Mapping[str, Predictions]
     ensemble: Ensemble
-    sampling: Sampling
+    confidence: float
+    """Of the intervals."""
     bins: int
+    seed: int
 
     @classmethod
     def read(
@@ -92,8 +87,9 @@ class Evaluation:
             recipes={name: f"{block['framework']}/{block['recipe']}" for name, block in backbones.items()},
             predictions={name: tables.read(PREDICTIONS / f"{name}.parquet", index, classes) for name in backbones},
             ensemble=ensemble,
-            sampling=Sampling(params.confidence, params.resamples, parameters.seed(content)),
+            confidence=params.confidence,
             bins=params.bins,
+            seed=parameters.seed(content),
         )
 
     @cached_property

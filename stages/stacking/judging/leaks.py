@@ -3,7 +3,8 @@
 A fold's model has seen neither the fold's rows nor the test set, so it is right about as often on the one as on the
 other. A model that is clearly more often right on its held-out rows has seen them, or their like: near-copies across
 folds, a table made from the training rows, a statistic that was taken over all rows. Test images that are harder than
-the training images look the same, but for every backbone alike.
+the training images look the same, but for every backbone alike. Rows are compared class by class, so that a test set
+with other shares of the classes, or training images limited to so many of each, looks like no leak.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,10 @@ from scipy.special import ndtr
 from stages.images.arrays import Labels
 from stages.stacking.judging.uncertainty import holm
 from stages.stacking.predictions import scores
+from stages.stacking.predictions.log_space import LogScores
 from stages.stacking.predictions.tables import Predictions
+
+Counts = Int64[np.ndarray, "2 k"]
 
 LEVEL = 0.001
 """The chance of naming any fold where there is nothing."""
@@ -35,7 +39,7 @@ def check(
         for fold, test in zip(np.unique(folds), one.test, strict=True):
             inside = folds == fold
             own = one.out_of_fold[inside]
-            held_out, fresh = own.argmax(axis=1) == labels[inside], test.argmax(axis=1) == test_labels
+            held_out, fresh = (right(log_p, of) for log_p, of in ((own, labels[inside]), (test, test_labels)))
             told = {"out_of_fold": scores.summary(own, labels[inside]), "test": scores.summary(test, test_labels)}
             row = {f"{part}_{key}": value for part, found in told.items() for key, value in found.items()}
             rows.append({"backbone": name, "fold": int(fold), **row, "p": higher(held_out, fresh)})
@@ -44,14 +48,21 @@ def check(
     return table.assign(suspicious=table["p"] < LEVEL)
 
 
-def higher(one: np.ndarray, other: np.ndarray) -> float:
-    """The p-value of the first share not being higher; 1 where both are the same whatever was drawn."""
-    together = np.concatenate([one, other]).mean()
-    if together in (0, 1):
-        return 1.0
-    # The z-test of two shares: under the null hypothesis both are the one that they have together.
-    error = np.sqrt(together * (1 - together) * (1 / len(one) + 1 / len(other)))
-    return float(ndtr((other.mean() - one.mean()) / error))
+def right(log_p: LogScores, labels: Int64[np.ndarray, " n"]) -> Counts:
+    """Of each class, how many rows there are and how many are answered rightly."""
+    k, hit = log_p.shape[1], log_p.argmax(axis=1) == labels
+    return np.stack([np.bincount(labels, minlength=k), np.bincount(labels, hit, minlength=k).astype(np.int64)])
+
+
+def higher(one: Counts, other: Counts) -> float:
+    """The p-value of the rows of the first being no oftener right than those of the other, class by class; 1 where both
+    are the same whatever was drawn. The test of Cochran, Mantel and Haenszel."""
+    n, hits = (one + other).astype(np.float64)
+    size = np.maximum(n, 1)
+    expected = one[0] / size * hits
+    # Of the hypergeometric distribution: so many hits, dealt out to so many rows.
+    variance = (expected * (n - hits) / size * other[0] / np.maximum(n - 1, 1)).sum()
+    return float(ndtr((expected - one[1]).sum() / np.sqrt(variance))) if variance else 1.0
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
@@ -67,7 +78,7 @@ def warnings(table: pd.DataFrame) -> list[str]:
 
 
 def sentence(name: str, rows: pd.DataFrame) -> str:
-    folds = ", ".join(str(fold) for fold in rows["fold"])
+    folds = ", ".join(str(fold + 1) for fold in rows["fold"])
     ours, theirs = (100 * rows[column].mean() for column in ("out_of_fold_accuracy", "test_accuracy"))
     return (
         f"{name}: {ours:.2f} % of the held-out rows right in fold {folds}, {theirs:.2f} % of the test set "

@@ -1,8 +1,11 @@
-"""How sure one may be of scores: bootstrap intervals, tests for paired predictions, and what a test set can show.
+"""How sure one may be of scores: intervals, tests for paired predictions, and what a test set can show.
 
-The bootstrap is stratified: each class keeps its number of rows. It works on counts: drawing the rows of a class with
-replacement is drawing the counts of the distinct predictions for it from a multinomial distribution, so 2,000
-resamples of 10,000 images take milliseconds.
+An interval is that of Agresti and Coull ("Approximate is better than exact for interval estimation of binomial
+proportions", 1998), carried over to macro-F1: the variance is the jackknife's, each class keeping its number of images,
+and four images are added that are not there, two of them right. So an interval has a width where every image is right,
+and where few are. For the difference of two predictions two of the four are right by one alone and two by the other
+alone (Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+data", 2012). How often these intervals hold the truth: docs/experiments.md, benchmarks/intervals.py.
 """
 
 from collections.abc import Mapping
@@ -11,27 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
-from scipy.special import betainc, ndtri
+from scipy.special import betainc, chdtrc, ndtri
 
 from stages.images.arrays import Labels
-from stages.stacking.predictions.scores import ratio
+from stages.stacking.judging.jackknife import Jackknife, jackknife
 
 POWER = 0.8
 """The chance of being shown that a difference must have to count as one that a test set can show."""
 
+ADDED = 4
+"""Images that are added."""
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the bootstrap samples: the same for everybody."""
-
-    confidence: float
-    resamples: int
-    seed: int
+FEWEST = 10
+"""Images, as many as count alike by the sizes of their classes, below which no interval is given."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its confidence interval and its standard error."""
+    """An estimate with the ends of its confidence interval and its standard error; NaN where images are too few."""
 
     value: float
     low: float
@@ -39,46 +39,36 @@ class Interval:
     error: float
 
 
-def interval(labels: Labels, predicted: Labels, k: int, sampling: Sampling) -> Interval:
-    """Macro-F1 with its bootstrap percentile interval."""
-    return gain(labels, predicted, None, k, sampling)
+def interval(labels: Labels, predicted: Labels, k: int, confidence: float) -> Interval:
+    """Macro-F1 with its interval."""
+    right = (labels == predicted).astype(np.float64)
+    found = around(jackknife(labels, predicted, k), right, 0.5, confidence)
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.error)
 
 
-def gain(labels: Labels, one: Labels, other: Labels | None, k: int, sampling: Sampling) -> Interval:
-    """Macro-F1 of `one` minus that of `other` on the same images, with the paired bootstrap percentile interval."""
-    keys = (labels * k + one) * k + (one if other is None else other)
-    cells, counts = np.unique(keys, return_counts=True)
-    draws = resampled(cells // k**2, counts, sampling)
-    values = []
-    for sample in (counts[None], draws):
-        value = resampled_f1(sample, cells // k**2, cells // k % k, k)
-        values.append(value if other is None else value - resampled_f1(sample, cells // k**2, cells % k, k))
-    tail = (1 - sampling.confidence) / 2
-    low, high = np.quantile(values[1], [tail, 1 - tail])
-    return Interval(float(values[0][0]), float(low), float(high), float(values[1].std(ddof=1)))
+def gain(labels: Labels, one: Labels, other: Labels, k: int, confidence: float) -> Interval:
+    """Macro-F1 of `one` minus that of `other` on the same images, with its interval."""
+    apart = (labels == one).astype(np.float64) - (labels == other)
+    return around(jackknife(labels, one, k).less(jackknife(labels, other, k)), apart, 0.0, confidence)
 
 
-def resampled(
-    labels: Int64[np.ndarray, " cells"], counts: Int64[np.ndarray, " cells"], sampling: Sampling
-) -> Int64[np.ndarray, "resamples cells"]:
-    """How often each resample draws each cell; every label keeps its number of rows."""
-    rng, drawn = np.random.default_rng(sampling.seed), np.zeros((sampling.resamples, len(counts)), np.int64)
-    for label in np.unique(labels):
-        own = labels == label
-        n = counts[own].sum()
-        drawn[:, own] = rng.multinomial(n, counts[own] / n, size=sampling.resamples)
-    return drawn
-
-
-def resampled_f1(
-    counts: Int64[np.ndarray, "resamples cells"],
-    labels: Int64[np.ndarray, " cells"],
-    predicted: Int64[np.ndarray, " cells"],
-    k: int,
-) -> Float64[np.ndarray, " resamples"]:
-    """Macro-F1 of each resample, from how often it drew each cell."""
-    actual, chosen = np.eye(k, dtype=np.int64)[labels], np.eye(k, dtype=np.int64)[predicted]
-    return np.nanmean(ratio(2 * (counts @ (actual * chosen)), counts @ (actual + chosen)), axis=1)
+def around(found: Jackknife, right: Float64[np.ndarray, " n"], centre: float, confidence: float) -> Interval:
+    """The interval. `right`: of each image, 1 where it is right; of a difference, 1 or -1 where one alone is. `centre`:
+    what the added images say on average; they lie half or, of a difference, one from it."""
+    n, far = found.effective, 0.25 if centre else 1.0
+    if found.images < FEWEST - 1e-9:
+        return Interval(found.value, np.nan, np.nan, np.nan)
+    share = n / (n + ADDED)
+    swing = (found.swing**2).sum() / found.swing.sum()
+    # Of an image that is alone in its class nothing is known but what images are like elsewhere.
+    spread = (right @ right + ADDED * (far + centre**2)) / (len(right) + ADDED)
+    spread -= ((right.sum() + ADDED * centre) / (len(right) + ADDED)) ** 2
+    lone = (found.swing[found.size == 1] ** 2).sum() * spread
+    added = ADDED * swing**2 * (far + share * (found.value - centre) ** 2)
+    error = share * np.sqrt(found.variance + lone + added)
+    middle, half = share * (found.value - found.bias) + (1 - share) * centre, -ndtri((1 - confidence) / 2) * error
+    ends = min(middle - half, found.value), max(middle + half, found.value)
+    return Interval(found.value, float(ends[0]), float(ends[1]), float(error))
 
 
 def mcnemar(labels: Labels, one: Labels, other: Labels) -> tuple[int, int, float]:
@@ -94,17 +84,17 @@ def mcnemar(labels: Labels, one: Labels, other: Labels) -> tuple[int, int, float
     return only_first, only_second, min(1.0, 2 * float(betainc(more, fewer + 1, 0.5)))
 
 
-def comparisons(labels: Labels, one: Labels, others: Mapping[str, Labels], k: int, sampling: Sampling) -> pd.DataFrame:
+def comparisons(labels: Labels, one: Labels, others: Mapping[str, Labels], k: int, confidence: float) -> pd.DataFrame:
     """`one` beside each of the others: a row for each, in their order.
 
     gain, gain_low, gain_high: of macro-F1. only_stack, only_backbone: images that only one of the two gets right.
     mcnemar_p: exact, of the accuracy; holm_p: adjusted for the number of comparisons by Holm's method. detectable: the
     true gain of macro-F1 that would be shown with a probability of POWER on a test set of this size and difficulty; NaN
-    where no two predictions differ.
+    where both are right on the same images, which tells nothing of how far two predictions may differ.
     """
     rows = []
     for name, other in others.items():
-        found = gain(labels, one, other, k, sampling)
+        found = gain(labels, one, other, k, confidence)
         only_one, only_other, p = mcnemar(labels, one, other)
         rows.append(
             {
@@ -115,7 +105,7 @@ def comparisons(labels: Labels, one: Labels, others: Mapping[str, Labels], k: in
                 "only_stack": only_one,
                 "only_backbone": only_other,
                 "mcnemar_p": p,
-                "detectable": detectable(found.error, sampling.confidence) if found.error else np.nan,
+                "detectable": detectable(found.error, confidence) if only_one + only_other else np.nan,
             }
         )
     table = pd.DataFrame(rows)
@@ -127,6 +117,13 @@ def holm(p: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     order, adjusted = np.argsort(p), np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return adjusted
+
+
+def differ(counts: Int64[np.ndarray, "2 k"]) -> bool:
+    """Whether the classes have other shares in one row than in the other, by the chi-squared test at 0.001."""
+    seen = counts[:, counts.sum(axis=0) > 0].astype(np.float64)
+    expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
+    return bool(chdtrc(seen.shape[1] - 1, ((seen - expected) ** 2 / expected).sum()) < 0.001)
 
 
 def detectable(error: float, confidence: float) -> float:

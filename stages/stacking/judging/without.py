@@ -17,7 +17,6 @@ from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS, temperature
 from stages.stacking.judging import uncertainty
-from stages.stacking.judging.uncertainty import Sampling
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import LogScores, log_losses
 
@@ -41,24 +40,26 @@ class Loss:
         return self.log_loss > max(2 * self.log_loss_error, SLIGHT)
 
 
-def table(ensemble: Ensemble, data: LevelOne, whole: LogScores, sampling: Sampling) -> pd.DataFrame:
+def table(ensemble: Ensemble, data: LevelOne, whole: LogScores, *, confidence: float, seed: int) -> pd.DataFrame:
     """A row per member of the stack, in their order. `whole`: what the ensemble says of the training rows, nested and
     tempered.
 
-    macro_f1, log_loss: its own. correlation: of its being right with another's being right, the mean over the others.
-    disagreement: the share of rows for which another predicts another class, the mean over the others. loss, loss_low,
-    loss_high: of the stack's macro-F1 without it, with interval. log_loss_rise, log_loss_rise_error: of the stack's
-    log-loss for new images, with standard error. advice: in words.
+    asked: 1 where the stack asks it, 0 where it has no weight. macro_f1, log_loss: its own. correlation: of its being
+    right with another's being right, the mean over the others. disagreement: the share of rows for which another
+    predicts another class, the mean over the others. loss, loss_low, loss_high: of the stack's macro-F1 without it, with
+    interval. log_loss_rise, log_loss_rise_error: of the stack's log-loss for new images, with standard error. advice:
+    in words.
     """
     classes = data.stack.argmax(axis=2)
     correlation, disagreement = agreement(classes == data.labels[:, None]), differences(classes)
     gained = ambiguities(ensemble.fold_combiners, data.models, ensemble.temperature)
     rows = []
-    for m, name in enumerate(ensemble.members):
-        found = loss(m, data, ensemble.name, whole, gained, sampling)
+    for m, (name, needed) in enumerate(zip(ensemble.members, ensemble.needed, strict=True)):
+        found = loss(m, data, ensemble.name, whole, gained, confidence=confidence, seed=seed)
         own = scores.summary(data.stack[:, m], data.labels)
         row = {
             "backbone": name,
+            "asked": int(needed),
             "macro_f1": own["macro_f1"],
             "log_loss": own["log_loss"],
             "correlation": correlation[m],
@@ -86,18 +87,20 @@ def loss(
     name: str,
     whole: LogScores,
     gained: Float64[np.ndarray, " t"],
-    sampling: Sampling,
+    *,
+    confidence: float,
+    seed: int,
 ) -> Loss | None:
     """The stack against itself without one backbone; None where there is no other. `gained`: what averaging takes off
     the log-loss of the whole stack, for each new image."""
     labels, rest = data.labels, data.without(member)
     if not rest.stack.shape[1]:
         return None
-    fits = cross_fit(COMBINERS[name], rest, sampling.seed)
+    fits = cross_fit(COMBINERS[name], rest, seed)
     raw = held_out(fits, rest)
     log_p = cross_temper(raw, rest)
     own = ambiguities(fits, rest.models, temperature.fit(raw, labels))
-    gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), log_p.shape[1], sampling)
+    gain = uncertainty.gain(labels, whole.argmax(axis=1), log_p.argmax(axis=1), log_p.shape[1], confidence)
     nested = scores.behind(log_losses(log_p, labels), log_losses(whole, labels))
     return Loss(gain, *scores.corrected(nested, scores.behind(own, gained)))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from stages.stacking.judging.without import LEAVE, MAY_LEAVE
@@ -14,23 +15,26 @@ SAVES = {LEAVE: " and saves", MAY_LEAVE: ", and it saves"}
 def ledger(worth: pd.DataFrame, costs: Mapping[str, Cost]) -> pd.DataFrame:
     """`worth`: of each backbone, as `judging.without.table` gives it. What is added:
 
-    training_seconds; milliseconds: to predict an image with one of its models; training_share, predicting_share: of all
-    members' together. recommendation: the advice, with what it saves.
+    training_seconds; milliseconds: to predict an image with one of its models; training_share: of all members'
+    together; predicting_share: of what the stack asks, 0 for a backbone without weight. recommendation: the advice,
+    with what it saves.
     """
-    own = [costs[name] for name in worth["backbone"]]
-    training, predicting = sum(one.training for one in own), sum(one.predicting for one in own)
+    own, asked = [costs[name] for name in worth["backbone"]], worth["asked"].to_numpy(bool)
+    training, predicting = (np.array([getattr(one, name) for one in own]) for name in ("training", "predicting"))
     priced = worth.drop(columns="advice").assign(
-        training_seconds=[one.training for one in own],
-        milliseconds=[1000 * one.predicting for one in own],
-        training_share=[one.training / training for one in own],
-        predicting_share=[one.predicting / predicting for one in own],
+        training_seconds=training,
+        milliseconds=1000 * predicting,
+        training_share=training / training.sum(),
+        predicting_share=asked * predicting / (asked * predicting).sum(),
     )
-    told = zip(worth["advice"], priced["training_share"], priced["predicting_share"], strict=True)
+    told = zip(worth["advice"], asked, priced["training_share"], priced["predicting_share"], strict=True)
     return priced.assign(recommendation=[recommendation(*row) for row in told])
 
 
-def recommendation(advice: str, training_share: float, predicting_share: float) -> str:
+def recommendation(advice: str, asked: bool | np.bool, training_share: float, predicting_share: float) -> str:
     """The advice, and what is saved where it is to leave the backbone out."""
     saves = SAVES.get(advice.partition(":")[0])
-    saved = f"{training_share:.0%} of training, {predicting_share:.0%} of predicting"
-    return f"{advice}{saves} {saved}" if saves else advice
+    if not saves:
+        return advice
+    told = f"{advice}{saves} {100 * training_share:.0f} % of training"
+    return f"{told}, {100 * predicting_share:.0f} % of predicting" if asked else f"{told}; the stack does not ask it"
