@@ -2,6 +2,7 @@
 
 import json
 import re
+from configparser import ConfigParser
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from dvc_render.html import render_html
 from dvc_render.vega import VegaRenderer
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -248,3 +250,19 @@ def test_dvc_fills_the_template_of_the_learning_curves(sources: int) -> None:
     assert filled["encoding"]["strokeDash"]["field"] == "fold"
     assert filled["encoding"]["color"]["field"] == "rev"
     assert filled["encoding"]["column"] == ({"field": "filename", "sort": []} if sources > 1 else {})
+
+
+def test_the_plots_of_dvc_load_nothing_from_a_network(tmp_path: Path) -> None:
+    config = ConfigParser()
+    config.read(".dvc/config")
+    template = Path(".dvc") / config["plots"]["html_template"]
+    points = [{"fold": "0", "epoch": "1", "train_loss": "2", "rev": "HEAD", "filename": "one.csv"}]
+    renderer = VegaRenderer(points, "loss", template=str(TEMPLATE), x="epoch", y="train_loss")
+    page = Path(render_html([renderer], tmp_path / "index.html", template)).read_text()
+    assert "vegaEmbed('#loss', spec)" in page
+    assert "<script src" not in page
+    assert [name for name in ("vega", "vegaLite", "vegaEmbed") if f".{name}=" in page] == [
+        "vega",
+        "vegaLite",
+        "vegaEmbed",
+    ]

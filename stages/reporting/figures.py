@@ -214,7 +214,9 @@ def cascade(steps: Sequence[Mapping[str, Any]], *, theme: Theme) -> Figure:
     chosen = [one for one in steps if one["chosen"] == "True"]
     spots = [[100 * one[f"test_{column}"] for one in chosen] for column in ("cost", "accuracy")]
     axes.plot(*spots, "D", color=theme.text, markersize=8, label="chosen out of fold")
-    axes.set(xlabel="cost, % of the whole stack's", ylabel="accuracy, %")
+    low, high = (end([100 * one["test_accuracy"] for one in steps]) for end in (min, max))
+    room = max(0.1 * (high - low), 0.25)
+    axes.set(xlabel="cost, % of the whole stack's", ylabel="accuracy, %", ylim=(low - room, min(high + room, 100.25)))
     axes.legend(fontsize=9, labelcolor=theme.faint)
     return figure
 

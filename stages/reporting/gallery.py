@@ -19,7 +19,7 @@ SMALL = 32
 """Height up to which images are shown as they are, pixel by pixel."""
 EXAMPLES = 200
 """About how many examples are shown, over all classes."""
-MISTAKES, SEEN, SUSPECTS, WORST = 20, 8, 4, 20
+MISTAKES, SEEN, SUSPECTS, WORST = 18, 6, 4, 20
 """How many wrong test images are shown, so many of them at once; wrong training images; lines of the list of both."""
 
 
