@@ -11,9 +11,9 @@ PAGE = Path("docs/benchmarks.md")
 SECTIONS = ("throughput", "stacking", "combiners", "split", "folds", "orchestration", "gpu")
 INTRODUCTION = """# Benchmarks
 
-What foldstack costs, side by side with what else does the same work. `make bench` measures it, `make bench-gpu` what needs
-a GPU, `python -m benchmarks <name>` one section; each writes this page anew and keeps what it did not measure. How each is
-measured stands at the top of its file under benchmarks/.
+What foldstack costs, side by side with what else does the same work. `make bench` measures it, `make bench-gpu` what
+needs a GPU, `python -m benchmarks <name>` one section; each writes this page anew and keeps what it did not measure.
+How each is measured stands at the top of its file under benchmarks/.
 """
 
 Measured = dict[str, str]

@@ -1,7 +1,8 @@
 """Score every backbone and the stack on the test set, with intervals, and say what each is worth.
 
 Writes `metrics/scores.json` (the few numbers that `dvc metrics diff` compares) and, beside it, the tables behind the
-plots and the report; `stages/stacking/judging/findings.py` makes them. The test labels choose nothing: the backbone
+plots and the report; `stages/stacking/judging/findings.py` makes them. `metrics/images.parquet` says of every image,
+training images included, what the stack says of it. The test labels choose nothing: the backbone
 that the stack has to beat and what a backbone is worth come from out-of-fold rows. What anything costs is no matter
 here: `report` sets it beside.
 """
@@ -13,7 +14,7 @@ import pandas as pd
 from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
 from stages.showing.command import command
-from stages.stacking.judging import findings, leaks
+from stages.stacking.judging import findings, images, leaks
 from stages.stacking.judging.evaluation import Evaluation, Params
 from stages.stacking.predictions import files
 
@@ -58,6 +59,7 @@ def main() -> None:
         "warnings.json": {"warnings": warnings, "notes": notes},
     }
     files.write(METRICS, made)
+    images.write(METRICS / "images.parquet", images.table(job, index))
     show(backbones, comparisons, losses, job)
     for warning in warnings:
         print(f"warning: {warning}")

@@ -2,19 +2,21 @@
 
 `python -m stages.report` reads what the other stages left under `metrics/`, `data/` and `models/stack/`, and writes
 `ledger.csv`, `cascade.csv`, `report.html`, `report.md`, `model_card.md` and `figures/*.png` to `metrics/`. Equal inputs
-give equal bytes. Seconds are read here and by no other stage after `export`, so that nothing but this page is made anew
-when a training took longer and predicts the same.
+give equal bytes. `python -m stages.report --worst 50` prints the worst images by their files, and writes nothing.
+Seconds are read here and by no other stage after `export`, so that nothing but this page is made anew when a training
+took longer and predicts the same.
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from stages.images.dataset import Dataset
-from stages.reporting import card, drawing, pages
-from stages.reporting.results import Results, check, read_worth
+from stages.reporting import card, drawing, gallery, pages
+from stages.reporting.results import Results, check, read_images, read_worth
 from stages.running import parameters
 from stages.showing.command import command
 from stages.stacking.judging.evaluation import Evaluation, Params
@@ -28,9 +30,10 @@ METRICS = Path("metrics")
 
 def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
     """Write everything into `folder`. `text`: the content of params.yaml, shown as it is."""
-    page, sister = pages.html(results, dataset, text), pages.markdown(results, dataset)
+    drawn = pages.drawings(results, dataset)
+    page, sister = pages.html(results, dataset, drawn, text), pages.markdown(results, dataset)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, draw in pages.drawings(results, dataset).items():
+    for name, draw in drawn.items():
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png(draw))
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "report.md").write_text(sister, encoding="utf-8")
@@ -46,8 +49,20 @@ def priced(
     return {"ledger.csv": ledger(worth, costs), "cascade.csv": cascade(job, costs, params.cascade_loss)}
 
 
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m stages.report", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--worst", type=int, metavar="N", help="print the N images with the highest loss, write nothing"
+    )
+    return parser.parse_args(given)
+
+
 @command
-def main() -> None:
+def main(given: Sequence[str] | None = ()) -> None:
+    worst = arguments(given).worst
+    if worst is not None:
+        print(gallery.listing(read_images(METRICS).head(worst)))
+        return
     content = parameters.read()
     params = parameters.section(content, "evaluate", Params)
     worth, dataset = read_worth(METRICS), Dataset.load()
@@ -58,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(None)

@@ -2,7 +2,9 @@
 
 import json
 import re
-from functools import partial
+from configparser import ConfigParser
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,10 +12,15 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from dvc_render.html import render_html
 from dvc_render.vega import VegaRenderer
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
-from stages.reporting import figures
-from stages.reporting.drawing import DARK, LIGHT, Draw, Theme, png, svg
+from stages.reporting import drawing, figures
+from stages.reporting.drawing import DARK, LIGHT, Draw, Theme, columns, distinct, png
 
 TEMPLATE = Path(".dvc/plots/by_fold.json")
 
@@ -26,6 +33,10 @@ def history(**columns: list[float]) -> pd.DataFrame:
 def confusion(names: list[str]) -> Draw:
     counts = np.eye(len(names), dtype=np.int64) * 9 + 1
     return partial(figures.confusion, counts, names)
+
+
+def svg(draw: Draw) -> str:
+    return drawing.svg(draw, "toy", "a toy", 0.7)
 
 
 EMPTY = dict.fromkeys(("confidence", "accuracy", "accuracy_low", "accuracy_high"), np.nan)
@@ -48,34 +59,132 @@ DRAWINGS: dict[str, Draw] = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_equal_data_gives_equal_bytes_without_date_or_version_whatever_the_user_has_set(name: str) -> None:
-    before = png(DRAWINGS[name]), svg(DRAWINGS[name], DARK)
+    before = png(DRAWINGS[name]), svg(DRAWINGS[name])
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "figure.dpi": 20, "savefig.bbox": "tight"}):
-        assert (png(DRAWINGS[name]), svg(DRAWINGS[name], DARK)) == before
+        assert (png(DRAWINGS[name]), svg(DRAWINGS[name])) == before
     assert not re.search(rb"tEXt|tIME|iTXt", before[0][:200])
-    assert not re.search(rb"dc:date|matplotlib v|Matplotlib", before[1])
+    assert not re.search(r"dc:date|matplotlib v|Matplotlib", before[1])
 
 
 def test_drawing_leaves_the_settings_of_the_process_alone() -> None:
     before = dict(mpl.rcParams)
-    svg(DRAWINGS["confusion"], DARK)
+    svg(DRAWINGS["confusion"])
     assert dict(mpl.rcParams) == before
 
 
 def test_class_names_are_text_and_never_mathematics_or_markup() -> None:
     names = ["$x_$", "<script>", "お茶", "a & b"]
-    found = [element.text for element in ElementTree.fromstring(svg(confusion(names), LIGHT)).iter()]
+    found = [element.text for element in ElementTree.fromstring(svg(confusion(names))).iter()]
     assert set(names) <= set(found)
     assert png(confusion(names))
 
 
 def test_a_hundred_classes_all_have_their_label() -> None:
     names = [f"class number {n}" for n in range(100)]
-    drawing = svg(confusion(names), LIGHT).decode()
-    assert all(drawing.count(f">{name}<") == 2 for name in names)
+    drawn = svg(confusion(names))
+    assert all(drawn.count(f">{name}<") == 2 for name in names)
+
+
+LONG = [f"a rather long name of a kind of bird, seen in the wild, number {n}, adult" for n in range(200)]
+KANJI = [f"{'長い名前の鳥' * 3}{chr(0x4E00 + n)}" for n in range(200)]
+MIXED = [[*LONG, *KANJI][n * 2 % 399] for n in range(200)]
+
+
+@pytest.mark.parametrize("names", [LONG, KANJI, MIXED, ["x" * 40] * 3 + ["x  y", "x y"]])
+@pytest.mark.parametrize("length", [14, 22])
+def test_labels_fit_and_differ_however_long_and_alike_the_names_are(names: list[str], length: int) -> None:
+    labels = distinct(names, length)
+    assert len(set(labels)) == len(names)
+    assert max(map(columns, labels)) <= length
+
+
+@pytest.mark.parametrize("k", [20, 100, 200])
+@pytest.mark.parametrize("names", [LONG, KANJI])
+def test_no_label_of_a_confusion_matrix_lies_on_another_or_outside_the_figure(names: list[str], k: int) -> None:
+    with drawing.styled():
+        (axes,) = drawing.laid_out(confusion(names[:k])).axes
+        for axis, along, across in ((axes.yaxis, "y", "width"), (axes.xaxis, "x", "height")):
+            labels = [label for label in axis.get_ticklabels() if label.get_text()]
+            boxes = [label.get_window_extent() for label in labels]
+            assert len(boxes) == (k if k <= 100 else 40)
+            assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
+            ends = sorted((getattr(box, f"{along}0"), getattr(box, f"{along}1")) for box in boxes)
+            assert all(one[1] <= other[0] for one, other in pairwise(ends))
+            for label, box in zip(labels, boxes, strict=True):
+                # In a browser an ideograph is as wide as it is high: so much room has to be left.
+                wide = columns(label.get_text()) - len(label.get_text())
+                assert getattr(box, across) >= wide * label.get_fontsize()
+
+
+def test_of_two_hundred_classes_the_most_confused_are_shown() -> None:
+    names = [f"class {n}" for n in range(200)]
+    counts = np.eye(200, dtype=np.int64) * 9
+    counts[150, 7] = 3
+    drawn = svg(partial(figures.confusion, counts, names))
+    shown = set(re.findall(r">(class \d+)<", drawn))
+    assert {"class 150", "class 7"} <= shown
+    assert len(shown) == 40
+    assert "40 of 200 classes" in drawn
+
+
+def test_one_picture_serves_light_and_dark_pages() -> None:
+    for draw in DRAWINGS.values():
+        styles = " ".join(re.findall(r'style="([^"]*)"', svg(draw)))
+        assert not re.search(r"#[0-9a-f]{3}", styles)
+        assert set(re.findall(r"var\((--[a-z0-9-]+)\)", styles)) <= set(LIGHT.variables) & set(DARK.variables)
+
+
+def test_a_figure_in_two_formats_is_drawn_once() -> None:
+    calls = []
+
+    def draw(theme: Theme) -> Figure:
+        calls.append(theme)
+        return DRAWINGS["scores"](theme=theme)
+
+    once = cache(draw)
+    assert (svg(once), png(once)) == (svg(draw), png(draw))
+    assert len(calls) == 3
+
+
+def test_a_font_of_the_machine_lends_what_the_built_in_one_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    square = TTGlyphPen(None)
+    for move, point in zip(
+        (square.moveTo, *[square.lineTo] * 3), [(0, 0), (900, 0), (900, 900), (0, 900)], strict=True
+    ):
+        move(point)
+    square.closePath()
+    glyph, font = square.glyph(), FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "cha"])
+    font.setupCharacterMap({ord("茶"): "cha"})
+    font.setupGlyf({".notdef": glyph, "cha": glyph})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "cha": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Noto Sans CJK JP", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "font.ttf")
+    without = png(confusion(["茶", "b"]))
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    fontManager.addfont(tmp_path / "font.ttf")
+    drawing.families.cache_clear()
+    try:
+        assert drawing.families() == ["DejaVu Sans", "Noto Sans CJK JP"]
+        assert png(confusion(["茶", "b"])) != without
+    finally:
+        drawing.families.cache_clear()
+
+
+def test_a_validation_curve_stands_beside_that_of_the_training() -> None:
+    table = history(train_loss=[3, 2, 1, 3, 2, 1], validation_loss=[3, 2.5, 2, 3, 2.5, 2])
+    drawn = svg(partial(figures.curves, {"one": table}))
+    assert drawn.index(">training loss<") < drawn.index(">validation loss<")
+    assert ">validation loss<" not in svg(DRAWINGS["curves"])
 
 
 def test_small_confusion_tables_show_their_counts() -> None:
-    assert svg(confusion(["cat", "dog"]), LIGHT).decode().count(">10<") == 2
+    assert svg(confusion(["cat", "dog"])).count(">10<") == 2
 
 
 @pytest.mark.parametrize(
@@ -90,19 +199,19 @@ def test_small_confusion_tables_show_their_counts() -> None:
     ],
 )
 def test_histories_with_gaps_are_drawn(table: pd.DataFrame) -> None:
-    assert svg(partial(figures.curves, {"one": table}), LIGHT)
+    assert svg(partial(figures.curves, {"one": table}))
 
 
 def test_every_fold_is_a_line_of_its_own() -> None:
     many = pd.DataFrame({"fold": np.repeat(range(10), 2), "epoch": [1, 2] * 10, "train_loss": np.arange(20.0)})
-    drawing = svg(partial(figures.curves, {"one": many}), LIGHT).decode()
-    assert all(f">fold {fold}<" in drawing for fold in range(10))
+    drawn = svg(partial(figures.curves, {"one": many}))
+    assert all(f">fold {number}<" in drawn for number in range(1, 11))
 
 
 def test_a_hundred_strips_of_samples_keep_their_order() -> None:
     names = [f"class {n}" for n in range(100)]
-    drawing = svg(partial(figures.samples, [np.zeros((1, 4, 6, 3), np.uint8)] * 100, names), LIGHT).decode()
-    assert re.findall(r">(class \d+)<", drawing) == names
+    drawn = svg(partial(figures.samples, [np.zeros((1, 4, 6, 3), np.uint8)] * 100, names))
+    assert re.findall(r">(class \d+)<", drawn) == names
 
 
 def test_a_class_without_images_is_an_empty_strip() -> None:
@@ -141,3 +250,19 @@ def test_dvc_fills_the_template_of_the_learning_curves(sources: int) -> None:
     assert filled["encoding"]["strokeDash"]["field"] == "fold"
     assert filled["encoding"]["color"]["field"] == "rev"
     assert filled["encoding"]["column"] == ({"field": "filename", "sort": []} if sources > 1 else {})
+
+
+def test_the_plots_of_dvc_load_nothing_from_a_network(tmp_path: Path) -> None:
+    config = ConfigParser()
+    config.read(".dvc/config")
+    template = Path(".dvc") / config["plots"]["html_template"]
+    points = [{"fold": "0", "epoch": "1", "train_loss": "2", "rev": "HEAD", "filename": "one.csv"}]
+    renderer = VegaRenderer(points, "loss", template=str(TEMPLATE), x="epoch", y="train_loss")
+    page = Path(render_html([renderer], tmp_path / "index.html", template)).read_text()
+    assert "vegaEmbed('#loss', spec)" in page
+    assert "<script src" not in page
+    assert [name for name in ("vega", "vegaLite", "vegaEmbed") if f".{name}=" in page] == [
+        "vega",
+        "vegaLite",
+        "vegaEmbed",
+    ]

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -140,6 +141,29 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
     }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
+    images(dataset, predicted).to_parquet(folder / "images.parquet")
+
+
+def images(dataset: Dataset, predicted: np.ndarray) -> pd.DataFrame:
+    """What `evaluate` says of each: of the test images what is given, and that the first of each training class is of
+    the next one."""
+    labels, test, n = dataset.labels, dataset.test_rows, len(dataset.classes)
+    said = labels.copy()
+    first = [int(np.flatnonzero((labels == label) & (dataset.fold != TEST))[0]) for label in range(n)]
+    said[test], said[first] = predicted, (labels[first] + 1) % n
+    names, wrong = np.array(dataset.classes, dtype=object), said != labels
+    table = pd.DataFrame(
+        {
+            "row": dataset.index.row,
+            "path": dataset.index.path,
+            "fold": dataset.fold,
+            "label": names[labels],
+            "prediction": names[said],
+            "loss": np.where(wrong, -np.log(0.125), -np.log(0.8)) + dataset.index.row / 1e6,
+            "confidence": np.where(wrong, 0.75, 0.8),
+        }
+    )
+    return table.sort_values("loss", ascending=False, ignore_index=True)
 
 
 def worth(classes: list[str]) -> dict[str, pd.DataFrame]:
@@ -212,7 +236,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("page")
     write_results(folder / "metrics", toy_dataset(folder / "data", CLASSES))
     (folder / "metrics/warnings.json").write_text(json.dumps({"warnings": [WARNING]}))
-    return pages.html(*load(folder), "</pre><script>alert(2)</script><img src=x onerror=alert(3)>")
+    results, dataset = load(folder)
+    drawn = pages.drawings(results, dataset)
+    return pages.html(results, dataset, drawn, "</pre><script>alert(2)</script><img src=x onerror=alert(3)>")
 
 
 def load(work: Path) -> tuple[Results, Dataset]:
@@ -237,7 +263,7 @@ class Elements(HTMLParser):
 
 
 def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> None:
-    first = texts(page).split("Models Combiners")[0]
+    first = texts(page).split("Scores What is wrong")[0]
     for words in (
         "94.00 %",
         "93.00 to 95.00",
@@ -353,15 +379,20 @@ def test_the_page_loads_nothing(page: str) -> None:
     found = Elements(page).found
     sources = [value for _, attributes in found for name, value in attributes.items() if name in ("src", "srcset")]
     assert len(sources) > 10
+    assert not re.findall(r"url\((?!#)", page)
     assert all(value and value.startswith("data:image/") for value in sources)
-    assert all((attributes.get("href") or "#").startswith("#") for _, attributes in found)
+    links = [attributes.get("href") or "#" for tag, attributes in found if tag != "image"]
+    assert all(link.startswith("#") for link in links)
 
 
 def test_every_picture_has_a_text_and_every_table_its_headers(page: str) -> None:
     found = Elements(page).found
     assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
+    drawn = [attributes for tag, attributes in found if tag == "svg"]
+    assert len(drawn) == 7
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
     counts = Counter(tag for tag, _ in found)
-    assert counts["caption"] == counts["table"] == counts["thead"] == 11
+    assert counts["caption"] == counts["table"] == counts["thead"] == 12
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in found if tag == "th")
 
 
@@ -369,7 +400,7 @@ def test_every_link_of_the_page_leads_somewhere(page: str) -> None:
     found = Elements(page).found
     places = {attributes.get("id") for _, attributes in found}
     links = [attributes["href"] or "" for tag, attributes in found if tag == "a"]
-    assert len(links) == 11
+    assert len(links) == 10
     assert {link.removeprefix("#") for link in links} <= places
 
 
@@ -397,19 +428,57 @@ def test_confusions_count_the_pairs(work: Path) -> None:
     assert tables.confusions(results).rows == (("a", "b", "2", "50.00"), ("b", "a", "1", "33.33"))
 
 
-def test_mistakes_show_every_confused_pair_before_any_twice(work: Path) -> None:
+def said(*rows: tuple[str, str, float], fold: int = TEST) -> pd.DataFrame:
+    """Labels, predictions and confidences of images, by falling loss."""
+    table = pd.DataFrame(rows, columns=["label", "prediction", "confidence"])
+    return table.assign(row=table.index, path="a", fold=fold, loss=np.arange(len(rows), 0, -1.0))
+
+
+def test_mistakes_show_the_worst_of_every_confused_pair_before_any_twice(work: Path) -> None:
+    pairs = [("a", "b", 0.9), ("a", "b", 0.9), ("a", "a", 0.9), ("b", "a", 0.9), ("a", "b", 0.9)]
+    results = replace(load(work)[0], images=said(*pairs))
+    assert list(gallery.mistakes(results)["row"]) == [0, 3, 1, 4]
+
+
+def test_training_images_that_are_wrong_are_apart_from_those_of_the_test(work: Path) -> None:
     results = load(work)[0]
-    results.confusion[:] = [{"actual": one, "predicted": other} for one, other in ["aa", "ab", "ab", "ba", "ab"]]
-    assert gallery.mistakes(results) == [1, 3, 2, 4]
+    assert set(gallery.mistakes(results)["fold"]) == {TEST}
+    assert TEST not in set(gallery.suspects(results)["fold"])
+    assert list(gallery.suspects(results)["loss"]) == sorted(gallery.suspects(results)["loss"], reverse=True)
 
 
-def test_a_mistake_shows_the_image_of_its_row(work: Path) -> None:
+def test_a_mistake_shows_the_image_and_the_file_of_its_row(work: Path) -> None:
     results, dataset = load(work)
-    wrong = [place for place, row in enumerate(results.confusion) if row["actual"] != row["predicted"]]
-    photos = pages.predicted(results, dataset, gallery.mistakes(results))
-    shown = {photo.uri for photo in photos}
-    assert all(photo.said.endswith(f", {photo.name}: 12 %") for photo in photos)
-    assert shown == {pages.uri(gallery.png(dataset.take(dataset.test_rows[[place]]))) for place in wrong}
+    rows = gallery.mistakes(results)
+    photos = pages.predicted(dataset, rows)
+    assert [photo.path for photo in photos] == [dataset.index.path[row] for row in rows["row"]]
+    assert [photo.said for photo in photos] == [f"75.00\N{NO-BREAK SPACE}% for {name}" for name in rows["prediction"]]
+    assert [photo.uri for photo in photos] == [
+        gallery.uri(dataset.take(rows["row"].to_numpy()[[n]])) for n in range(len(rows))
+    ]
+
+
+def test_the_files_of_the_worst_images_are_in_page_and_markdown(work: Path, page: str) -> None:
+    results, dataset = load(work)
+    for row in gallery.mistakes(results)["row"]:
+        assert f"<code>{dataset.index.path[row]}</code>" in page
+    assert tables.escaped(results.images["path"][0]) in pages.markdown(results, dataset)
+
+
+def test_the_worst_images_are_printed_by_file(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(work)
+    images = pd.read_parquet("metrics/images.parquet")
+    before = sorted(Path().rglob("*"))
+    report.main(["--worst", "3"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["loss", "part", "label", "prediction", "file"]
+    assert len(lines) == 3
+    for line, row in zip(lines, images.to_dict("records"), strict=False):
+        assert line.endswith(row["path"])
+        assert line.startswith(f"{row['loss']:.4f}")
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_the_speed_of_a_backbone_is_the_median_of_its_epochs(work: Path) -> None:
@@ -425,6 +494,7 @@ def test_a_history_that_tells_no_speed_has_dashes(work: Path) -> None:
 def test_thumbnails_keep_their_shape(tmp_path: Path) -> None:
     dataset = toy_dataset(tmp_path, ["a", "b"], side=100)
     assert gallery.thumbnails(dataset, np.array([0, 3])).shape == (2, gallery.SIDE, gallery.SIDE, 3)
+    assert gallery.thumbnails(dataset, np.array([0, 3]), gallery.LARGE).shape == (2, 100, 100, 3)
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> None:
@@ -437,8 +507,10 @@ def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> N
 
 def test_predictions_of_another_test_set_are_refused(work: Path) -> None:
     results, dataset = load(work)
+    with pytest.raises(UserError, match=r"images\.parquet.*dvc repro evaluate"):
+        check(replace(results, images=results.images[1:]), dataset)
     results.confusion.pop()
-    with pytest.raises(UserError, match="dvc repro evaluate"):
+    with pytest.raises(UserError, match=r"confusion\.csv.*dvc repro evaluate"):
         check(results, dataset)
 
 
@@ -453,6 +525,7 @@ def test_predictions_of_another_test_set_are_refused(work: Path) -> None:
         ("classes.csv", "evaluate"),
         ("confusion.csv", "evaluate"),
         ("reliability.csv", "evaluate"),
+        ("images.parquet", "evaluate"),
         ("history/small.csv", "train@small"),
     ],
 )
@@ -507,16 +580,15 @@ def test_a_cascade_that_saves_nothing_says_so(work: Path) -> None:
 
 
 def test_warnings_of_the_evaluation_are_on_the_first_screen(work: Path, page: str) -> None:
-    assert "small: it &lt;looks&gt; leaked" in texts(page).split("Models Combiners")[0]
+    assert "small: it &lt;looks&gt; leaked" in texts(page).split("Scores What is wrong")[0]
     (work / "metrics/warnings.json").write_text(json.dumps({"warnings": [WARNING]}))
     assert tables.escaped(WARNING) in pages.markdown(*load(work))
 
 
 def test_of_each_class_the_least_sure_right_image_is_shown(work: Path) -> None:
-    results = load(work)[0]
-    said = [("a", "a", 0.9), ("a", "a", 0.6), ("a", "b", 0.3), ("b", "b", 0.5), ("b", "b", 0.7)]
-    results.confusion[:] = [{"actual": one, "predicted": other, "predicted_probability": p} for one, other, p in said]
-    assert gallery.doubted(results) == [3, 1]
+    pairs = [("a", "a", 0.9), ("a", "a", 0.6), ("a", "b", 0.3), ("b", "b", 0.5), ("b", "b", 0.7)]
+    results = replace(load(work)[0], images=said(*pairs))
+    assert list(gallery.doubted(results)["row"]) == [3, 1]
 
 
 def test_the_model_card_begins_with_metadata_and_escapes_names(work: Path) -> None:

@@ -1,28 +1,32 @@
-"""Pictures of the images themselves: examples of every class, and the test images that the stack gets wrong."""
+"""Pictures of the images themselves: examples of every class, and the images that the stack gets wrong."""
 
+import base64
 import io
-from collections import Counter
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from stages.images.arrays import Images, Rows
-from stages.images.dataset import Dataset
+from stages.images.dataset import TEST, Dataset
 from stages.reporting.figures import Strip
 from stages.reporting.results import Results
-from stages.reporting.tables import confused
+from stages.reporting.tables import Table, build, cell, decimal, percent
 
-SIDE = 64
-"""Longest side of a thumbnail in pixels: the page of 100 classes stays at a few megabytes."""
-IMAGES = 200
+SIDE, LARGE = 64, 224
+"""Longest side in pixels of an example and of an image that is wrong: the page of 100 classes stays at megabytes."""
+SMALL = 32
+"""Height up to which images are shown as they are, pixel by pixel."""
+EXAMPLES = 200
 """About how many examples are shown, over all classes."""
-MISTAKES = 24
+MISTAKES, SEEN, SUSPECTS, WORST = 18, 6, 4, 20
+"""How many wrong test images are shown, so many of them at once; wrong training images; lines of the list of both."""
 
 
 def examples(dataset: Dataset) -> list[Strip]:
     """Thumbnails per class, 2 to 8 each, evenly spaced over the class's rows."""
     labels, k = dataset.labels, len(dataset.classes)
-    n = int(np.clip(IMAGES // k, 2, 8))
+    n = int(np.clip(EXAMPLES // k, 2, 8))
     return [thumbnails(dataset, spread(np.flatnonzero(labels == label), n)) for label in range(k)]
 
 
@@ -31,41 +35,71 @@ def spread(rows: Rows, n: int) -> Rows:
     return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(np.int64))] if len(rows) else rows
 
 
-def mistakes(results: Results) -> list[int]:
-    """Which test images to show, counted from the first test row: one of each confused pair of classes, then a second.
-
-    The most frequent pairs come first.
-    """
-    often, seen, turns = confused(results), Counter[tuple[str, str]](), []
-    for place, row in enumerate(results.confusion):
-        pair = (row["actual"], row["predicted"])
-        if pair in often:
-            turns.append((seen[pair], -often[pair], pair, place))
-            seen[pair] += 1
-    return [place for *_, place in sorted(turns)[:MISTAKES]]
+def mistakes(results: Results) -> pd.DataFrame:
+    """Wrong test images: the worst of each pair of classes, by falling loss, then the second worst of each."""
+    found = wrong(results.images, test=True)
+    turns = found.groupby(["label", "prediction"], sort=False).cumcount()
+    return found.iloc[np.argsort(turns.to_numpy(), kind="stable")].head(MISTAKES)
 
 
-def doubted(results: Results) -> list[int]:
+def suspects(results: Results) -> pd.DataFrame:
+    """The training images that are wrong with the highest loss: some of their labels may be."""
+    return wrong(results.images, test=False).head(SUSPECTS)
+
+
+def wrong(images: pd.DataFrame, *, test: bool) -> pd.DataFrame:
+    """In their order."""
+    return images.loc[(images["label"] != images["prediction"]) & ((images["fold"] == TEST) == test)]
+
+
+def doubted(results: Results) -> pd.DataFrame:
     """Of each class the test image that is right with the lowest probability, the least sure first."""
-    lowest: dict[str, tuple[float, int]] = {}
-    for place, row in enumerate(results.confusion):
-        if row["actual"] == row["predicted"]:
-            lowest[row["actual"]] = min(lowest.get(row["actual"], (2.0, 0)), (row["predicted_probability"], place))
-    return [place for _, place in sorted(lowest.values())[:MISTAKES]]
+    images = results.images
+    right = images.loc[(images["label"] == images["prediction"]) & (images["fold"] == TEST)]
+    return right.sort_values("confidence", kind="stable").drop_duplicates("label").head(MISTAKES)
 
 
-def thumbnails(dataset: Dataset, rows: Rows) -> Images:
-    """The images of these rows, smaller where they are larger than SIDE."""
+def worst(results: Results) -> Table:
+    """The images with the highest loss, training images too, by their files."""
+    rows = results.images.head(WORST).to_dict("records")
+    columns = {
+        "File": cell("path"),
+        "Label": cell("label"),
+        "Prediction": cell("prediction"),
+        "Confidence, %": cell("confidence", percent),
+        "Loss": cell("loss", decimal),
+        "Part": cell("fold", part),
+    }
+    return build(rows, columns, texts={"Label", "Prediction", "Part"})
+
+
+def part(fold: int) -> str:
+    """Of the data, as people count: from 1."""
+    return "test" if fold == TEST else f"fold {fold + 1}"
+
+
+def listing(images: pd.DataFrame) -> str:
+    """The same for a terminal, the file last, whose name may hold anything."""
+    rows = [["loss", "part", "label", "prediction", "file"]]
+    for loss, fold, *words in images[["loss", "fold", "label", "prediction", "path"]].itertuples(index=False):
+        rows += [[f"{loss:.4f}", part(fold), *words]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, [*widths[:-1], 0])) for row in rows)
+
+
+def thumbnails(dataset: Dataset, rows: Rows, side: int = SIDE) -> Images:
+    """The images of these rows, smaller where they are larger than `side`."""
     images = dataset.take(rows)
     h, w = images.shape[1:3]
-    if max(h, w) <= SIDE or not len(images):
+    if max(h, w) <= side or not len(images):
         return images
-    size = (max(1, round(w * SIDE / max(h, w))), max(1, round(h * SIDE / max(h, w))))
+    size = (max(1, round(w * side / max(h, w))), max(1, round(h * side / max(h, w))))
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
 
 
-def png(images: Images) -> bytes:
-    """Images side by side as one PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate(list(images), axis=1)).save(file, format="png", optimize=True)
-    return file.getvalue()
+def uri(images: Images) -> str:
+    """Images side by side as a data URI: small ones as they are, of large ones a JPEG, a tenth of the size."""
+    file, kind = io.BytesIO(), "png" if images.shape[1] <= SMALL else "jpeg"
+    picture = Image.fromarray(np.concatenate(list(images), axis=1))
+    picture.save(file, format=kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,13 +1,12 @@
 """The page and its Markdown sister: what `results` hold, told in the same order and the same words."""
 
-import base64
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
@@ -19,13 +18,14 @@ TEMPLATE = "page.html.j2"
 TABLES: dict[str, tuple[str, Callable[[Results], tables.Table]]] = {
     "backbones": ("Stack and backbones", tables.backbones),
     "comparisons": ("The stack beside each backbone", worth.comparisons),
-    "ledger": ("What each backbone is worth", worth.ledger),
-    "cascade": ("Cascade", worth.cascade),
-    "combiners": ("Combiners", tables.combiners),
-    "classes": ("Classes, weakest first", tables.classes),
+    "worst": ("Images with the highest loss", gallery.worst),
     "confusions": ("Most frequent confusions", tables.confusions),
+    "classes": ("Classes, weakest first", tables.classes),
     "reliability": ("Calibration", tables.reliability),
     "sets": ("Sets of classes", worth.sets),
+    "combiners": ("Combiners", tables.combiners),
+    "ledger": ("What each backbone is worth", worth.ledger),
+    "cascade": ("Cascade", worth.cascade),
     "speed": ("Speed of the training", tables.speed),
     "run": ("What was run", tables.run),
 }
@@ -42,31 +42,21 @@ SENTENCES = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure as data URIs for light and dark pages; width and height in CSS pixels."""
-
-    light: str
-    dark: str
-    width: int
-    height: int
-    alt: str
-
-
-@dataclass(frozen=True)
 class Photo:
-    """Images side by side as a data URI, with the class they show and, for a prediction, what it says."""
+    """Images side by side as a data URI, the class they show and, for a prediction, what it says and of which file."""
 
     uri: str
     width: int
     height: int
     alt: str
     name: str
-    said: str
+    said: str = ""
+    path: str = ""
 
 
 def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
-    """Every figure by the name of its file."""
-    return {
+    """Every figure by the name of its file; drawn once, for whoever asks first."""
+    found: dict[str, Draw] = {
         "scores": scores(results),
         "combiners": combiners(results),
         "confusion": confusion(results, dataset.classes),
@@ -75,6 +65,7 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
         "cascade": partial(figures.cascade, results.cascade),
         "samples": partial(figures.samples, gallery.examples(dataset), dataset.classes),
     }
+    return {name: cache(draw) for name, draw in found.items()}
 
 
 def scores(results: Results) -> Draw:
@@ -97,13 +88,14 @@ def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
     return partial(figures.confusion, counts, classes)
 
 
-def html(results: Results, dataset: Dataset, parameters: str) -> str:
-    """The whole page as one file that loads nothing. `parameters`: the text of params.yaml."""
-    drawn = drawings(results, dataset)
+def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], parameters: str) -> str:
+    """The whole page as one file that loads nothing. `drawn`: the figures. `parameters`: the text of params.yaml."""
+    wrong = predicted(dataset, gallery.mistakes(results))
+    told, shrink = alternatives(results), {"confusion": 1.0 if len(dataset.classes) > 20 else 0.7}
     return (
         templates.load(TEMPLATE, autoescape=True).render(
-            light=LIGHT,
-            dark=DARK,
+            light=LIGHT.variables,
+            dark=DARK.variables,
             results=results,
             stack=results.row(STACK),
             best=results.row(results.best),
@@ -113,11 +105,16 @@ def html(results: Results, dataset: Dataset, parameters: str) -> str:
             sentences={name: tell(results) for name, tell in SENTENCES.items()},
             facts=facts(results, dataset),
             tables={name: make(results) for name, (_, make) in TABLES.items()},
-            pictures={name: picture(drawn[name], alt) for name, alt in alternatives(results).items()},
-            curves=[picture(*curve(name, history)) for name, history in results.histories.items()],
+            titles={name: title for name, (title, _) in TABLES.items()},
+            pictures={name: picture(drawn[name], name, alt, shrink.get(name, 0.7)) for name, alt in told.items()},
+            curves=[curve(name, history) for name, history in results.histories.items()],
+            classes=len(dataset.classes),
+            shown=min(len(dataset.classes), figures.SHOWN) if len(dataset.classes) > figures.LABELLED else None,
             examples=examples(dataset),
-            mistakes=predicted(results, dataset, gallery.mistakes(results)),
-            doubted=predicted(results, dataset, gallery.doubted(results)),
+            mistakes=wrong[: gallery.SEEN],
+            more=wrong[gallery.SEEN :],
+            suspects=predicted(dataset, gallery.suspects(results)),
+            doubted=predicted(dataset, gallery.doubted(results)),
             parameters=parameters,
         )
         + "\n"
@@ -136,21 +133,17 @@ def alternatives(results: Results) -> dict[str, str]:
     }
 
 
-def curve(name: str, history: pd.DataFrame) -> tuple[Draw, str]:
-    """One backbone's learning curves and their text."""
+def curve(name: str, history: pd.DataFrame) -> Markup:
+    """One backbone's learning curves."""
     epochs, folds = history["epoch"].max(), history["fold"].nunique()
-    return partial(figures.curves, {name: history}), f"Learning curves of {name}: {epochs} epochs, {folds} folds."
+    draw = partial(figures.curves, {name: history})
+    return picture(draw, f"curves of {name}", f"Learning curves of {name}: {epochs} epochs, {folds} folds.")
 
 
-def picture(draw: Draw, alt: str) -> Picture:
-    light, dark = svg(draw, LIGHT), svg(draw, DARK)
-    points = [re.search(rf'<svg[^>]* {side}="([0-9.]+)pt"'.encode(), light) for side in ("width", "height")]
-    width, height = (round(float(match[1]) * 4 / 3) for match in points if match)
-    return Picture(uri(light, "svg+xml"), uri(dark, "svg+xml"), width, height, alt)
-
-
-def uri(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def picture(draw: Draw, name: str, alt: str, shrink: float = 0.7) -> Markup:
+    """The figure as an element of the page; every text in it is escaped by who wrote it. Where there is less room than
+    the share `shrink` of its width it scrolls, so that it can be read on a phone."""
+    return Markup(svg(draw, name, alt, shrink))
 
 
 def facts(results: Results, dataset: Dataset) -> dict[str, str]:
@@ -171,22 +164,20 @@ def examples(dataset: Dataset) -> list[Photo]:
     return [photo(strip, f"{len(strip)} images of the class {name}", name) for name, strip in pairs if len(strip)]
 
 
-def predicted(results: Results, dataset: Dataset, places: list[int]) -> list[Photo]:
-    """Test images, counted from the first test row, with what the stack says of them."""
-    images = gallery.thumbnails(dataset, dataset.test_rows[np.array(places, dtype=np.int64)])
+def predicted(dataset: Dataset, rows: pd.DataFrame) -> list[Photo]:
+    """Some images with what the stack says of them."""
+    images = gallery.thumbnails(dataset, rows["row"].to_numpy(), gallery.LARGE)
     found = []
-    for image, place in zip(images, places, strict=True):
-        row = results.confusion[place]
-        said = f"{row['predicted']}: {100 * row['predicted_probability']:.0f} %"
-        if row["actual"] != row["predicted"]:
-            said += f", {row['actual']}: {100 * row['actual_probability']:.0f} %"
-        found.append(photo(image[None], f"Image of the class {row['actual']}: {said}", row["actual"], said))
+    for image, row in zip(images, rows.to_dict("records"), strict=True):
+        said = f"{tables.percent(row['confidence'])}\N{NO-BREAK SPACE}% for {row['prediction']}"
+        alt = f"{row['path']}, an image of the class {row['label']}: {said}"
+        found.append(photo(image[None], alt, row["label"], said, row["path"]))
     return found
 
 
-def photo(images: Images, alt: str, name: str, said: str = "") -> Photo:
+def photo(images: Images, alt: str, name: str, said: str = "", path: str = "") -> Photo:
     n, h, w = images.shape[:3]
-    return Photo(uri(gallery.png(images)), n * w, h, alt, name, said)
+    return Photo(gallery.uri(images), n * w, h, alt, name, said, path)
 
 
 def markdown(results: Results, dataset: Dataset) -> str:

@@ -43,6 +43,8 @@ OBJECTS = {
     "split": ("split", ()),
 }
 """The same for the JSON files."""
+IMAGES = ["row", "path", "fold", "label", "prediction", "loss", "confidence"]
+"""The columns of `images.parquet` that are shown."""
 WORDS = (
     "backbone",
     "combiner",
@@ -78,6 +80,8 @@ class Results:
     classes: list[Row]
     confusion: list[Row]
     reliability: list[Row]
+    images: pd.DataFrame
+    """A row per image, training images too, the one with the highest loss first."""
     histories: dict[str, pd.DataFrame]
     costs: dict[str, Row]
     """Of each backbone, with what it was run on."""
@@ -94,6 +98,7 @@ class Results:
         return cls(
             **{name: read_object(folder / f"{name}.json", *needs) for name, needs in OBJECTS.items()},
             **rows,
+            images=read_images(folder),
             histories=histories,
             costs={name: read_cost(folder, name, histories[name]) for name in names},
             confidence=confidence,
@@ -140,6 +145,17 @@ def check(results: Results, dataset: Dataset) -> None:
     predicted = {row["predicted"] for row in results.confusion}
     if [row["actual"] for row in results.confusion] != actual or not predicted <= set(dataset.classes):
         raise UserError("confusion.csv is not of the test set in data/index.parquet; run `dvc repro evaluate`")
+    if sorted(results.images["row"]) != dataset.index.row.tolist():
+        raise UserError("images.parquet is not of the images in data/index.parquet; run `dvc repro evaluate`")
+
+
+def read_images(folder: Path) -> pd.DataFrame:
+    """What the stack says of every image, the one with the highest loss first."""
+    path = folder / "images.parquet"
+    try:
+        return pd.read_parquet(path, columns=IMAGES)
+    except (ValueError, OSError, KeyError) as error:
+        raise refusal(path, error, "evaluate") from None
 
 
 def read_worth(folder: Path) -> pd.DataFrame:
