@@ -328,7 +328,7 @@ def test_a_missing_interval_is_told_in_words(work: Path) -> None:
         ends = [column for column in table if column.endswith(("_low", "_high"))]
         table.assign(**dict.fromkeys(ends, np.nan), detectable=np.nan).to_csv(work / f"metrics/{name}.csv", index=False)
     results, dataset = load(work)
-    seen = texts(pages.html(results, dataset, ""))
+    seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), ""))
     assert "too few images" in seen
     assert "nan" not in seen
     assert tables.interval(None, None) == tables.interval(float("nan"), 1.0) == "too few images"

@@ -157,6 +157,6 @@ def notes(job: Evaluation, train_limit: int | None) -> list[str]:
         found.append(
             f"The classes have other shares in the test set than in training: {job.classes[widest]} is "
             f"{100 * test[widest]:.1f} % of the one and {100 * train[widest]:.1f} % of the other. Nothing is wrong "
-            "with that, but test scores go with the shares of the test set, and out-of-fold scores with those of training."
+            "with that, but test scores go with the shares of the test set, out-of-fold scores with those of training."
         )
     return found

@@ -46,8 +46,8 @@ def table(ensemble: Ensemble, data: LevelOne, whole: LogScores, *, confidence: f
 
     asked: 1 where the stack asks it, 0 where it has no weight. macro_f1, log_loss: its own. correlation: of its being
     right with another's being right, the mean over the others. disagreement: the share of rows for which another
-    predicts another class, the mean over the others. loss, loss_low, loss_high: of the stack's macro-F1 without it, with
-    interval. log_loss_rise, log_loss_rise_error: of the stack's log-loss for new images, with standard error. advice:
+    predicts another class, the mean over the others. loss, loss_low, loss_high: of the stack's macro-F1 without it,
+    with interval. log_loss_rise, log_loss_rise_error: of its log-loss for new images, with standard error. advice:
     in words.
     """
     classes = data.stack.argmax(axis=2)
