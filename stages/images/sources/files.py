@@ -22,11 +22,7 @@ HIDDEN, KINDS, LEFTOVERS, OUTSIDE = "hidden", "kinds", "leftovers", "outside_cla
 def subfolders(folder: Path, tally: Tally) -> list[str]:
     """The names of the folders in it, sorted; leftovers of systems are counted. Raises UserError for a link."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    for name in names:
-        refuse_link(f"{folder}{os.sep}{name}")
-        if left_over(name):
-            count_left_over(f"{folder}{os.sep}{name}", name, "", tally)
-    return [name for name in names if not left_over(name)]
+    return keep_folders(str(folder), names, "", tally)
 
 
 def loose_images(folder: Path, tally: Tally) -> list[str]:
@@ -46,12 +42,23 @@ def list_images(folder: str, label: str, tally: Tally) -> list[str]:
 def walk(folder: str, label: str, tally: Tally) -> Iterator[tuple[str, list[str]]]:
     """Every folder below and the names of its files, without the leftovers of systems."""
     for place, folders, names in os.walk(folder):
-        for name in folders:
-            refuse_link(f"{place}{os.sep}{name}")
-            if left_over(name):
-                count_left_over(f"{place}{os.sep}{name}", name, label, tally)
-        folders[:] = [name for name in folders if not left_over(name)]
+        folders[:] = keep_folders(place, folders, label, tally)
         yield place, names
+
+
+def keep_folders(place: str, names: list[str], label: str, tally: Tally) -> list[str]:
+    """Those that are not of a system's making."""
+    for name in names:
+        path = f"{place}{os.sep}{name}"
+        if left_over(name):
+            if n := sum(len(files) for _, _, files in os.walk(path)):
+                tally[LEFTOVERS, name, label] += n
+        elif os.path.islink(path):  # noqa: PTH114
+            raise UserError(
+                f"{path} is a link to a folder, and DVC does not look behind it: changed images would go unnoticed; "
+                "move or copy the folder there, link its files one by one, or let data.path itself be the link"
+            )
+    return [name for name in names if not left_over(name)]
 
 
 def keep_images(names: list[str], label: str, tally: Tally) -> list[str]:
@@ -73,20 +80,6 @@ def suffix(name: str) -> str:
     """In small letters, with its dot; in words where there is none."""
     end = os.path.splitext(name)[1].lower()  # noqa: PTH122  (ten times as fast)
     return end or "no suffix"
-
-
-def refuse_link(path: str) -> None:
-    if os.path.islink(path):  # noqa: PTH114
-        raise UserError(
-            f"{path} is a link to a folder, and DVC does not look behind it: changed images would go unnoticed; move "
-            "or copy the folder there, link its files one by one, or let data.path itself be the link"
-        )
-
-
-def count_left_over(path: str, name: str, label: str, tally: Tally) -> None:
-    n = sum(len(names) for _, _, names in os.walk(path))
-    if n:
-        tally[LEFTOVERS, name, label] += n
 
 
 def holds_image(folder: Path) -> bool:
