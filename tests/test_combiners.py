@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stages.stacking.combiners import COMBINERS, pools, temperature
+from stages.stacking import combiners
+from stages.stacking.combiners import COMBINERS, logistic, pools, temperature
 from stages.stacking.combiners.weights import loss_and_slope
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import normalise
@@ -136,3 +137,38 @@ def test_the_temperature_undoes_wrong_sureness(sureness):
     mended = temperature.apply(normalise(honest * sureness), found)
     assert loss(mended, labels) <= loss(honest, labels)
     np.testing.assert_array_equal(mended.argmax(axis=1), honest.argmax(axis=1))
+
+
+def many(n, k, members=2):
+    """Rows of many classes, few of each."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % k
+    scores_ = rng.normal(size=(n, members, k))
+    scores_[np.arange(n), :, labels] += 3
+    return scores_ - np.log(np.exp(scores_).sum(axis=2, keepdims=True)), labels
+
+
+def test_a_regression_that_does_not_converge_says_so_in_no_warning(monkeypatch):
+    monkeypatch.setattr(logistic, "ITERATIONS", 2)
+    values, labels, _ = stack(300)
+    assert combiners.doubt(fit("logistic", values, labels)) == "did not converge in 2 iterations: not considered"
+    assert combiners.doubt(fit("pool", values, labels)) == ""
+
+
+def test_a_class_with_two_rows_brings_no_warning_of_a_library():
+    values, labels = many(60, 3)
+    keep = np.append(np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:2])
+    assert fit("logistic", values[keep], labels[keep]).converged
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "size", "words"),
+    [
+        ("logistic", 800, (2, 200), "has 80,200 weights for 800 rows: not fitted"),
+        ("logistic_extended", 800, (2, 200), "has 81,200 weights for 800 rows: not fitted"),
+        ("logistic", 900, (3, 10), ""),
+        ("pool", 3, (2, 200), ""),
+    ],
+)
+def test_a_regression_with_more_weights_than_rows_objects(name, rows, size, words):
+    assert COMBINERS[name].objection(rows, *size) == words

@@ -53,6 +53,36 @@ def test_the_headline_is_at_most_twelve_plain_numbers(finished):
     assert numbers["gain_low"] <= numbers["gain"] <= numbers["gain_high"]
 
 
+def test_a_test_set_too_small_for_an_interval_has_null_in_its_place(tmp_path, monkeypatch, capsys):
+    make_job(tmp_path, n_train=120, n_test=8, test_classes=(0, 1))
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    evaluate.main()
+    numbers = headline(tmp_path)
+    assert numbers["gain_low"] is numbers["gain_high"] is None
+    assert {name for name, value in numbers.items() if value is None} == {"gain_low", "gain_high"}
+    table = pd.read_csv("metrics/backbones.csv")
+    assert table["macro_f1_low"].isna().all()
+    assert table["out_of_fold_macro_f1_low"].notna().all()
+    assert pd.read_csv("metrics/comparisons.csv")["out_of_fold_gain_low"].notna().all()
+
+
+def test_limited_training_and_other_shares_of_the_classes_are_notes_and_no_warnings(tmp_path, monkeypatch):
+    make_job(tmp_path, test_classes=(0, 1))
+    (tmp_path / "params.yaml").write_text("data: {train_limit: 150}\n" + (tmp_path / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    evaluate.main()
+    found = json.loads((tmp_path / "metrics/warnings.json").read_text())
+    limited, shares = found["notes"]
+    assert limited.startswith("data.train_limit lets every model learn from at most 150 images of each class")
+    assert shares.startswith("The classes have other shares in the test set than in training: cat is ")
+
+
+def test_equal_shares_and_no_limit_leave_nothing_to_note(finished):
+    assert json.loads((finished / "metrics/warnings.json").read_text()) == {"warnings": [], "notes": []}
+
+
 def test_the_tables_agree_with_the_headline(finished):
     numbers = headline(finished)
     backbones = pd.read_csv(finished / "metrics/backbones.csv").set_index("backbone")

@@ -134,7 +134,7 @@ def test_two_commits_are_compared_by_metrics_and_plots(changed: tuple[Repository
     assert "macro_f1" in json.dumps(shown["metrics/scores.json"])
     repository.run("dvc", "plots", "diff", "HEAD~1", "HEAD")
     page = (repository.folder / "dvc_plots/index.html").read_text()
-    for title in ("Training loss of slim", "Confusion of the stack", "Test macro-F1", "Nested macro-F1"):
+    for title in ("Training loss of slim", "Confusion of the stack", "Test macro-F1", "behind the best"):
         assert title in page
 
 

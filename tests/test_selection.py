@@ -8,7 +8,7 @@ import pytest
 from stages.stacking.choosing import selection
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_fit, cross_temper, held_out
 from stages.stacking.choosing.selection import Candidate, choose, compare
-from stages.stacking.combiners import COMBINERS, USUAL, temperature
+from stages.stacking.combiners import COMBINERS, USUAL, logistic, temperature
 from stages.stacking.judging import uncertainty
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import ambiguity, average, log_losses
@@ -187,3 +187,37 @@ def test_what_averaging_gains_counts_for_the_choice():
     choice = choose([single, pool], one_standard_error=True)
     assert choice.name == "best_single"
     assert choice.reasons["pool"].startswith("behind best_single by 0.03000")
+
+
+def test_a_combiner_that_cannot_be_fitted_steps_aside_and_says_why(monkeypatch):
+    values, labels, folds = stack(300, k=12, experts=(tuple(range(12)),) * 2)
+    candidates, choice = select(values, labels, folds, names=["mean", "logistic"])
+    assert [one.name for one in candidates] == ["best_single", "mean", "logistic"]
+    assert choice.reasons["logistic"] == "has 300 weights for 200 rows: not fitted"
+    table = selection.table(candidates, choice).set_index("combiner")
+    assert table.loc["logistic", ["macro_f1", "log_loss", "behind", "temperature"]].isna().all()
+    assert not table.loc["logistic", "chosen"]
+    monkeypatch.setattr(logistic, "ITERATIONS", 2)
+    _, choice = select(*stack(300), names=["mean", "logistic"])
+    assert choice.reasons["logistic"] == "did not converge in 2 iterations: not considered"
+
+
+def test_the_table_shows_what_the_choice_was_made_by():
+    candidates, choice = select(*stack(300))
+    table = selection.table(candidates, choice).set_index("combiner")
+    assert table["behind"].min() == 0
+    low, high = table.loc["best_single", ["behind_low", "behind_high"]]
+    gap, error = selection.gap(candidates[0], min(candidates, key=lambda one: one.expected))
+    assert (low, high) == pytest.approx((gap - error, gap + error))
+
+
+def test_harder_new_images_put_no_negative_log_loss_into_the_table():
+    """Where models that are sure of training images disagree on new ones, averaging takes off more than there is."""
+    values, labels, folds = stack(600, experts=((0, 1, 2, 3), (0, 1)))
+    job = LevelOne(3 * values, labels, folds, apart(3 * values, 3, 1, spread=8.0))
+    candidates = compare(job, FAST, criterion="log_loss", seed=0)
+    assert min(one.expected for one in candidates) < 0
+    table = selection.table(candidates, choose(candidates, one_standard_error=True))
+    assert (table["log_loss"] > 0).all()
+    assert "expected" not in table
+    assert (table.loc[~table["reason"].str.startswith("lowers"), "behind"] >= 0).all()

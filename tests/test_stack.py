@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages import stack
+from stages import evaluate, stack
 from stages.images import dataset
+from stages.stacking.choosing.averaging import FOLD_COMBINERS
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.combiners import pools
 from stages.stacking.predictions import tables
@@ -143,4 +144,31 @@ def test_members_without_weight_are_not_needed(job):
     ensemble = Ensemble.read(job / "models/stack")
     assert ensemble.needed == (True, True)
     alone = pools.Pool(np.array([[0.0] * 4, [1.0] * 4]))
-    assert dataclasses.replace(ensemble, combiner=alone).needed == (False, True)
+    single = dataclasses.replace(ensemble, combiner=alone)
+    assert (single.needed, single.asked) == ((False, True), ["right"])
+    both = dataclasses.replace(single, mode=FOLD_COMBINERS)
+    assert both.asked == ["left", "right"]  # the combiners of the folds answer, and they ask both
+
+
+def test_many_classes_end_without_a_warning_and_logistic_steps_aside(tmp_path, monkeypatch, capsys):
+    rng, k, n = np.random.default_rng(0), 60, 6
+    classes, labels = [f"class {number}" for number in range(k)], np.repeat(np.arange(k), n + 2)
+    place = np.tile(np.arange(n + 2), k)
+    folds = np.where(place < n, place % 3, -1)
+    (tmp_path / "data").mkdir()
+    dataset.write_index(tmp_path / "data/index.parquet", toy_index(labels, folds))
+    dataset.write_classes(tmp_path / "data/classes.json", classes)
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("[mean, pool]", "[mean, logistic, logistic_extended]"))
+    rows = np.concatenate([np.flatnonzero(folds >= 0), np.tile(np.flatnonzero(folds < 0), 3)])
+    by = np.concatenate([folds[folds >= 0], np.repeat(np.arange(3), k * 2)])
+    for name in ("left", "right"):
+        scores = rng.normal(size=(len(rows), k)) + 3 * np.eye(k)[labels[rows]]
+        path = tmp_path / f"data/predictions/{name}.parquet"
+        tables.write(path, rows, by, normalise(scores).astype(np.float32), classes)
+    monkeypatch.chdir(tmp_path)
+    stack.main()
+    said = capsys.readouterr().out
+    assert "logistic takes no part: it has 7,260 weights for 240 rows: not fitted" in said
+    evaluate.main()
+    found = pd.read_csv(tmp_path / "metrics/backbones.csv")
+    assert (found["macro_f1_low"] < found["macro_f1"]).all()
