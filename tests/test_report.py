@@ -389,7 +389,7 @@ def test_every_picture_has_a_text_and_every_table_its_headers(page: str) -> None
     found = Elements(page).found
     assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
     drawn = [attributes for tag, attributes in found if tag == "svg"]
-    assert len(drawn) == 7
+    assert len(drawn) == 6
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
     counts = Counter(tag for tag, _ in found)
     assert counts["caption"] == counts["table"] == counts["thead"] == 12

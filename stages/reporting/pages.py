@@ -107,7 +107,6 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             tables={name: make(results) for name, (_, make) in TABLES.items()},
             titles={name: title for name, (title, _) in TABLES.items()},
             pictures={name: picture(drawn[name], name, alt, shrink.get(name, 0.7)) for name, alt in told.items()},
-            curves=[curve(name, history) for name, history in results.histories.items()],
             classes=len(dataset.classes),
             shown=min(len(dataset.classes), figures.SHOWN) if len(dataset.classes) > figures.LABELLED else None,
             examples=examples(dataset),
@@ -123,7 +122,9 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
 
 def alternatives(results: Results) -> dict[str, str]:
     """What a figure shows, for those who cannot see it; the tables beside it hold the numbers."""
+    epochs = [f"{name}, {history['epoch'].max()} epochs" for name, history in results.histories.items()]
     return {
+        "curves": f"Learning curves, a line per fold: {'; '.join(epochs)}.",
         "scores": "Macro-F1 of the stack and of every backbone with its interval; the table below holds the numbers.",
         "combiners": "Nested macro-F1 of every combiner; the table below holds the numbers.",
         "confusion": "Confusion matrix of the stack on the test set; a table lists the most frequent confusions.",
@@ -131,13 +132,6 @@ def alternatives(results: Results) -> dict[str, str]:
         "reliability": "Share of right predictions over confidence. Expected calibration error: "
         f"{tables.percent(results.row(STACK)['calibration_error'])} %.",
     }
-
-
-def curve(name: str, history: pd.DataFrame) -> Markup:
-    """One backbone's learning curves."""
-    epochs, folds = history["epoch"].max(), history["fold"].nunique()
-    draw = partial(figures.curves, {name: history})
-    return picture(draw, f"curves of {name}", f"Learning curves of {name}: {epochs} epochs, {folds} folds.")
 
 
 def picture(draw: Draw, name: str, alt: str, shrink: float = 0.7) -> Markup:
