@@ -19,7 +19,10 @@ REMARKS = {
     "training_copies": "training images are copies of others; copies share a fold",
     "copies_with_other_label": "training images have a copy with another label",
     "unreadable": "images could not be decoded and were left out",
-    "other_files": "other files are no images and were ignored",
+    "images_outside_classes": "images lie in no class folder and were left out",
+    "unlabelled_images": "images have no class and are of no use until the stack predicts them",
+    "rescaled_images": "images of 16-bit grey use fewer bits and were scaled by those",
+    "other_files": "other files are of kinds that are not read, hidden or leftovers, and were left out",
 }
 
 
@@ -170,6 +173,7 @@ def beside(name: str, measured: Mapping[str, float]) -> str:
 def remarks(results: Results) -> list[str]:
     """What is suspicious or was left out in the data; nothing where all is well."""
     found = [f"{results.split[name]:,} {text}." for name, text in REMARKS.items() if results.split.get(name)]
+    found += [f"{name} lost most of them: {n:,}." for name, n in results.split.get("loses_most", {}).items()]
     return [*found, *results.warnings["warnings"], *results.warnings.get("notes", [])]
 
 
