@@ -304,7 +304,7 @@ def test_folds_of_a_framework_trained_elsewhere_give_the_same_bytes(
 def test_backbones_trained_at_once_are_locked_as_one_by_one(finished: tuple[Repository, str], tmp_path: Path) -> None:
     other = repositories.new(tmp_path, JOB)
     output = other.run("make", "--old-file=setup", "repro", "JOBS=4")
-    assert output.count("dvc --wait-for-lock repro") == 1
+    assert all(f"Stage 'train@{name}' didn't change, skipping" in output for name in NAMES)  # the last repro finds them
     assert other.locked() == finished[0].locked()
     assert len(other.locked()) == 3 + 2 * len(NAMES) + 1
 
@@ -386,7 +386,7 @@ def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Reposito
     assert scores["log_loss"] == pytest.approx(np.log(4), abs=0.03)
     assert scores["gain_low"] <= 0
     assert repository.json("metrics/stack.json")["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
-    assert repository.json("metrics/warnings.json") == {"warnings": []}
+    assert repository.json("metrics/warnings.json")["warnings"] == []
     assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
 
 
