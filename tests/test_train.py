@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from stages.train import Backbone, fold_seed, train
 from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
 
 
-def run(tmp_path: Path, recipe: object = TOY) -> Path:
+def run(tmp_path: Path, recipe: object = TOY, params: ToyParams | None = None) -> Path:
     toy_dataset(tmp_path / "data")
     train(
         partial(Dataset.load, tmp_path / "data"),
-        Backbone("toy", lambda: (recipe, ToyParams()), lambda fold: 100 + fold),  # type: ignore[arg-type, return-value]
+        Backbone("toy", lambda: (recipe, params or ToyParams()), lambda fold: 100 + fold),  # type: ignore[arg-type, return-value]
         inline.run,
         place=tmp_path / "scratch",
         models=tmp_path / "models",
@@ -65,6 +66,21 @@ def test_the_history_holds_every_epoch_of_every_fold(tmp_path: Path) -> None:
     run(tmp_path)
     rows = history.read(tmp_path / "history.csv")
     assert [(row["fold"], row["epoch"]) for row in rows] == [(fold, epoch) for fold in (1, 2, 3) for epoch in (1, 2)]
+
+
+def test_the_history_says_what_weights_a_training_began_with(tmp_path: Path) -> None:
+    class Params(ToyParams):
+        def origin(self) -> dict[str, str]:
+            return {"weights": "a package 0.1", "licence": "Apache-2.0"}
+
+    recipe = SimpleNamespace(Params=Params, fit=toy_fit, load=TOY.load)
+    run(tmp_path, recipe, Params())
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0].endswith(",weights,licence")
+    assert all(line.endswith(",a package 0.1,Apache-2.0") for line in lines[1:])
+    assert history.read(tmp_path / "history.csv")[0].keys() == {
+        "fold", "epoch", "seconds", "images_per_second", "train_loss",
+    }  # fmt: skip
 
 
 def test_a_killed_run_goes_on_with_the_fold_it_died_in(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init_
 crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
-                               `framework`, `recipe`, `seeds` and `threads`. It has `epochs` and `batch_size`.
+                               `framework`, `recipe`, `seeds` and `threads`. It has `epochs` and `batch_size`; and
+                               `origin()`, where training may begin with weights: what they are, under which licence
+                               and where from, by `history.ORIGIN`, or a UserError where they are not there.
     fit(images, labels, params, *, seed, folder, report)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
+from stages.running.history import ORIGIN
 from stages.stacking.pricing.costs import of_training
 
 STACK = "stack"
@@ -57,6 +58,7 @@ WORDS = (
     "first",
     "chosen",
     "recipe",
+    *ORIGIN,
 )
 """Columns that hold words, even where they look like numbers or like nothing."""
 Row = dict[str, Any]
@@ -164,9 +166,11 @@ def read_worth(folder: Path) -> pd.DataFrame:
 
 
 def read_cost(folder: Path, name: str, history: pd.DataFrame) -> Row:
-    """What a backbone's training took and predicting an image takes, in seconds, and what it was run on."""
+    """What a backbone's training took and predicting an image takes, in seconds, what it was run on and began with."""
     run = read_object(folder / f"costs/{name}.json", f"export@{name}", RUN)
-    return {**run, "training": of_training(history.to_dict("records"))}
+    rows = history.drop(columns=list(ORIGIN), errors="ignore").to_dict("records")
+    began = ", ".join(history[column].iloc[0] for column in ORIGIN if column in history)
+    return {**run, "training": of_training(rows), "weights": began}
 
 
 def read_history(folder: Path, name: str) -> pd.DataFrame:

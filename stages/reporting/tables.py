@@ -158,7 +158,9 @@ def run(results: Results) -> Table:
         "Versions": cell("versions"),
         "Commit": cell("commit"),
     }
-    return build(rows, columns, texts={"Recipe", "Machine", "Versions", "Commit"})
+    if any(row["weights"] for row in rows):
+        columns["Pretrained weights"] = lambda row: row["weights"] or "none"
+    return build(rows, columns, texts={"Recipe", "Machine", "Versions", "Commit", "Pretrained weights"})
 
 
 def speed(results: Results) -> Table:

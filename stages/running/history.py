@@ -2,7 +2,8 @@
 
 One row per fold and epoch: fold (from 1, as people count: the model of fold 1 is `fold-0`), epoch, seconds (since the
 fold began), images_per_second (the fold's training rows times the epochs since the last row, by the time that they
-took, validation included), then the recipe's values.
+took, validation included), then the recipe's values. Where training began with pretrained weights, every row ends with
+what they are.
 """
 
 import csv
@@ -14,6 +15,8 @@ from typing import Protocol, runtime_checkable
 
 Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
+ORIGIN = ("weights", "licence", "source")
+"""Of pretrained weights, in words."""
 SLOW, LONG = 1 / 3, 2.0
 """An epoch of so many seconds and more below this share of the highest rate is told: mostly something else takes the
 cores."""
@@ -89,22 +92,24 @@ class Recorder:
         self.observer.add(self.rows[-1])
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Replace `path` in one step; a reader never sees half a file."""
-    names = [*FIRST, *sorted({name for row in rows for name in row} - set(FIRST))]
+def write(path: Path, rows: list[Row], origin: Mapping[str, str] | None = None) -> None:
+    """Replace `path` in one step; a reader never sees half a file. `origin`: of pretrained weights, by ORIGIN."""
+    words = origin or {}
+    names = [*FIRST, *sorted({name for row in rows for name in row} - set(FIRST)), *words]
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".part")
     with half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, **words} for row in rows)
     half.replace(path)
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a history that `write` left."""
+    """The numbers of a history that `write` left."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{name: number(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: number(text) for name, text in row.items() if text and name not in ORIGIN} for row in rows]
 
 
 def number(text: str) -> float | int:

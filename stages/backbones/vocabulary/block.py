@@ -1,6 +1,7 @@
 """The words that the block of every recipe has which trains a network, and the old names of some."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -10,12 +11,24 @@ from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing
 from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.schedules import AnySchedule, OneCycle
 from stages.backbones.vocabulary.stopping import EarlyStopping
+from stages.running.errors import UserError
 
 Precision = Literal["auto", "bfloat16", "float32"]
 """The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster."""
 
 Views = Literal["none", "flip"]
 """What is averaged when predicting: the image alone, or with its mirror image."""
+
+
+def origin_of(file: str, *others: str) -> dict[str, str]:
+    """What a block's `origin()` says of a file of weights. Raises UserError for one that is not there.
+
+    `others`: what else than a file the recipe's `weights` may be, beside none and imagenet.
+    """
+    if not Path(file).is_file():
+        expected = ", ".join(("none", "imagenet", *others))
+        raise UserError(f"weights: {file} is not there; expected {expected} or a file of weights")
+    return {"weights": file}
 
 
 class Common(Loss, Mixing):

@@ -23,7 +23,7 @@ from stages.backbones.keras.shared.parameters import Common, Name
 from stages.backbones.keras.shared.training import SETTINGS, Training, predictor, save
 from stages.backbones.keras.transfer import applications
 from stages.backbones.vocabulary import phases
-from stages.backbones.vocabulary.block import Precision
+from stages.backbones.vocabulary.block import Precision, origin_of
 from stages.backbones.vocabulary.layers import AnyLayer, GlobalAveragePool
 from stages.backbones.vocabulary.phases import Part, check_epochs, complete
 from stages.backbones.vocabulary.schedules import AnySchedule, Constant
@@ -67,6 +67,15 @@ class Params(Common):
     def phases_fill_the_epochs(self) -> "Params":
         check_epochs(self.phases, self.epochs)
         return self
+
+    def origin(self) -> dict[str, str]:
+        """What the weights are; nothing for `none`. Raises UserError for a file that is not there."""
+        if self.weights == applications.PUBLISHED:
+            return {
+                "weights": f"keras.applications' {self.architecture}",
+                "source": "https://keras.io/api/applications",
+            }
+        return {} if self.weights == applications.SCRATCH else origin_of(self.weights)
 
     def by_phase(self) -> list[tuple[Part, Common]]:
         """What trains in each phase, and the block as it is in it."""

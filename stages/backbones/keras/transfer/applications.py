@@ -14,6 +14,7 @@ import h5py
 import keras
 import numpy as np
 
+from stages.backbones.vocabulary.block import origin_of
 from stages.running.errors import UserError, gist
 from stages.running.parameters import closest
 
@@ -77,8 +78,7 @@ def published(architecture: str, size: tuple[int, int]) -> Any:
 
 def read(made: Any, architecture: str, path: Path) -> None:
     """Give the network the weights of a file, with or without the classifier of 1000 classes, all accounted for."""
-    if not path.is_file():
-        raise UserError(f"weights: {path} is not there; expected none, imagenet or a file of weights")
+    origin_of(str(path))
     if path.suffix != ".h5":
         raise UserError(f"weights: {path}; expected a file of Keras weights, .weights.h5 or .h5")
     if (bare := refused(made, path)) is None:

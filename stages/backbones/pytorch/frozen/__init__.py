@@ -106,12 +106,12 @@ def load(folder: Path) -> Predict:
 
 def described(params: Params, images: TrainingImages, seed: int, file: Path) -> Extractor:
     """The features of the network that the parameters name; its weights are left in `file`."""
-    published, device, size = zoo.published(params.architecture), devices.device(), params.input_size(images)
+    (mean, deviation), device, size = params.normalization(), devices.device(), params.input_size(images)
     devices.seeded(seed, device)
     network = headless(params.architecture, params.weights, size, device)
     devices.save(network, file)
     chosen = params.model_dump(include={"architecture", "features", "precision", "batch_size"})
-    known = {"weights": scratch.digest(file), "size": size, "mean": published.mean, "deviation": published.std}
+    known = {"weights": scratch.digest(file), "size": size, "mean": mean, "deviation": deviation}
     return Extractor(Backbone(**chosen, **known), lambda: network)
 
 

@@ -1,4 +1,4 @@
-"""timm's architectures: their names, and networks built from nothing, from timm's published weights or from a file."""
+"""timm's architectures: their names, and networks built from nothing or from weights, of timm, a package or a file."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,12 +15,14 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stages.backbones.pytorch.shared import packages
 from stages.backbones.pytorch.shared.devices import Inputs, Size
+from stages.backbones.vocabulary.block import origin_of
 from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError, gist
 from stages.running.parameters import Block
 
-SCRATCH, PUBLISHED = "none", "imagenet"
+SCRATCH, PUBLISHED, PACKAGE = "none", "imagenet", "package"
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -49,7 +51,9 @@ def published(architecture: str) -> PretrainedCfg:
 Architecture = Annotated[
     str, AfterValidator(check_architecture), Field(description="timm's name, with .tag where its weights are wanted")
 ]
-Weights = Annotated[str, Field(min_length=1, description="none, imagenet (timm's, downloaded once) or a file")]
+Weights = Annotated[
+    str, Field(min_length=1, description="none, imagenet (timm's, downloaded once), package (installed) or a file")
+]
 
 
 class Chosen(Block):
@@ -67,14 +71,36 @@ class Chosen(Block):
             return published(self.architecture).input_size[1:]
         return images.shape[1], images.shape[2]
 
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of the channels, divided by 255, that pretrained weights were made for."""
+        if self.weights == PACKAGE:
+            wanted = packages.of(self.architecture)
+            return [wanted.mean] * 3, [wanted.deviation] * 3
+        known = published(self.architecture)
+        return list(known.mean), list(known.std)
+
+    def origin(self) -> dict[str, str]:
+        """What the weights are, under which licence and where from, as far as that is known; nothing for `none`.
+
+        Raises UserError for a package or a file that is not there.
+        """
+        if self.weights == PACKAGE:
+            return packages.of(self.architecture).origin()
+        if self.weights == PUBLISHED:
+            known = published(self.architecture)
+            told = {"weights": f"timm's {known.architecture}.{known.tag}", "licence": known.license}
+            told["source"] = known.hf_hub_id or str(known.url)
+            return {name: text for name, text in told.items() if text}
+        return {} if self.weights == SCRATCH else origin_of(self.weights, PACKAGE)
+
 
 def network(
     architecture: str, weights: str, classes: int, size: Size, device: torch.device, drop_path: float = 0.0
 ) -> nn.Module:
     """A network on that device, in evaluation mode, that maps float [n, 3, *size] to logits [n, classes].
 
-    `weights` is `none`, `imagenet` or the path of a state dictionary. Raises UserError for weights that cannot be had
-    or do not fit, an input size that the architecture cannot take and a drop_path that it does not know.
+    `weights`: `none`, `imagenet`, `package` or the path of a state dictionary. Raises UserError for weights that cannot
+    be had or do not fit, an input size that the architecture cannot take and a drop_path that it does not know.
     """
     options: dict[str, Any] = {"drop_path_rate": drop_path or None}
     if published(architecture).fixed_input_size:
@@ -115,7 +141,10 @@ def weighted(architecture: str, weights: str, classes: int, options: dict[str, A
         return timm.create_model(architecture, num_classes=classes, **options)
     if weights == PUBLISHED:
         return downloaded(architecture, classes, options)
-    return from_file(architecture, Path(weights), classes, options)
+    if weights == PACKAGE:
+        path = packages.of(architecture).path()
+        return given(architecture, renamed(read_state(path), architecture), classes, options, path)
+    return given(architecture, read_state(Path(weights)), classes, options, Path(weights))
 
 
 def downloaded(architecture: str, classes: int, options: dict[str, Any]) -> nn.Module:
@@ -133,12 +162,20 @@ def downloaded(architecture: str, classes: int, options: dict[str, Any]) -> nn.M
         ) from error
 
 
-def from_file(architecture: str, path: Path, classes: int, options: dict[str, Any]) -> nn.Module:
-    """The network with the weights of a file, every tensor accounted for; the file's own head decides the first size.
+def renamed(state: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """The tensors of a package under timm's names: equal in order, in shape and in the last part of the name."""
+    wanted = timm.create_model(architecture).state_dict()
+    for (name, value), (other, expected) in zip(state.items(), wanted.items(), strict=True):
+        assert value.shape == expected.shape, f"{name} is no {other}"
+        assert name.rpartition(".")[2] == other.rpartition(".")[2], f"{name} is no {other}"
+    return dict(zip(wanted, state.values(), strict=True))
+
+
+def given(architecture: str, state: dict[str, Tensor], classes: int, options: dict[str, Any], path: Path) -> nn.Module:
+    """The network with these weights, every tensor accounted for; the file's own head decides the first size.
 
     timm's own conversions apply: other spellings of the names, position embeddings for another input size.
     """
-    state = read_state(path)
     mistakes = []
     for head in head_sizes(architecture, state):
         overlay = {"state_dict": dict(state), "num_classes": head}
@@ -166,8 +203,7 @@ def head_sizes(architecture: str, state: dict[str, Tensor]) -> list[int]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dictionary from safetensors or PyTorch's format, the latter read without running code from it."""
-    if not path.is_file():
-        raise UserError(f"weights: {path} is not there; expected none, imagenet or a file of weights")
+    origin_of(str(path), PACKAGE)
     try:
         state = load_state_dict(str(path), weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:

@@ -70,10 +70,8 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     and for a loss that is no longer finite.
     """
     device = devices.device()
-    published = zoo.published(params.architecture)
-    mean, deviation = list(published.mean), list(published.std)  # those that pretrained weights were made for
-    if params.weights == zoo.SCRATCH:
-        mean, deviation = channel_statistics(images)
+    scratch = params.weights == zoo.SCRATCH
+    mean, deviation = channel_statistics(images) if scratch else params.normalization()
     size, classes = params.input_size(images), int(labels.max()) + 1
     settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
