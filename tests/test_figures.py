@@ -19,7 +19,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from stages.reporting import drawing, figures
+from stages.reporting import drawing, figures, gallery
 from stages.reporting.drawing import DARK, LIGHT, Draw, Theme, columns, distinct, png
 
 TEMPLATE = Path(".dvc/plots/by_fold.json")
@@ -27,7 +27,7 @@ TEMPLATE = Path(".dvc/plots/by_fold.json")
 
 def history(**columns: list[float]) -> pd.DataFrame:
     """Two folds of three epochs."""
-    return pd.DataFrame({"fold": [0, 0, 0, 1, 1, 1], "epoch": [1, 2, 3, 1, 2, 3], **columns})
+    return pd.DataFrame({"fold": [1, 1, 1, 2, 2, 2], "epoch": [1, 2, 3, 1, 2, 3], **columns})
 
 
 def confusion(names: list[str]) -> Draw:
@@ -53,7 +53,7 @@ DRAWINGS: dict[str, Draw] = {
     "curves": partial(figures.curves, {"one": history(train_loss=[3, 2, 1, 3, 2, 1])}),
     "reliability": partial(figures.reliability, BINS),
     "cascade": partial(figures.cascade, STEPS),
-    "samples": partial(figures.samples, [np.full((2, 8, 8, 3), 90, np.uint8)] * 2, ["cat", "dog"]),
+    "samples": partial(gallery.samples, [np.full((2, 8, 8, 3), 90, np.uint8)] * 2, ["cat", "dog"]),
 }
 
 
@@ -165,8 +165,9 @@ def test_a_font_of_the_machine_lends_what_the_built_in_one_lacks(
     font.setupOS2()
     font.setupPost()
     font.save(tmp_path / "font.ttf")
+    monkeypatch.setattr(fontManager, "ttflist", [one for one in fontManager.ttflist if one.name == drawing.FONT])
+    drawing.families.cache_clear()
     without = png(confusion(["茶", "b"]))
-    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
     fontManager.addfont(tmp_path / "font.ttf")
     drawing.families.cache_clear()
     try:
@@ -202,21 +203,21 @@ def test_histories_with_gaps_are_drawn(table: pd.DataFrame) -> None:
     assert svg(partial(figures.curves, {"one": table}))
 
 
-def test_every_fold_is_a_line_of_its_own() -> None:
-    many = pd.DataFrame({"fold": np.repeat(range(10), 2), "epoch": [1, 2] * 10, "train_loss": np.arange(20.0)})
+def test_every_fold_is_a_line_of_its_own_and_has_the_number_of_the_history() -> None:
+    many = pd.DataFrame({"fold": np.repeat(range(1, 11), 2), "epoch": [1, 2] * 10, "train_loss": np.arange(20.0)})
     drawn = svg(partial(figures.curves, {"one": many}))
-    assert all(f">fold {number}<" in drawn for number in range(1, 11))
+    assert re.findall(r">(fold \d+)<", drawn) == [f"fold {number}" for number in range(1, 11)]
 
 
 def test_a_hundred_strips_of_samples_keep_their_order() -> None:
     names = [f"class {n}" for n in range(100)]
-    drawn = svg(partial(figures.samples, [np.zeros((1, 4, 6, 3), np.uint8)] * 100, names))
+    drawn = svg(partial(gallery.samples, [np.zeros((1, 4, 6, 3), np.uint8)] * 100, names))
     assert re.findall(r">(class \d+)<", drawn) == names
 
 
 def test_a_class_without_images_is_an_empty_strip() -> None:
     strips = [np.full((2, 4, 4, 3), 7, np.uint8), np.zeros((0, 4, 4, 3), np.uint8)]
-    mosaic = figures.mosaic(strips, 2, 2)
+    mosaic = gallery.mosaic(strips, 2, 2)
     assert mosaic[0, 0].tolist() == [7, 7, 7, 255]
     assert not mosaic[5:].any()
 

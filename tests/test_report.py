@@ -16,6 +16,7 @@ import yaml
 from stages import report
 from stages.images.dataset import TEST, Dataset
 from stages.reporting import card, gallery, pages, summary, tables
+from stages.reporting.drawing import LIGHT, columns
 from stages.reporting.results import Results, check
 from stages.running.errors import UserError
 from stages.stacking.choosing import averaging
@@ -105,7 +106,7 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
         table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "history").mkdir(exist_ok=True)
     for backbone in ("small", "large"):
-        rows = [(fold, epoch, epoch, 2 / epoch, 1 - 0.5 / epoch) for fold in range(3) for epoch in range(1, 5)]
+        rows = [(fold, epoch, epoch, 2 / epoch, 1 - 0.5 / epoch) for fold in range(1, 4) for epoch in range(1, 5)]
         history = pd.DataFrame(rows, columns=["fold", "epoch", "seconds", "train_loss", "train_accuracy"])
         history.to_csv(folder / "history" / f"{backbone}.csv", index=False)
         run = {"predicting": 0.001, "machine": "2 cores", "commit": "abc", "versions": "Python 3"}
@@ -329,7 +330,7 @@ def test_a_missing_interval_is_told_in_words(work: Path) -> None:
         table.assign(**dict.fromkeys(ends, np.nan), detectable=np.nan).to_csv(work / f"metrics/{name}.csv", index=False)
     results, dataset = load(work)
     seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), ""))
-    assert "too few images" in seen
+    assert "Gain +1.00 points too few images" in seen
     assert "nan" not in seen
     assert tables.interval(None, None) == tables.interval(float("nan"), 1.0) == "too few images"
     assert "too small to say what gain it could show" in summary.comparisons(results)
@@ -452,7 +453,7 @@ def test_a_mistake_shows_the_image_and_the_file_of_its_row(work: Path) -> None:
     rows = gallery.mistakes(results)
     photos = pages.predicted(dataset, rows)
     assert [photo.path for photo in photos] == [dataset.index.path[row] for row in rows["row"]]
-    assert [photo.said for photo in photos] == [f"75.00\N{NO-BREAK SPACE}% for {name}" for name in rows["prediction"]]
+    assert [photo.said for photo in photos] == [f"75.00 % for {name}" for name in rows["prediction"]]
     assert [photo.uri for photo in photos] == [
         gallery.uri(dataset.take(rows["row"].to_numpy()[[n]])) for n in range(len(rows))
     ]
@@ -461,8 +462,27 @@ def test_a_mistake_shows_the_image_and_the_file_of_its_row(work: Path) -> None:
 def test_the_files_of_the_worst_images_are_in_page_and_markdown(work: Path, page: str) -> None:
     results, dataset = load(work)
     for row in gallery.mistakes(results)["row"]:
-        assert f"<code>{dataset.index.path[row]}</code>" in page
-    assert tables.escaped(results.images["path"][0]) in pages.markdown(results, dataset)
+        assert f'<code title="{dataset.index.path[row]}">{dataset.index.path[row]}</code>' in page
+    assert tables.escaped(str(results.images["path"][0])) in pages.markdown(results, dataset)
+
+
+def test_below_an_image_long_names_are_cut_and_differ_and_the_whole_file_is_told(tmp_path: Path) -> None:
+    names = [
+        f"a hall roof with glazed tiles and dragons, seen from below in the {time}" for time in ("evening", "morning")
+    ]
+    dataset = toy_dataset(tmp_path, [*names, "b"])
+    row, path = (
+        int(dataset.test_rows[0]),
+        f"train/{names[0]}/a picture of a roof, taken with a good camera, number 17.jpg",
+    )
+    found = pd.DataFrame([{"row": row, "path": path, "label": names[0], "prediction": names[1], "confidence": 0.5}])
+    (photo,) = pages.predicted(dataset, found)
+    assert photo.said.removeprefix("50.00 % for ") != photo.name
+    assert max(columns(photo.name), columns(photo.said) - columns("50.00 % for ")) <= pages.CAPTION
+    assert columns(photo.file) <= pages.FILE
+    assert photo.file.startswith("train/a hall roof")
+    assert photo.file.endswith("…aken with a good camera, number 17.jpg"[-32:])
+    assert path in photo.alt
 
 
 def test_the_worst_images_are_printed_by_file(
@@ -479,6 +499,12 @@ def test_the_worst_images_are_printed_by_file(
         assert line.endswith(row["path"])
         assert line.startswith(f"{row['loss']:.4f}")
     assert sorted(Path().rglob("*")) == before
+
+
+def test_names_of_wide_letters_do_not_move_the_columns_of_the_list() -> None:
+    images = said(("お茶", "a", 0.9), ("a", "お茶", 0.8), ("a", "b", 0.8)).assign(path="a file")
+    lines = gallery.listing(images).splitlines()
+    assert len({columns(line.removesuffix(" file").removesuffix(" a")) for line in lines}) == 1
 
 
 def test_the_speed_of_a_backbone_is_the_median_of_its_epochs(work: Path) -> None:
@@ -572,6 +598,31 @@ def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
     assert "Asked to hold the true class for 95 % of the images, the sets hold it for 96.00 % of" in summary.sets(
         results
     )
+
+
+@pytest.mark.parametrize(("criterion", "unit"), [("log_loss", 1), ("macro_f1", 100), ("accuracy", 100)])
+def test_the_combiners_are_drawn_by_what_they_were_chosen_by(work: Path, criterion: str, unit: int) -> None:
+    results = load(work)[0]
+    results.stack["criterion"] = criterion
+    (axes,) = pages.combiners(results)(theme=LIGHT).axes
+    assert axes.get_xlabel().startswith(f"{criterion.replace('_', '-')} behind".replace("macro-f1", "macro-F1"))
+    spots = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert [x for (x,) in spots if np.isfinite(x)] == pytest.approx([unit * 0.04, 0])
+
+
+def test_a_combiner_that_took_no_part_leaves_no_row_empty(work: Path) -> None:
+    results = load(work)[0]
+    results.combiners.insert(0, results.combiners[0] | {"combiner": "greedy", "behind": np.nan})
+    (axes,) = pages.combiners(results)(theme=LIGHT).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["best_single", "pool"]
+
+
+def test_no_line_ends_between_a_number_and_its_per_cent_sign_and_parameters_stay_as_they_are(work: Path) -> None:
+    results, dataset = load(work)
+    told, given = pages.html(results, dataset, pages.drawings(results, dataset), "share: 5 # 5 %").split("<pre")
+    assert f"94.00{chr(0xA0)}%" in told
+    assert not re.search(r"[0-9] %", told)
+    assert "share: 5 # 5 %" in given
 
 
 def test_how_the_models_answer_together_is_told_in_words(work: Path) -> None:

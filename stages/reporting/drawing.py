@@ -213,18 +213,23 @@ def distinct(names: Sequence[str], length: int) -> list[str]:
     """Labels of at most so many columns that differ: cut at the end, those that are then alike in the middle, and those
     that still are end with their place, counted from 1."""
     labels = [shortened(name, length) for name in names]
-    for cut in (middle, numbered):
+    for shorter in (middle, numbered):
         count = Counter(labels)
         labels = [
-            cut(name, length, place) if count[label] > 1 else label
+            shorter(name, length, place) if count[label] > 1 else label
             for place, (name, label) in enumerate(zip(names, labels, strict=True), 1)
         ]
     return labels
 
 
 def middle(name: str, length: int, _: int) -> str:
-    line, half = " ".join(name.split()), (length - 1) // 2
-    return line if columns(line) <= length else head(line, half) + "…" + head(line[::-1], half)[::-1]
+    return cut(" ".join(name.split()), length)
+
+
+def cut(text: str, length: int) -> str:
+    """Beginning and end of a text that is wider than so many columns."""
+    half = (length - 1) // 2
+    return text if columns(text) <= length else head(text, half) + "…" + head(text[::-1], half)[::-1]
 
 
 def numbered(name: str, length: int, place: int) -> str:

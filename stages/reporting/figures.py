@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import PathPatch
@@ -15,8 +15,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from stages.reporting.drawing import DASHES, Theme, distinct, plain, shortened
 
-Strip = UInt8[np.ndarray, "_ h w 3"]
-"""Images of one class; other classes may have more or fewer of them."""
 CURVES = {
     "train_loss": "training loss",
     "validation_loss": "validation loss",
@@ -28,11 +26,13 @@ LABELLED, SHOWN = 100, 40
 """Up to so many classes all are in the confusion matrix; of more, so many."""
 LEVELS = 32
 """Strengths of colour in it."""
+WIDTH = 4.2
+"""Inches of a figure beside which nothing stands: on a phone it is shown four fifths as large, and can be read."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the dot plot; numbers in percent."""
+    """One line of the dot plot; numbers as they are drawn."""
 
     name: str
     value: float
@@ -41,9 +41,18 @@ class Score:
     out_of_fold: float = float("nan")
 
 
-def scores(rows: Sequence[Score], highlight: str, dot: str, ring: str | None = None, *, theme: Theme) -> Figure:
-    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are."""
-    figure = Figure(figsize=(4.8, 1.1 + 0.36 * len(rows)), layout="constrained")
+def scores(
+    rows: Sequence[Score],
+    highlight: str,
+    dot: str,
+    ring: str | None = None,
+    label: str = "macro-F1, %",
+    *,
+    theme: Theme,
+) -> Figure:
+    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are, `label`
+    what is drawn."""
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
         colour, labels = theme.text, (None, None)
@@ -57,8 +66,8 @@ def scores(rows: Sequence[Score], highlight: str, dot: str, ring: str | None = N
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("macro-F1, %")
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9, labelcolor=theme.faint, handletextpad=0.2)
+    axes.set_xlabel(label)
+    figure.legend(loc="outside upper left", ncols=2, labelcolor=theme.faint, handletextpad=0.2)
     return figure
 
 
@@ -79,7 +88,7 @@ def confusion(counts: Int64[np.ndarray, "k k"], classes: Sequence[str], *, theme
             [labels[n] for n in chosen],
         )
     k = len(labels)
-    side = float(np.clip(2.2 + 0.42 * k, 4.2, 6.4)) if k <= 20 else float(np.clip(1.8 + 0.16 * k, 6.4, 18))
+    side = float(np.clip(1.4 + 0.32 * k, 3.6, 6.4)) if k <= 20 else float(np.clip(1.8 + 0.16 * k, 6.4, 18))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     fill_cells(axes, share, theme)
@@ -158,8 +167,8 @@ def draw_history(part: SubFigure, history: pd.DataFrame, columns: Sequence[str],
 def draw_folds(axes: Axes, history: pd.DataFrame, column: str, theme: Theme) -> None:
     """One line per fold; an epoch without a value is left out, a single epoch is a dot."""
     for fold, rows in history.dropna(subset=[column]).groupby("fold"):
-        k = int(str(fold))
-        colour, dash = theme.lines[k % len(theme.lines)], DASHES[k // len(theme.lines) % len(DASHES)]
+        place = int(str(fold)) - 1
+        colour, dash = theme.lines[place % len(theme.lines)], DASHES[place // len(theme.lines) % len(DASHES)]
         marker = "o" if len(rows) == 1 else None
         axes.plot(
             rows["epoch"],
@@ -168,7 +177,7 @@ def draw_folds(axes: Axes, history: pd.DataFrame, column: str, theme: Theme) -> 
             linestyle=dash,
             linewidth=1.6,
             marker=marker,
-            label=f"fold {k + 1}",
+            label=f"fold {fold}",
         )
     axes.set_title(CURVES[column], fontsize=9, fontweight="normal", color=theme.faint)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -182,10 +191,10 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
     """
     filled = [one for one in bins if one["count"]]
     confidence, accuracy, count = ([one[name] for one in filled] for name in ("confidence", "accuracy", "count"))
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
-    upper.set_title("dashed: right as often as confident", fontsize=9, fontweight="normal", color=theme.faint)
+    upper.set_title("dashed: right as often as confident", fontsize=10, fontweight="normal", color=theme.faint)
     low, high = ([one[f"accuracy_{end}"] for one in filled] for end in ("low", "high"))
     upper.vlines(confidence, low, high, color=theme.accent, linewidth=1.2, alpha=0.6)
     upper.plot(confidence, accuracy, "o-", color=theme.accent, linewidth=1.6, markersize=6)
@@ -201,7 +210,7 @@ def reliability(bins: Sequence[Mapping[str, float]], *, theme: Theme) -> Figure:
 
 def cascade(steps: Sequence[Mapping[str, Any]], *, theme: Theme) -> Figure:
     """Accuracy on the test set over cost: a line for each start of the cascade, a diamond at the chosen step."""
-    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.add_subplot()
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
@@ -210,41 +219,12 @@ def cascade(steps: Sequence[Mapping[str, Any]], *, theme: Theme) -> Figure:
         colour, dash = theme.lines[place % len(theme.lines)], DASHES[place // len(theme.lines) % len(DASHES)]
         cost, accuracy = ([100 * one[f"test_{column}"] for one in found] for column in ("cost", "accuracy"))
         marker = {"marker": "o", "markersize": 7 if len(found) == 1 else 3}
-        axes.plot(cost, accuracy, color=colour, linestyle=dash, linewidth=1.6, label=shortened(name, 30), **marker)
+        axes.plot(cost, accuracy, color=colour, linestyle=dash, linewidth=1.6, label=shortened(name, 40), **marker)
     chosen = [one for one in steps if one["chosen"] == "True"]
     spots = [[100 * one[f"test_{column}"] for one in chosen] for column in ("cost", "accuracy")]
     axes.plot(*spots, "D", color=theme.text, markersize=8, label="chosen out of fold")
     low, high = (end([100 * one["test_accuracy"] for one in steps]) for end in (min, max))
     room = max(0.1 * (high - low), 0.25)
     axes.set(xlabel="cost, % of the whole stack's", ylabel="accuracy, %", ylim=(low - room, min(high + room, 100.25)))
-    axes.legend(fontsize=9, labelcolor=theme.faint)
+    figure.legend(loc="outside upper left", labelcolor=theme.faint)
     return figure
-
-
-def samples(strips: Sequence[Strip], classes: Sequence[str], *, theme: Theme) -> Figure:
-    """A strip of images per class, in up to four columns."""
-    names = distinct(classes, 16)
-    across, width = min(1 + len(strips) // 13, 4), max(len(strip) for strip in strips)
-    ratio = strips[0].shape[2] / strips[0].shape[1]
-    down = -(-len(strips) // across)
-    figure = Figure(figsize=(across * (1.6 + 0.55 * width * ratio), 0.2 + 0.55 * down), layout="constrained")
-    for column, axes in enumerate(figure.subplots(1, across, squeeze=False).flat):
-        part = slice(column * down, (column + 1) * down)
-        labels = names[part]
-        axes.imshow(mosaic(strips[part], down, width), extent=(0, width * ratio, down, 0), interpolation="nearest")
-        axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
-        axes.set_xticks([])
-        axes.tick_params(labelcolor=theme.text)
-        plain(axes)
-    return figure
-
-
-def mosaic(strips: Sequence[Strip], down: int, across: int) -> UInt8[np.ndarray, "height width 4"]:
-    """Images in rows with a transparent gap around each; missing ones are transparent."""
-    h, w = strips[0].shape[1:3]
-    gap = max(h // 16, 1)
-    ground = np.zeros((down, h + gap, across, w + gap, 4), dtype=np.uint8)
-    for y, strip in enumerate(strips):
-        for x, image in enumerate(strip):
-            ground[y, :h, x, :w] = np.dstack([image, np.full((h, w), 255, dtype=np.uint8)])
-    return ground.reshape(down * (h + gap), across * (w + gap), 4)

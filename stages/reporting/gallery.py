@@ -2,17 +2,22 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.images.arrays import Images, Rows
 from stages.images.dataset import TEST, Dataset
-from stages.reporting.figures import Strip
+from stages.reporting.drawing import Theme, columns, distinct, plain
 from stages.reporting.results import Results
 from stages.reporting.tables import Table, build, cell, decimal, percent
 
+Strip = UInt8[np.ndarray, "_ h w 3"]
+"""Images of one class; other classes may have more or fewer of them."""
 SIDE, LARGE = 64, 224
 """Longest side in pixels of an example and of an image that is wrong: the page of 100 classes stays at megabytes."""
 SMALL = 32
@@ -62,7 +67,7 @@ def doubted(results: Results) -> pd.DataFrame:
 def worst(results: Results) -> Table:
     """The images with the highest loss, training images too, by their files."""
     rows = results.images.head(WORST).to_dict("records")
-    columns = {
+    shown = {
         "File": cell("path"),
         "Label": cell("label"),
         "Prediction": cell("prediction"),
@@ -70,7 +75,7 @@ def worst(results: Results) -> Table:
         "Loss": cell("loss", decimal),
         "Part": cell("fold", part),
     }
-    return build(rows, columns, texts={"Label", "Prediction", "Part"})
+    return build(rows, shown, texts={"Label", "Prediction", "Part"})
 
 
 def part(fold: int) -> str:
@@ -83,8 +88,13 @@ def listing(images: pd.DataFrame) -> str:
     rows = [["loss", "part", "label", "prediction", "file"]]
     for loss, fold, *words in images[["loss", "fold", "label", "prediction", "path"]].itertuples(index=False):
         rows += [[f"{loss:.4f}", part(fold), *words]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, [*widths[:-1], 0])) for row in rows)
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(filled, row, [*widths[:-1], 0])) for row in rows)
+
+
+def filled(text: str, width: int) -> str:
+    """With as many spaces as it lacks of so many columns."""
+    return text + " " * (width - columns(text))
 
 
 def thumbnails(dataset: Dataset, rows: Rows, side: int = SIDE) -> Images:
@@ -103,3 +113,32 @@ def uri(images: Images) -> str:
     picture = Image.fromarray(np.concatenate(list(images), axis=1))
     picture.save(file, format=kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def samples(strips: Sequence[Strip], classes: Sequence[str], *, theme: Theme) -> Figure:
+    """A strip of images per class, in up to four columns."""
+    names = distinct(classes, 16)
+    across, width = min(1 + len(strips) // 13, 4), max(len(strip) for strip in strips)
+    ratio = strips[0].shape[2] / strips[0].shape[1]
+    down = -(-len(strips) // across)
+    figure = Figure(figsize=(across * (1.6 + 0.55 * width * ratio), 0.2 + 0.55 * down), layout="constrained")
+    for column, axes in enumerate(figure.subplots(1, across, squeeze=False).flat):
+        part = slice(column * down, (column + 1) * down)
+        labels = names[part]
+        axes.imshow(mosaic(strips[part], down, width), extent=(0, width * ratio, down, 0), interpolation="nearest")
+        axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
+        axes.set_xticks([])
+        axes.tick_params(labelcolor=theme.text)
+        plain(axes)
+    return figure
+
+
+def mosaic(strips: Sequence[Strip], down: int, across: int) -> UInt8[np.ndarray, "height width 4"]:
+    """Images in rows with a transparent gap around each; missing ones are transparent."""
+    h, w = strips[0].shape[1:3]
+    gap = max(h // 16, 1)
+    ground = np.zeros((down, h + gap, across, w + gap, 4), dtype=np.uint8)
+    for y, strip in enumerate(strips):
+        for x, image in enumerate(strip):
+            ground[y, :h, x, :w] = np.dstack([image, np.full((h, w), 255, dtype=np.uint8)])
+    return ground.reshape(down * (h + gap), across * (w + gap), 4)

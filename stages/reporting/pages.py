@@ -1,5 +1,6 @@
 """The page and its Markdown sister: what `results` hold, told in the same order and the same words."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
 from stages.reporting import figures, gallery, summary, tables, templates, worth
-from stages.reporting.drawing import DARK, LIGHT, Draw, svg
+from stages.reporting.drawing import DARK, LIGHT, Draw, cut, distinct, svg
 from stages.reporting.results import STACK, Results
 
 TEMPLATE = "page.html.j2"
@@ -40,6 +41,16 @@ SENTENCES = {
 }
 """What some of them say, in words."""
 
+CAPTION, FILE = 30, 66
+"""Letters of a class's name below an image, which are two lines there, and of its file, three lines; the tables have
+the whole names."""
+CRITERIA = {
+    "log_loss": ("log-loss behind the best", 1),
+    "macro_f1": ("macro-F1 behind the best, points", 100),
+    "accuracy": ("accuracy behind the best, points", 100),
+}
+"""What combiners are chosen by, as it is drawn, and how many of its units make one of a share."""
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -53,6 +64,11 @@ class Photo:
     said: str = ""
     path: str = ""
 
+    @property
+    def file(self) -> str:
+        """Its path as it is shown."""
+        return cut(self.path, FILE)
+
 
 def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
     """Every figure by the name of its file; drawn once, for whoever asks first."""
@@ -63,7 +79,7 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
         "curves": partial(figures.curves, results.histories),
         "reliability": partial(figures.reliability, results.reliability),
         "cascade": partial(figures.cascade, results.cascade),
-        "samples": partial(figures.samples, gallery.examples(dataset), dataset.classes),
+        "samples": partial(gallery.samples, gallery.examples(dataset), dataset.classes),
     }
     return {name: cache(draw) for name, draw in found.items()}
 
@@ -75,9 +91,13 @@ def scores(results: Results) -> Draw:
 
 
 def combiners(results: Results) -> Draw:
-    columns = ("macro_f1", "macro_f1_low", "macro_f1_high")
-    rows = [figures.Score(row["combiner"], *(100 * row[name] for name in columns)) for row in results.combiners]
-    return partial(figures.scores, rows, results.stack["combiner"], "nested, one standard error either way")
+    """By what was chosen by, whatever that is; one that took no part has nothing to draw."""
+    label, unit = CRITERIA[results.stack["criterion"]]
+    columns = ("behind", "behind_low", "behind_high")
+    able = [row for row in results.combiners if tables.known(row["behind"])]
+    rows = [figures.Score(row["combiner"], *(unit * row[name] for name in columns)) for row in able]
+    dot = "one standard error either way"
+    return partial(figures.scores, rows, results.stack["combiner"], dot, label=label)
 
 
 def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
@@ -91,9 +111,10 @@ def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
 def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], parameters: str) -> str:
     """The whole page as one file that loads nothing. `drawn`: the figures. `parameters`: the text of params.yaml."""
     wrong = predicted(dataset, gallery.mistakes(results))
-    told, shrink = alternatives(results), {"confusion": 1.0 if len(dataset.classes) > 20 else 0.7}
-    return (
-        templates.load(TEMPLATE, autoescape=True).render(
+    told, shrink = alternatives(results), {"confusion": shrinking(len(dataset.classes))}
+    page = templates.load(TEMPLATE, autoescape=True)
+    return unbroken(
+        page.render(
             light=LIGHT.variables,
             dark=DARK.variables,
             results=results,
@@ -116,8 +137,19 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             doubted=predicted(dataset, gallery.doubted(results)),
             parameters=parameters,
         )
-        + "\n"
     )
+
+
+def shrinking(k: int) -> float:
+    """To which share of its size the confusion matrix of so many classes may be made smaller: its letters are smaller
+    the more there are."""
+    return 0.7 if k <= 12 else 0.85 if k <= 20 else 1.0
+
+
+def unbroken(page: str) -> str:
+    """No line ends between a number and its per cent sign. params.yaml, in the last `pre`, stays as it is."""
+    told, mark, rest = page.rpartition("<pre")
+    return re.sub(r"(?<=[0-9]) %", "\N{NO-BREAK SPACE}%", told) + mark + rest + "\n"
 
 
 def alternatives(results: Results) -> dict[str, str]:
@@ -126,7 +158,7 @@ def alternatives(results: Results) -> dict[str, str]:
     return {
         "curves": f"Learning curves, a line per fold: {'; '.join(epochs)}.",
         "scores": "Macro-F1 of the stack and of every backbone with its interval; the table below holds the numbers.",
-        "combiners": "Nested macro-F1 of every combiner; the table below holds the numbers.",
+        "combiners": "How far every combiner is behind the best; the table below holds the numbers.",
         "confusion": "Confusion matrix of the stack on the test set; a table lists the most frequent confusions.",
         "cascade": "Accuracy on the test set over cost; the table below holds the numbers.",
         "reliability": "Share of right predictions over confidence. Expected calibration error: "
@@ -161,11 +193,13 @@ def examples(dataset: Dataset) -> list[Photo]:
 def predicted(dataset: Dataset, rows: pd.DataFrame) -> list[Photo]:
     """Some images with what the stack says of them."""
     images = gallery.thumbnails(dataset, rows["row"].to_numpy(), gallery.LARGE)
+    short = dict(zip(dataset.classes, distinct(dataset.classes, CAPTION), strict=True))
     found = []
     for image, row in zip(images, rows.to_dict("records"), strict=True):
-        said = f"{tables.percent(row['confidence'])}\N{NO-BREAK SPACE}% for {row['prediction']}"
-        alt = f"{row['path']}, an image of the class {row['label']}: {said}"
-        found.append(photo(image[None], alt, row["label"], said, row["path"]))
+        sure = f"{tables.percent(row['confidence'])} % for"
+        alt = f"{row['path']}, an image of the class {row['label']}: {sure} {row['prediction']}"
+        said = f"{sure} {short[row['prediction']]}"
+        found.append(photo(image[None], alt, short[row["label"]], said, row["path"]))
     return found
 
 

@@ -20,7 +20,7 @@ WORTH = ("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disag
 """Of a backbone to the stack."""
 RUN = ("predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
-COMBINED = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "averaging", "standard_error")
+COMBINED = ("macro_f1", "accuracy", "log_loss", "averaging", "behind", "behind_low", "behind_high")
 """Of a combiner, nested."""
 POINTS = ("passed_on", "cost", "macro_f1", "accuracy")
 """Of the cascade, out of fold and on the test set."""
