@@ -104,7 +104,8 @@ def keep_memory() -> None:
     """Let the C library keep what is freed instead of handing it back to the kernel.
 
     A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew:
-    12 % of the time of a step, half of that of EfficientNet-Lite's first stages (docs/experiments.md). Where the C library is not glibc, nothing.
+    12 % of the time of a step, half of that of EfficientNet-Lite's first stages (docs/experiments.md). Where the C
+    library is not glibc, nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
