@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.results import middle
 from stages.backbones.pytorch.frozen import VIEWS, Params, described, drawn, heads
-from stages.backbones.pytorch.frozen.features import Extractor
+from stages.backbones.pytorch.shared.features import Extractor
 from stages.images.arrays import Images, Labels
 
 FOLDS = (3, 5)

@@ -51,7 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every batch that goes through the network, as it goes."""
-    from stages.backbones.pytorch.frozen import features as _features
+    from stages.backbones.pytorch.shared import features as _features
 
     sizes: list[int] = []
     batch = _features.Extractor.batch
@@ -169,7 +169,7 @@ def test_an_images_features_do_not_depend_on_its_neighbours(tmp_path: Path, arch
 
 
 def test_what_a_killed_writer_left_is_not_read(tmp_path: Path) -> None:
-    from stages.backbones.pytorch.frozen.features import SIZE, Store
+    from stages.backbones.pytorch.shared.features import SIZE, Store
 
     keys, features = [bytes([k]) * SIZE for k in range(3)], np.arange(6, dtype=np.float32).reshape(3, 2)
     np.save(tmp_path / "a.features.npy", features)  # killed before the digests
@@ -183,7 +183,7 @@ def test_what_a_killed_writer_left_is_not_read(tmp_path: Path) -> None:
 
 
 def test_two_writers_add_to_one_store(tmp_path: Path) -> None:
-    from stages.backbones.pytorch.frozen.features import SIZE, Store
+    from stages.backbones.pytorch.shared.features import SIZE, Store
 
     keys, features = [bytes([k]) * SIZE for k in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
     one, other = Store(tmp_path), Store(tmp_path)
@@ -296,7 +296,7 @@ def test_weights_of_a_file_do_not_depend_on_the_seed(tmp_path: Path, file: dict[
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.backbones.pytorch.frozen import features as _features
+    from stages.backbones.pytorch.shared import features as _features
 
     def broken(self: Any, images: Images) -> np.ndarray:
         return np.full((len(images), 5), np.nan, np.float32)

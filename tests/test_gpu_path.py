@@ -9,8 +9,7 @@ import pytest
 import torch  # noqa: TID253
 
 from stages.backbones.pytorch import speedrun
-from stages.backbones.pytorch.shared import rows
-from stages.backbones.pytorch.speedrun import networks
+from stages.backbones.pytorch.shared import compiling, rows
 from stages.images.arrays import ImageRows
 from tests.contract import toy_set
 
@@ -26,7 +25,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    networks._kept.clear()
+    compiling._kept.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
 
@@ -62,9 +61,9 @@ def test_another_architecture_is_compiled_anew(tmp_path: Path, graphs: Any) -> N
 
 
 def test_left_open_only_a_gpu_compiles() -> None:
-    assert not networks.compiles(None, CPU)
-    assert networks.compiles(None, torch.device("cuda"))
-    assert networks.compiles(True, CPU)
+    assert not compiling.compiles(None, CPU)
+    assert compiling.compiles(None, torch.device("cuda"))
+    assert compiling.compiles(True, CPU)
 
 
 def test_folds_share_one_copy_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:

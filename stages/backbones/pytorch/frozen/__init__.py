@@ -9,8 +9,9 @@ evaluation of frozen features is that of DINOv2, Oquab et al., 2023, arXiv:2304.
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,18 +20,20 @@ from pydantic import Field
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from scipy.special import log_softmax
-from torch import nn
+from torch import Tensor, nn
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.frozen import heads
-from stages.backbones.pytorch.frozen.features import READ, Backbone, Extractor, Pool, digests, headless
 from stages.backbones.pytorch.shared import devices, zoo
+from stages.backbones.pytorch.shared.features import READ, Backbone, Compute, Extractor, digests
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running import scratch
+from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 WEIGHTS, HEAD, SETTINGS = "backbone.safetensors", "head.safetensors", "settings.json"
+Pool = Literal["pooled", "class_and_mean"]
 
 
 class Params(zoo.Chosen):
@@ -70,6 +73,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
+    devices.keep_memory()
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
@@ -84,14 +88,15 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
+    devices.keep_memory()
     settings = Settings.restore(folder / SETTINGS)
     backbone, views = settings.backbone, VIEWS[settings.params.views]
     head = load_file(folder / HEAD)["weight"].numpy()
 
-    def network() -> nn.Module:
+    def network() -> Compute:
         found = headless(backbone.architecture, zoo.SCRATCH, backbone.size, devices.device())
         found.load_state_dict(load_file(folder / WEIGHTS))
-        return found
+        return partial(pooled, found, settings.params.features)
 
     extractor = Extractor(backbone, network)
 
@@ -112,7 +117,27 @@ def described(params: Params, images: TrainingImages, seed: int, file: Path) -> 
     devices.save(network, file)
     chosen = params.model_dump(include={"architecture", "features", "precision", "batch_size"})
     known = {"weights": scratch.digest(file), "size": size, "mean": mean, "deviation": deviation}
-    return Extractor(Backbone(**chosen, **known), lambda: network)
+    return Extractor(Backbone(**chosen, **known), lambda: partial(pooled, network, params.features))
+
+
+def headless(architecture: str, weights: str, size: devices.Size, device: torch.device) -> nn.Module:
+    """The network without the layer that makes logits."""
+    network: Any = zoo.network(architecture, weights, 2, size, device)
+    network.reset_classifier(0)
+    return network
+
+
+def pooled(network: Any, pool: Pool, inputs: Tensor) -> Tensor:
+    """One vector per image: what the network's own head takes in, or class token and mean patch token side by side.
+
+    The latter are the features of the linear evaluation of DINOv2, arXiv:2304.07193.
+    """
+    if pool == "pooled":
+        return network(inputs)
+    tokens, first = network.forward_features(inputs), getattr(network, "num_prefix_tokens", 0)
+    if tokens.ndim != 3 or not first:
+        raise UserError("features: class_and_mean needs a network with a class token; expected features: pooled")
+    return torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], 1)
 
 
 def share_weights(extractor: Extractor, file: Path) -> None:

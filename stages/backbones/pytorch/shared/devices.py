@@ -103,8 +103,9 @@ def strides_over_a_pixel(network: nn.Module, size: Size) -> bool:
 def keep_memory() -> None:
     """Let the C library keep what is freed instead of handing it back to the kernel.
 
-    A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew,
-    for 12 % of the time of a step (docs/experiments.md). Where the C library is not glibc, nothing.
+    A step frees and takes the same activations, tens of MB each, and the kernel would blank every page of them anew:
+    12 % of the time of a step, half of that of EfficientNet-Lite's first stages (docs/experiments.md). Where the C
+    library is not glibc, nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -8,6 +8,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from pydantic import Field, field_validator
@@ -88,16 +89,18 @@ class Training:
         dtype: torch.dtype,
         chosen: Tensor | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
+        batches: "Batches | None" = None,
     ) -> None:
         """`dtype`: of the products; `chosen`: the rows to train on, else all; `forward`: a faster way through the
-        network, where there is one. Raises UserError for changes that do not fit the images."""
+        network, where there is one; `batches`: in the place of changed images. Raises UserError for changes that do
+        not fit the images."""
         self.params, self.targets, self.generator = params, examples.targets, generator
         self.inputs, self.dtype, self.forward = inputs, dtype, forward or network
         device = self.targets.device
         self.chosen = torch.arange(len(self.targets), device=device) if chosen is None else chosen
         factors = torch.from_numpy(losses.weights(self.targets.cpu().numpy(), params.class_weights)).to(device)
         self.loss, self.mix = objective(params, factors), mixer(params, len(factors))
-        self.augmented = Augmented(params.augmentation, examples, generator)
+        self.augmented = batches or Augmented(params.augmentation, examples, generator)
         self.average, self.steps = Average(network, params.ema_decay), 0
         self.per_epoch = rows.batch_count(len(self.chosen), params.batch_size)
 
@@ -141,6 +144,14 @@ class Training:
         self.average.update()
         self.steps += 1
         return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
+
+
+class Batches(Protocol):
+    """Where batches come from, of rows by their numbers."""
+
+    def begin(self, epoch: int) -> None: ...
+
+    def batch(self, batch: Tensor) -> Tensor: ...
 
 
 class Augmented:

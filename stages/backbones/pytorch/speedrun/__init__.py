@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.shared import devices, rows
+from stages.backbones.pytorch.shared import compiling, devices, rows
 from stages.backbones.pytorch.shared.training import Training
 from stages.backbones.pytorch.speedrun import networks
 from stages.backbones.pytorch.speedrun.parameters import Params, Settings, Views
@@ -102,9 +102,9 @@ def trained(
 ) -> nn.Module:
     """The network to keep after every epoch, the last of which may be a part of one."""
     params, device, forward = settings.params, generator.device, None
-    if networks.compiles(params.compiled, device):
+    if compiling.compiles(params.compiled, device):
         architecture = settings.model_dump_json(exclude={"mean", "deviation"})
-        network, forward = networks.reused(network, architecture)
+        network, forward = compiling.reused(network, architecture)
     per_epoch = rows.batch_count(len(examples.targets), params.batch_size)
     steps = max(1, round(params.epochs * per_epoch))
     sizes = params.sizes(examples.size, steps)

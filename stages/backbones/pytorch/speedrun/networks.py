@@ -1,4 +1,4 @@
-"""The networks of `pytorch/speedrun`, for small images: the plain one and the residual one; and compiling them.
+"""The networks of `pytorch/speedrun`, for small images: the plain one and the residual one.
 
 Plain: whitening, blocks of convolutions, global maximum, linear head. Residual: He and others, "Identity Mappings in
 Deep Residual Networks", 2016, arXiv:1603.05027; Zagoruyko and Komodakis, "Wide Residual Networks", 2016,
@@ -7,13 +7,11 @@ convolution and a pooling that leave 8 x 8 of 32 x 32 pixels.
 """
 
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Forward = Callable[[Tensor], Tensor]
 ACTIVATIONS = {"gelu": functional.gelu, "silu": functional.silu, "relu": functional.relu}
 
 
@@ -125,40 +123,3 @@ class ResidualBlock(nn.Module):
         activated = self.activation(self.norm1(x))
         skipped = x if self.downsample is None else self.downsample(activated)
         return skipped + self.conv2(self.activation(self.norm2(self.conv1(activated))))
-
-
-_kept: dict[str, tuple[nn.Module, Forward]] = {}
-"""The last network of this process and what it was compiled to, which takes as long as some epochs."""
-
-
-def compiles(choice: bool | None, device: torch.device) -> bool:
-    """Whether to compile; left open, on a GPU only: on a processor it takes longer than it spares in short runs."""
-    return device.type == "cuda" if choice is None else choice
-
-
-def reused(network: nn.Module, key: str) -> tuple[nn.Module, Forward]:
-    """A network in the state of this one, and its compiled forward pass for batches of any number of rows.
-
-    Where the last one had the same key, which names the architecture, it is that one with its parameters and buffers
-    overwritten in place, so that nothing is compiled again.
-    """
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = network, compiled(network)
-    kept, forward = _kept[key]
-    kept.load_state_dict(network.state_dict())
-    for old, new in zip(kept.parameters(), network.parameters(), strict=True):
-        old.requires_grad_(new.requires_grad)
-        old.grad = None
-    return kept, forward
-
-
-def compiled(network: nn.Module) -> Forward:
-    """The batch may have any number of rows: batches of an epoch differ by one."""
-    forward = torch.compile(network)
-
-    def call(batch: Tensor) -> Tensor:
-        torch._dynamo.maybe_mark_dynamic(batch, 0)
-        return forward(batch)
-
-    return call

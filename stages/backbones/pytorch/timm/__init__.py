@@ -8,10 +8,13 @@ new, learns first:
     phases:
       - {trainable: head, epochs: 3, learning_rate: 1e-3}
       - {trainable: 4, epochs: 7, learning_rate: 1e-5} # the last 4 blocks and what follows them
+
+What is frozen in every phase may be computed once for all folds and epochs: `front_views`.
 """
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -20,16 +23,17 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from stages.backbones import Predict, Report
-from stages.backbones.pytorch.shared import devices, zoo
-from stages.backbones.pytorch.shared.rows import Examples, on_device
+from stages.backbones.pytorch.shared import compiling, depthwise, devices, zoo
+from stages.backbones.pytorch.shared.rows import on_device
 from stages.backbones.pytorch.shared.training import Parameters, Training
-from stages.backbones.pytorch.timm import updates
+from stages.backbones.pytorch.timm import fronts, updates
 from stages.backbones.pytorch.timm.updates import Optimizer, Phase
 from stages.backbones.vocabulary import phases, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import channel_statistics
 from stages.backbones.vocabulary.schedules import AnySchedule, Cosine
 from stages.images.arrays import Labels, TrainingImages
+from stages.running.errors import UserError
 
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
 
@@ -49,10 +53,20 @@ class Params(Parameters, stopping.EarlyStopping, zoo.Chosen):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all classes")
     drop_path: float = Field(0, ge=0, lt=1, description="share of residual branches left out, in the deepest block")
     views: Views = Field("flip", description="flip: logits averaged over the image and its mirror")
+    front_views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="views of each image that what is frozen in all phases sees once; 0: new ones always",
+    )
+    compiled: bool | None = Field(None, description="compile the network once for all folds; null: on a GPU")
 
     @model_validator(mode="after")
     def phases_fill_the_epochs(self) -> "Params":
         phases.check_epochs(self.phases, self.epochs)
+        if self.front_views and (self.mixes or not self.phases or any(each.trainable == "all" for each in self.phases)):
+            expected = "phases that leave a front frozen, as in phases: [{trainable: 4}], and neither mixup nor cutmix"
+            raise UserError(f"front_views {self.front_views}; expected {expected}")
         return self
 
 
@@ -69,6 +83,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     Raises UserError for weights that are not there or do not fit, for phases that ask for more blocks than there are,
     and for a loss that is no longer finite.
     """
+    devices.keep_memory()
     device = devices.device()
     scratch = params.weights == zoo.SCRATCH
     mean, deviation = channel_statistics(images) if scratch else params.normalization()
@@ -76,44 +91,68 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
     model = zoo.network(params.architecture, params.weights, classes, size, device, params.drop_path)
-    model = Phases(model, settings, on_device(images, labels, device), generator, seed).run(report)
+    kept = Phases(model, settings, images, labels, generator, seed).run(report)
+    model.load_state_dict(kept.state_dict(), strict=False)  # of which a tail is a part
     devices.save(model, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
+    devices.keep_memory()
     device = devices.device()
     settings = Settings.restore(folder / SETTINGS)
     params, classes = settings.params, settings.classes
     model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
-    return devices.predictor(partial(log_probabilities, model, settings), params.batch_size, classes, device)
+    front, model = divided(model, settings)
+    return devices.predictor(partial(log_probabilities, model, settings, front), params.batch_size, classes, device)
+
+
+def divided(model: nn.Module, settings: Settings) -> tuple[fronts.Front | None, nn.Module]:
+    """The front whose answers are kept, where the parameters ask for one, and what is behind it."""
+    params = settings.params
+    if not params.front_views:
+        return None, model
+    learning = set().union(*(updates.names(model, phase.trainable) for phase in params.phases))
+    found = fronts.cut(model, learning, settings.size)
+    return fronts.Front(found, settings, params.architecture, params.precision, params.batch_size), found.tail
 
 
 class Phases:
     """One run over the rows, phase by phase, with early stopping."""
 
     def __init__(
-        self, model: nn.Module, settings: Settings, examples: Examples, generator: Generator, seed: int
+        self, model: nn.Module, settings: Settings, images: TrainingImages, labels: Labels, rng: Generator, seed: int
     ) -> None:
         """Raises UserError for phases and changes that do not fit the model and the images."""
-        self.model, self.settings, self.examples = model, settings, examples
-        params, labels = settings.params, examples.targets.cpu().numpy()
+        self.settings, self.seed, params = settings, seed, settings.params
+        self.examples = on_device(images, labels, rng.device)
         carved = stopping.carve(labels, params.validation_fraction, seed=seed)
-        chosen, self.kept = (torch.from_numpy(part).to(generator.device) for part in carved)
-        dtype = devices.training_dtype(params.precision, generator.device, model, settings.size)
-
-        def inputs(pixels: Tensor, step: int) -> Tensor:
-            return zoo.prepared(pixels, settings)
-
-        self.training = Training(model, params, examples, generator, inputs=inputs, dtype=dtype, chosen=chosen)
+        chosen, self.kept = (torch.from_numpy(part).to(rng.device) for part in carved)
         complete = phases.complete(params.phases or (Phase.model_validate({}),), params)
         self.parts = [(phase, updates.names(model, phase.trainable)) for phase in complete]
+        dtype = devices.training_dtype(params.precision, rng.device, model, settings.size)
+        if (rng.device.type, dtype) == ("cpu", torch.bfloat16):
+            depthwise.quicken(model)
+        front, self.model = divided(model, settings)
+        self.front, self.shown, forward = front, None, None
+        if front is not None:
+            self.shown = fronts.Kept(front, images, params.front_views, params.augmentation, rng)
+        if compiling.compiles(params.compiled, rng.device):
+            self.model, forward = compiling.reused(self.model, settings.model_dump_json(exclude={"mean", "deviation"}))
+
+        def inputs(pixels: Tensor, step: int) -> Tensor:
+            return zoo.prepared(pixels, settings) if front is None else pixels.to(dtype)
+
+        how: dict[str, Any] = {"inputs": inputs, "dtype": dtype, "chosen": chosen, "forward": forward}
+        self.training = Training(self.model, params, self.examples, rng, **how, batches=self.shown)
         self.best = stopping.Best[dict[str, Tensor]]()
 
     def run(self, report: Report) -> nn.Module:
         """Every phase; returns the model to keep."""
+        if self.shown is not None:
+            self.shown.compute(self.seed, report)
         result = self.training.average.result
         for phase, part in self.parts:
             updates.unfreeze(self.model, part)
@@ -148,7 +187,8 @@ class Phases:
         for batch in self.kept.split(self.settings.params.batch_size):
             unmoved = torch.zeros_like(batch)
             pixels = self.examples.read(batch, unmoved, unmoved, unmoved.bool())
-            predicted, targets = log_probabilities(model, self.settings, pixels), self.examples.targets[batch]
+            predicted = log_probabilities(model, self.settings, self.front, pixels)
+            targets = self.examples.targets[batch]
             right = (predicted.argmax(1) == targets).sum()
             totals += torch.stack([functional.nll_loss(predicted, targets, reduction="sum"), right])
         loss, accuracy = (totals / len(self.kept)).tolist()
@@ -157,10 +197,17 @@ class Phases:
 
 
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, settings: Settings, pixels: Tensor) -> Tensor:
-    """Log-probabilities [n, classes] of pixels [n, 3, h, w]: logits averaged over the views, normalised in float32."""
-    image = zoo.prepared(pixels, settings)
-    views = [image, image.flip(3)] if settings.params.views == "flip" else [image]
+def log_probabilities(model: nn.Module, settings: Settings, front: fronts.Front | None, pixels: Tensor) -> Tensor:
+    """Log-probabilities [n, classes] of pixels [n, 3, h, w]: logits averaged over the views, normalised in float32.
+
+    `model`: what is behind the front, where there is one.
+    """
+    both = settings.params.views == "flip"
+    if front is None:
+        image = zoo.prepared(pixels, settings)
+        views = [image, image.flip(3)] if both else [image]
+    else:
+        views = [front.of(each) for each in ([pixels, pixels.flip(3)] if both else [pixels])]
     dtype = devices.predicting_dtype(settings.params.precision, pixels.device)
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         logits = torch.stack([model(view).float() for view in views]).mean(0)

@@ -1,4 +1,4 @@
-"""The features that a frozen timm network gives for images, each computed once and kept by the content of the image.
+"""What a frozen network, or its frozen front, makes of images: computed once and kept by the content of the image.
 
 The store is only a cache: whoever deletes it pays the time again and gets the same numbers. It is a folder of pairs of
 files, `<id>.features.npy` and `<id>.digests.npy`. A pair is written once, under names of its own and each in one
@@ -13,12 +13,11 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32
-from torch import Tensor, nn
+from jaxtyping import Shaped
+from torch import Tensor
 
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision
@@ -32,16 +31,17 @@ SIZE = 32
 READ = 512
 """Most images read together, and computed between two writes: bounds memory, and what a kill costs."""
 
-Features = Float32[np.ndarray, "n d"]
-Pool = Literal["pooled", "class_and_mean"]
+Features = Shaped[np.ndarray, "n ..."]
+Compute = Callable[[Tensor], Tensor]
+"""Normalised images [b, 3, h, w] to what is kept of them, [b, ...]."""
 
 
 class Backbone(devices.Inputs):
-    """Everything that decides a feature, the weights by the SHA-256 of their file."""
+    """Everything that decides a feature, the weights by a SHA-256. `features`: what of the network."""
 
     architecture: str
     weights: str
-    features: Pool
+    features: str
     precision: Precision
     batch_size: int
 
@@ -53,13 +53,13 @@ class Backbone(devices.Inputs):
 
 
 class Extractor:
-    """Maps images of any size to features, float32 [n, d]. The network is built when there is something to compute.
+    """Maps images of any size to features. The network is built when there is something to compute.
 
     Batches are filled up to one size, so that a row's features do not depend on how many rows it came with.
     """
 
-    def __init__(self, backbone: Backbone, network: Callable[[], nn.Module]) -> None:
-        """`network`: gives the one that `backbone` describes."""
+    def __init__(self, backbone: Backbone, network: Callable[[], Compute]) -> None:
+        """`network`: gives what `backbone` describes."""
         self.backbone, self.network, self.device = backbone, functools.cache(network), devices.device()
         self.dtype = devices.predicting_dtype(backbone.precision, self.device)
         self.store = Store(backbone.store(self.device))
@@ -69,13 +69,16 @@ class Extractor:
         return np.concatenate([self.looked_up(images[start : start + READ]) for start in range(0, len(images), READ)])
 
     def looked_up(self, images: Images) -> Features:
-        """The features of one chunk; those that nobody has computed yet are, and then kept."""
+        return self.store.read(self.known(images))
+
+    def known(self, images: Images) -> list[bytes]:
+        """The keys of one chunk in the store, which has them all now: those that nobody has computed yet are."""
         keys = digests(images)
         self.store.refresh()
         new = {key: row for row, key in enumerate(keys) if key not in self.store.rows}  # of equal images the last
         if new:
             self.store.add(list(new), self.computed(images[list(new.values())]))
-        return self.store.read(keys)
+        return keys
 
     def computed(self, images: Images) -> Features:
         self.network()  # not first within autocast, which would keep the weights from before they were loaded
@@ -94,28 +97,12 @@ class Extractor:
         pixels = devices.batch_on_device(filled, self.device)
         inputs = zoo.prepared(pixels, backbone)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            features = pooled(self.network(), inputs, backbone.features)
-        return features[: len(images)].float().cpu().numpy()
+            features = self.network()(inputs)
+        return self.array(features[: len(images)].cpu())
 
-
-def headless(architecture: str, weights: str, size: devices.Size, device: torch.device) -> nn.Module:
-    """The network without the layer that makes logits."""
-    network: Any = zoo.network(architecture, weights, 2, size, device)
-    network.reset_classifier(0)
-    return network
-
-
-def pooled(network: Any, inputs: Tensor, pool: Pool) -> Tensor:
-    """One vector per image: what the network's own head takes in, or class token and mean patch token side by side.
-
-    The latter are the features of the linear evaluation of DINOv2, arXiv:2304.07193.
-    """
-    if pool == "pooled":
-        return network(inputs)
-    tokens, first = network.forward_features(inputs), getattr(network, "num_prefix_tokens", 0)
-    if tokens.ndim != 3 or not first:
-        raise UserError("features: class_and_mean needs a network with a class token; expected features: pooled")
-    return torch.cat([tokens[:, 0], tokens[:, first:].mean(1)], 1)
+    def array(self, features: Tensor) -> Features:
+        """As they are kept: numpy knows no bfloat16."""
+        return features.float().numpy()
 
 
 def digests(images: Images) -> list[bytes]:
