@@ -97,6 +97,21 @@ def test_thumbnails_of_a_nas_are_no_images_of_a_class(sub: str, tmp_path: Path) 
     assert sum(counts.values()) == 7
 
 
+@pytest.mark.parametrize("place", ["train", "train/a", "train/a/deep", "test"])
+def test_a_folder_that_is_not_ours_to_see_is_told(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "train/a/0.png", "train/a/deep/1.png", "train/b/2.png", "test/a/3.png")
+    scan = os.scandir
+
+    def closed(path: str | Path) -> object:
+        if Path(path) == tmp_path / place:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=rf"^data\.path: \S*{place} cannot be looked into: Permission denied$"):
+        collected(tmp_path)
+
+
 @pytest.mark.parametrize("link", ["train", "train/b", "train/a/more", "test", "test/b"])
 def test_a_link_to_a_folder_is_refused_since_dvc_does_not_look_behind_it(link: str, tmp_path: Path) -> None:
     tree(tmp_path / "elsewhere", "b/0.png", "1.png")

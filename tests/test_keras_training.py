@@ -12,6 +12,7 @@ from stages.backbones.keras.shared.parameters import objective
 from stages.backbones.keras.shared.training import Training
 from stages.backbones.vocabulary.averaging import newest
 from stages.images.arrays import ImageRows
+from stages.running.errors import UserError
 from stages.running.parameters import check
 from tests.contract import toy_set
 
@@ -31,6 +32,14 @@ def losses(logits: np.ndarray, shares: np.ndarray, **block: Any) -> np.ndarray:
     """Each row's loss."""
     made: Any = objective(params(**block))
     return np.asarray(made.call(shares, keras.ops.convert_to_tensor(logits)))
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    images, labels = toy_set(32)
+    exploding: dict[str, Any] = {"layers": ["flatten", {"dense": 4, "l2": 1}], "learning_rate": 10, "batch_size": 2}
+    block = params(optimizer="sgd", schedule="constant", **exploding)
+    with pytest.raises(UserError, match=r"^train_loss is (nan|inf) after [12] epochs; lower learning_rate$"):
+        cnn.fit(images, labels, block, seed=1, folder=tmp_path, report=lambda *_: None)
 
 
 def test_focal_loss_is_cross_entropy_times_a_power_of_what_is_missing() -> None:

@@ -1,6 +1,7 @@
 """params.yaml is read as DVC reads it, and every mistake is named with its place."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ruamel.yaml
@@ -13,6 +14,11 @@ from stages.running.errors import UserError
 class Oven(parameters.Block):
     heat: int = Field(default=200, ge=0, le=300)
     name: str = "small"
+
+
+class Kitchen(parameters.Block):
+    oven: Oven = Oven()
+    more: tuple[Oven, ...] | None = None
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
@@ -47,6 +53,17 @@ def test_every_mistake_is_named_with_place_and_closest_name() -> None:
         "params: oven.heat: got 900; Input should be less than or equal to 300",
         "params: oven.heet: unknown parameter; did you mean 'heat'? (expected one of: heat, name)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [({"oven": {"heet": 3}}, "kitchen.oven.heet"), ({"more": [{"heet": 3}]}, "kitchen.more[0].heet")],
+)
+def test_an_unknown_name_inside_a_block_is_told_with_those_of_that_block(block: dict[str, Any], place: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parameters.section({"kitchen": block}, "kitchen", Kitchen)
+    how = "unknown parameter; did you mean 'heat'? (expected one of: heat, name)"
+    assert str(caught.value) == f"params: {place}: {how}"
 
 
 @pytest.mark.parametrize(
