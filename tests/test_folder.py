@@ -194,6 +194,22 @@ def test_a_path_one_folder_too_high_is_told(tmp_path: Path) -> None:
         collected(tree(tmp_path, "pets/train/a/0.png", "pets/train/b/0.png"))
 
 
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        (("pets/cat/0.png", "pets/dog/1.png"), "pets"),
+        (("pets/images/cat/0.png", "pets/images/dog/1.png"), "pets/images"),
+        (("train/train/cat/0.png", "train/train/dog/1.png"), "train/train"),
+    ],
+)
+def test_classes_that_an_archive_put_one_folder_deeper_are_told(
+    files: tuple[str, ...], place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"lie in \S*/{place}; set data\.path to that if the 2 folders there are the"):
+        collected(tree(tmp_path, *files))
+    assert collected(tmp_path / place).classes == ("cat", "dog")
+
+
 def test_splits_below_classes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bottle holds 'test': a split[^\n]*Expected test/bottle"):
         collected(tree(tmp_path, "bottle/train/0.png", "bottle/test/1.png", "cable/train/2.png"))

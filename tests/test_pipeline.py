@@ -390,6 +390,29 @@ def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Reposito
     assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
 
 
+def test_a_table_runs_with_groups_and_with_given_folds_and_only_without_them_people_leak(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """The class is a property of the person and shows in nothing else: what is learnt of other people is worthless."""
+    rng, rows = np.random.default_rng(0), ["image,label,person,fold"]
+    (tmp_path / "people").mkdir()
+    for person, pattern in enumerate(rng.integers(40, 216, (24, 8, 8, 3))):
+        for number in range(8):
+            pixels = np.clip(pattern + rng.normal(0, 10, pattern.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"people/{person}-{number}.png")
+            rows.append(f"{person}-{number},{person % 3},{person},{person // 3 % 4 - 1}")
+    (tmp_path / "people/people.csv").write_text("\n".join(rows))
+    accuracy, ran_stages = {}, sorted(["split", *stages(*NAMES), "stack"])
+    for case, table in {"leaky": {}, "groups": {"group": "person"}, "given": {"fold": "fold"}}.items():
+        data = {"source": "table", "path": str(tmp_path / "people"), "image_size": 8, "table": table}
+        repository.set(JOB | {"data": data, "split": {"folds": 3}})
+        assert ran(repository.run("dvc", "repro", "stack")) == ran_stages
+        accuracy[case] = repository.json("metrics/stack.json")["nested"]["accuracy"]
+    assert repository.json("metrics/split.json")["test_images"] == 48
+    assert accuracy["leaky"] > 0.9
+    assert max(accuracy["groups"], accuracy["given"]) < 0.6
+
+
 @pytest.fixture(scope="module")
 def mistaken(finished: tuple[Repository, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy of the finished repository in which nothing but the parameters is ever changed."""

@@ -186,6 +186,16 @@ def test_labels_of_a_parquet_file_may_be_of_any_kind_that_names_one_class(tmp_pa
         assert (collection.classes, collection.unlabelled) == (classes, 1)
 
 
+def test_a_table_without_a_word_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").touch()
+    with pytest.raises(UserError, match=r"t\.csv is empty, or begins with an empty line"):
+        collected(tmp_path)
+
+
+def test_nothing_is_said_of_a_split_that_no_column_gives(tmp_path: Path) -> None:
+    assert collected(planted(tmp_path)).notes == ("table: t.csv",)
+
+
 def test_several_labels_of_a_row_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path, ["a", "b"])
     pq.write_table(pa.table({"image": ["a", "b"], "label": [["x"], ["x", "y"]]}), tmp_path / "t.parquet")
@@ -199,7 +209,7 @@ def test_broken_images_of_a_table_are_named_by_their_row(tmp_path: Path) -> None
     table = pa.table({"image": [encoded(0), b"broken", None], "label": ["x", "y", "y"]})
     pq.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(
-        UserError, match=r"2 images cannot be decoded[^\n]*\nt\.parquet:1: no PNG[^\n]*\nt\.parquet:2: no"
+        UserError, match=r"2 images cannot be decoded[^\n]*\nt\.parquet:1: no PNG[^\n]*\nt\.parquet:2: 0 bytes"
     ):
         greys(collected(tmp_path))
 

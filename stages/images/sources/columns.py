@@ -50,7 +50,8 @@ def read(path: Path, table: Table) -> Columns:
     try:
         return read_parquet(path, table) if path.suffix.lower() in PARQUET else read_csv(path, table)
     except (pa.ArrowException, text.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as {path.suffix[1:]} in UTF-8: {gist(error)}") from None
+        kind = f"{path.suffix[1:]} in UTF-8" if path.suffix.lower() in SEPARATORS else path.suffix[1:]
+        raise UserError(f"{path} cannot be read as {kind}: {gist(error)}") from None
 
 
 def wanted(path: Path, table: Table, present: Sequence[str]) -> dict[str, str]:
@@ -70,6 +71,8 @@ def wanted(path: Path, table: Table, present: Sequence[str]) -> dict[str, str]:
 def read_csv(path: Path, table: Table) -> Columns:
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline()
+    if not first.strip():
+        raise UserError(f"{path} is empty, or begins with an empty line; expected the names of its columns there")
     mark = max(SEPARATORS[path.suffix.lower()], key=first.count)
     uses = wanted(path, table, next(text.reader([first], delimiter=mark), []))
     found = csv.read_csv(

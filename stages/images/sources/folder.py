@@ -110,6 +110,19 @@ def check_deeper(path: Path, classes: list[str]) -> None:
             )
 
 
+def check_single(folder: Path, names: list[str]) -> None:
+    """Raises UserError where the only class holds what look like classes: archives have a folder of their own."""
+    place = folder
+    while len(names) == 1 and not loose_images(place / names[0], Tally()):
+        place /= names[0]
+        names = subfolders(place, Tally())
+    if place != folder and len(names) > 1:
+        raise UserError(
+            f"data.path: all images of {folder} lie in {place}; set data.path to that if the {len(names)} folders "
+            "there are the classes"
+        )
+
+
 def list_training(folder: Path, path: Path, tally: Tally) -> tuple[tuple[str, ...], Found]:
     names, loose = subfolders(folder, tally if folder != path else Tally()), loose_images(folder, tally)
     check_text(names, f"data.path: {folder}")
@@ -119,6 +132,7 @@ def list_training(folder: Path, path: Path, tally: Tally) -> tuple[tuple[str, ..
             f"; {len(loose):,} images lie in it without one, sort them or give a table (data.source)" if loose else ""
         )
         raise UserError(f"data.path: {folder} has no class folders; expected {folder}/<class>/<image>{hint}")
+    check_single(folder, names)
     for name in loose:
         tally[OUTSIDE, suffix(name), ""] += 1
     names = sorted(names, key=canonical)

@@ -59,7 +59,7 @@ def collect(data: Data) -> Collection:
         lambda asked: read_encoded(take, paths, asked, data),
         tally - Counter((KINDS, path.suffix.lower(), "") for path in files),
         unlabelled=len(numbers) - len(labelled) + beside,
-        notes=(read_from, *notes),
+        notes=(read_from, *(notes if test is not None else ())),
         groups=group_rows(rows, labelled),
         folds=fold,
     )
