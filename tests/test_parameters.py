@@ -27,6 +27,14 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
     assert parameters.read(path)["stack"] == {"a": 1e-3, "b": -2e4, "c": 1.5e3, "d": 12, "e": "e3"}
 
 
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_another_system_says_the_same(start: str, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(f"{start}seed: 3{end}stack:{end}  members: [a, b]{end}".encode())
+    assert parameters.read(path) == {"seed": 3, "stack": {"members": ["a", "b"]}}
+
+
 SCALARS = (
     "010 08 -012 0o17 0x1F 0b11 1_000 1:30 1 0 -0 +3 1e3 1e-3 -2E+4 1.5 .5 1. 1.5e3 .inf -.INF 1_0.5 1.2.3 e3 0x 12a "
     "no yes on off y n true True FALSE tRUE null ~ NULL nil 2020-01-01"

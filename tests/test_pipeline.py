@@ -150,6 +150,16 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
     assert "up to date" in repository.run("dvc", "repro", "stack")
 
 
+def test_folders_of_any_name_and_worktrees_will_do(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path / "mes données (1), it's", JOB)
+    assert ran(repository.run("dvc", "repro", "train@slim")) == ["split", "train@slim"]
+    repository.commit("trained")
+    repository.run("git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
+    tree = Repository(tmp_path / "tree", tmp_path / "scratch")
+    assert ran(tree.run("dvc", "repro", "export@slim")) == ["export@slim", "split", "train@slim"]
+    assert tree.bytes("data/index.parquet") == repository.bytes("data/index.parquet")
+
+
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:
     output = repository.run("dvc", "exp", "run", "-S", "split.folds=3", "stack")
     assert ran(output) == sorted(["split", *stages(*NAMES), "stack"])
