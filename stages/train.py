@@ -12,6 +12,7 @@ after hours. `python -m stages.train --check` does that alone.
 import argparse
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,11 +33,13 @@ from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch, threads
 from stages.running.errors import UserError
 from stages.running.history import Observer
-from stages.showing import checks, progress
+from stages.showing import checks, machine, progress
 from stages.showing.command import command
 
 MODELS = {"stack": "stages.stack", "evaluate": "stages.stacking.judging.evaluation"}
 """Where the parameters of a section are declared, in a module that imports more than a training does."""
+BUSY = 0.7
+"""Cores that others take, from which on it is told."""
 
 
 def fold_seed(seed: int, backbone: str, fold: int) -> int:
@@ -185,6 +188,21 @@ def origin(params: BaseModel) -> dict[str, str]:
     return getattr(params, "origin", dict)()
 
 
+def look_for_others(name: str) -> None:
+    """Say so where other processes take a core: threads of one computation wait for one another, and so for them.
+
+    The number of threads is never changed by itself: another one gives other last bits.
+    """
+    cores, taken = len(os.sched_getaffinity(0)), machine.busy()
+    if taken > BUSY and cores > 1:
+        free = max(1, round(cores - taken))
+        print(
+            f"{name}: other processes take {taken:.1f} of {cores} cores; with `threads: {free}` in its block it would "
+            "not wait for them (docs/cluster.md)",
+            file=sys.stderr,
+        )
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
     parser.add_argument("backbone", nargs="?", help="the name of a block under `backbones` in params.yaml")
@@ -205,7 +223,10 @@ def main() -> None:
         return
     name, seed = given.backbone, parameters.seed(content)
     block = backbones.block(content, name)
-    threads.use(threads.of(block, place=f"backbones.{name}"))
+    number = threads.of(block, place=f"backbones.{name}")
+    threads.use(number)
+    if number is None and "OMP_NUM_THREADS" not in os.environ:
+        look_for_others(name)
     check_all(content, block["framework"])
     resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(

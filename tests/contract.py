@@ -203,6 +203,15 @@ class Battery:
             self.recipe.fit(images, labels, self.params, seed=1, folder=folder, report=lambda *_: None)
             assert np.isfinite(self.recipe.load(folder)(images)).all()
 
+    def bears_images_of_one_grey_value(self) -> None:
+        """Their deviation is zero, and so is all that a whitening layer could learn from."""
+        batch = int(self.params.batch_size)  # type: ignore[attr-defined]
+        images = np.ones_like(self.images[:batch]) * (self.labels[:batch, None, None, None] + 1).astype(np.uint8)
+        (self.folder / "grey").mkdir(parents=True)
+        known = self.labels[:batch]
+        self.recipe.fit(images, known, self.params, seed=1, folder=self.folder / "grey", report=lambda *_: None)
+        assert np.isfinite(self.recipe.load(self.folder / "grey")(images)).all()
+
     def obeys_foldstack_device(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FOLDSTACK_DEVICE", "no-device")

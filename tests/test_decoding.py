@@ -137,6 +137,14 @@ def test_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
         assert close(decode(path, 8), (255, 0, 0), 3)
 
 
+def test_of_the_two_pictures_of_a_phone_the_first_counts(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    path = saved(pictures[0], tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=pictures[1:])
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    assert close(decode(path, 16), (255, 0, 0), 4)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 def test_exif_turns_the_image_upright(suffix: str, orientation: int, corner: tuple[int, int], tmp_path: Path) -> None:
@@ -195,12 +203,15 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(Path(good).read_bytes()[:80])
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     (tmp_path / "half.jpg").write_bytes(Path(saved(noise, tmp_path / "noise.jpg")).read_bytes()[:1500])
-    names = ["good.png", "empty.png", "text.png", "half.png", "half.jpg", "absent.png", "good.png"]
+    (tmp_path / "end.jpg").write_bytes((tmp_path / "noise.jpg").read_bytes()[:-2])
+    (tmp_path / "page.jpg").write_text("<!DOCTYPE html><html><body>404</body></html>")
+    bad = ["empty.png", "text.png", "half.png", "half.jpg", "end.jpg", "page.jpg", "absent.png"]
+    names = ["good.png", *bad, "good.png"]
     found = decode_batch(10, [str(tmp_path / name) for name in names], Wanted(16))
-    assert found.positions.tolist() == [10, 16]
+    assert found.positions.tolist() == [10, 18]
     assert len(found.images) == 2
     assert found.files == [hashlib.sha256(Path(good).read_bytes()).hexdigest()] * 2
-    assert [position for position, _ in found.bad] == [11, 12, 13, 14, 15]
+    assert [position for position, _ in found.bad] == [11, 12, 13, 14, 15, 16, 17]
 
 
 def test_workers_change_nothing_and_keep_the_order(tmp_path: Path) -> None:

@@ -97,6 +97,21 @@ def test_thumbnails_of_a_nas_are_no_images_of_a_class(sub: str, tmp_path: Path) 
     assert sum(counts.values()) == 7
 
 
+@pytest.mark.parametrize("place", ["train", "train/a", "train/a/deep", "test"])
+def test_a_folder_that_is_not_ours_to_see_is_told(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "train/a/0.png", "train/a/deep/1.png", "train/b/2.png", "test/a/3.png")
+    scan = os.scandir
+
+    def closed(path: str | Path) -> object:
+        if Path(path) == tmp_path / place:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=rf"^data\.path: \S*{place} cannot be looked into: Permission denied$"):
+        collected(tmp_path)
+
+
 @pytest.mark.parametrize("link", ["train", "train/b", "train/a/more", "test", "test/b"])
 def test_a_link_to_a_folder_is_refused_since_dvc_does_not_look_behind_it(link: str, tmp_path: Path) -> None:
     tree(tmp_path / "elsewhere", "b/0.png", "1.png")
@@ -177,6 +192,22 @@ def test_folders_without_images_beside_the_splits_do_no_harm(tmp_path: Path) -> 
 def test_a_path_one_folder_too_high_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds 'train'; set data\.path to .*/pets$"):
         collected(tree(tmp_path, "pets/train/a/0.png", "pets/train/b/0.png"))
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        (("pets/cat/0.png", "pets/dog/1.png"), "pets"),
+        (("pets/images/cat/0.png", "pets/images/dog/1.png"), "pets/images"),
+        (("train/train/cat/0.png", "train/train/dog/1.png"), "train/train"),
+    ],
+)
+def test_classes_that_an_archive_put_one_folder_deeper_are_told(
+    files: tuple[str, ...], place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"lie in \S*/{place}; set data\.path to that if the 2 folders there are the"):
+        collected(tree(tmp_path, *files))
+    assert collected(tmp_path / place).classes == ("cat", "dog")
 
 
 def test_splits_below_classes_are_told(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What the Keras recipes share when they train: losses, class weights, batches, averaged weights."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 from stages.backbones.keras import cnn
 from stages.backbones.keras.shared.callbacks import Averaged, callbacks
 from stages.backbones.keras.shared.parameters import objective
-from stages.backbones.keras.shared.training import Training
+from stages.backbones.keras.shared.training import WEIGHTS, Training, save
 from stages.backbones.vocabulary.averaging import newest
 from stages.images.arrays import ImageRows
+from stages.running.errors import UserError
 from stages.running.parameters import check
 from tests.contract import toy_set
 
@@ -31,6 +34,33 @@ def losses(logits: np.ndarray, shares: np.ndarray, **block: Any) -> np.ndarray:
     """Each row's loss."""
     made: Any = objective(params(**block))
     return np.asarray(made.call(shares, keras.ops.convert_to_tensor(logits)))
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    images, labels = toy_set(32)
+    exploding: dict[str, Any] = {"layers": ["flatten", {"dense": 4, "l2": 1}], "learning_rate": 10, "batch_size": 2}
+    block = params(optimizer="sgd", schedule="constant", **exploding)
+    with pytest.raises(UserError, match=r"^train_loss is (nan|inf) after [12] epochs; lower learning_rate$"):
+        cnn.fit(images, labels, block, seed=1, folder=tmp_path, report=lambda *_: None)
+
+
+def test_a_disk_without_room_for_the_weights_is_found_before_hdf5_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would print a traceback for every object and end in a segmentation fault."""
+    model, block, wanted = keras.Sequential([keras.Input((8,)), *map(keras.layers.Dense, [64] * 30)]), params(), []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, start, n: wanted.append(n))
+    save(model, block, tmp_path)
+    written = (tmp_path / WEIGHTS).stat().st_size
+    assert written <= wanted[0] <= 1.3 * written
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(model, block, tmp_path)
+    assert (tmp_path / WEIGHTS).stat().st_size == 0
 
 
 def test_focal_loss_is_cross_entropy_times_a_power_of_what_is_missing() -> None:

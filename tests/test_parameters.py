@@ -1,6 +1,7 @@
 """params.yaml is read as DVC reads it, and every mistake is named with its place."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ruamel.yaml
@@ -15,10 +16,23 @@ class Oven(parameters.Block):
     name: str = "small"
 
 
+class Kitchen(parameters.Block):
+    oven: Oven = Oven()
+    more: tuple[Oven, ...] | None = None
+
+
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("stack: {a: 1e-3, b: -2E+4, c: 1.5e3, d: 12, e: e3}\n")
     assert parameters.read(path)["stack"] == {"a": 1e-3, "b": -2e4, "c": 1.5e3, "d": 12, "e": "e3"}
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_another_system_says_the_same(start: str, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(f"{start}seed: 3{end}stack:{end}  members: [a, b]{end}".encode())
+    assert parameters.read(path) == {"seed": 3, "stack": {"members": ["a", "b"]}}
 
 
 SCALARS = (
@@ -47,6 +61,17 @@ def test_every_mistake_is_named_with_place_and_closest_name() -> None:
         "params: oven.heat: got 900; Input should be less than or equal to 300",
         "params: oven.heet: unknown parameter; did you mean 'heat'? (expected one of: heat, name)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [({"oven": {"heet": 3}}, "kitchen.oven.heet"), ({"more": [{"heet": 3}]}, "kitchen.more[0].heet")],
+)
+def test_an_unknown_name_inside_a_block_is_told_with_those_of_that_block(block: dict[str, Any], place: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parameters.section({"kitchen": block}, "kitchen", Kitchen)
+    how = "unknown parameter; did you mean 'heat'? (expected one of: heat, name)"
+    assert str(caught.value) == f"params: {place}: {how}"
 
 
 @pytest.mark.parametrize(

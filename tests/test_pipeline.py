@@ -150,6 +150,16 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
     assert "up to date" in repository.run("dvc", "repro", "stack")
 
 
+def test_folders_of_any_name_and_worktrees_will_do(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path / "mes données (1), it's", JOB)
+    assert ran(repository.run("dvc", "repro", "train@slim")) == ["split", "train@slim"]
+    repository.commit("trained")
+    repository.run("git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
+    tree = Repository(tmp_path / "tree", tmp_path / "scratch")
+    assert ran(tree.run("dvc", "repro", "export@slim")) == ["export@slim", "split", "train@slim"]
+    assert tree.bytes("data/index.parquet") == repository.bytes("data/index.parquet")
+
+
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:
     output = repository.run("dvc", "exp", "run", "-S", "split.folds=3", "stack")
     assert ran(output) == sorted(["split", *stages(*NAMES), "stack"])
@@ -388,6 +398,29 @@ def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Reposito
     assert repository.json("metrics/stack.json")["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
     assert repository.json("metrics/warnings.json")["warnings"] == []
     assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
+
+
+def test_a_table_runs_with_groups_and_with_given_folds_and_only_without_them_people_leak(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """The class is a property of the person and shows in nothing else: what is learnt of other people is worthless."""
+    rng, rows = np.random.default_rng(0), ["image,label,person,fold"]
+    (tmp_path / "people").mkdir()
+    for person, pattern in enumerate(rng.integers(40, 216, (24, 8, 8, 3))):
+        for number in range(8):
+            pixels = np.clip(pattern + rng.normal(0, 10, pattern.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"people/{person}-{number}.png")
+            rows.append(f"{person}-{number},{person % 3},{person},{person // 3 % 4 - 1}")
+    (tmp_path / "people/people.csv").write_text("\n".join(rows))
+    accuracy, ran_stages = {}, sorted(["split", *stages(*NAMES), "stack"])
+    for case, table in {"leaky": {}, "groups": {"group": "person"}, "given": {"fold": "fold"}}.items():
+        data = {"source": "table", "path": str(tmp_path / "people"), "image_size": 8, "table": table}
+        repository.set(JOB | {"data": data, "split": {"folds": 3}})
+        assert ran(repository.run("dvc", "repro", "stack")) == ran_stages
+        accuracy[case] = repository.json("metrics/stack.json")["nested"]["accuracy"]
+    assert repository.json("metrics/split.json")["test_images"] == 48
+    assert accuracy["leaky"] > 0.9
+    assert max(accuracy["groups"], accuracy["given"]) < 0.6
 
 
 @pytest.fixture(scope="module")

@@ -195,6 +195,13 @@ def test_what_is_left_out_is_counted_by_kind_with_the_class_that_loses_most(tmp_
     assert "the class that loses most by that: 0, 10" in summary
 
 
+def test_names_of_classes_stay_in_their_line(tmp_path: Path) -> None:
+    _, numbers = prepared(tmp_path, train_limit=10)
+    names = ["new\nline", "a\tb", "\u202eleft", "cat 🐈‍⬛", "می‌روم", "x" * 300]
+    shown = counts.summarize(numbers, names).splitlines()[1].partition("images: ")[2]
+    assert shown.startswith(r"new\nline, a\tb, \u202eleft, cat 🐈‍⬛, می‌روم, " + "x" * 37 + "... and")
+
+
 def test_a_small_class_is_named_with_its_number_and_what_to_do(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "raw", noise(83), np.array([0] * 40 + [1] * 40 + [2] * 3))
     with pytest.raises(UserError, match=r"every class needs 4 images[^\n]*'2' has 3: add some, lower split\.folds"):

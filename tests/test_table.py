@@ -95,6 +95,15 @@ def test_paths_may_be_whole_or_lack_the_suffix_and_start_where_the_parameter_say
     assert (collection.paths, greys(collection)) == (["img/a/1.png", "img/b/1.png", "img/b/2.png"], [0, 1, 2])
 
 
+def test_paths_that_begin_before_the_folder_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path / "pets/img", ["a", "b", "pets/img/c"])
+    monkeypatch.chdir(tmp_path)
+    values = [str(tmp_path / "pets/img/a.png"), "pets/img/b.png", "pets/img/c.png"]
+    write_csv(tmp_path / "pets/t.csv", {"image": values, "label": "xyx"})
+    collection = collected(Path("pets"), folder="img")
+    assert collection.paths == ["img/a.png", "img/b.png", "img/pets/img/c.png"]
+
+
 @pytest.mark.parametrize(
     ("name", "encoding", "delimiter"), [("a.csv", "utf-8-sig", ","), ("a.csv", "utf-8", ";"), ("a.tsv", "utf-8", "\t")]
 )
@@ -102,6 +111,15 @@ def test_what_spreadsheets_write_is_read(name: str, encoding: str, delimiter: st
     pictures(tmp_path, ["é", "b"])
     write_csv(tmp_path / name, {"image": ["é.png", "b.png"], "label": ["naïve, or", "two\nlines"]}, encoding, delimiter)
     assert collected(tmp_path).classes == ("naïve, or", "two\nlines")
+
+
+def test_lines_of_any_system_and_spaces_around_names_do_no_harm(tmp_path: Path) -> None:
+    pictures(tmp_path, ["a", "b"])
+    lines = "\ufeffimage; label;x", "a.png; é;1", "b.png; f;2"
+    for end in ("\r\n", "\r", "\n"):
+        (tmp_path / "t.csv").write_text(end.join((*lines, "")), encoding="utf-8", newline="")
+        collection = collected(tmp_path)
+        assert (collection.classes, greys(collection)) == (("f", "é"), [0, 1])
 
 
 def test_labels_are_text_as_it_stands_and_numbers_go_by_value(tmp_path: Path) -> None:
@@ -153,11 +171,45 @@ def test_a_parquet_file_may_hold_paths(tmp_path: Path) -> None:
     assert greys(collected(tmp_path)) == [1]
 
 
+def test_labels_of_a_parquet_file_may_be_of_any_kind_that_names_one_class(tmp_path: Path) -> None:
+    pictures(tmp_path, list("abc"))
+    kinds: list[tuple[pa.Array, tuple[str, ...]]] = [
+        (pa.array(["x", None, "y"]).dictionary_encode(), ("x", "y")),
+        (pa.array([10, None, 9], pa.int8()), ("9", "10")),
+        (pa.array([True, None, False]), ("False", "True")),
+        (pa.array([1.0, float("nan"), 0.0]), ("0", "1")),
+        (pa.array([b"x", None, "é".encode()], pa.binary()), ("x", "é")),
+    ]
+    for labels, classes in kinds:
+        pq.write_table(pa.table({"image": ["a", "b", "c"], "label": labels}), tmp_path / "t.parquet")
+        collection = collected(tmp_path)
+        assert (collection.classes, collection.unlabelled) == (classes, 1)
+
+
+def test_a_table_without_a_word_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").touch()
+    with pytest.raises(UserError, match=r"t\.csv is empty, or begins with an empty line"):
+        collected(tmp_path)
+
+
+def test_nothing_is_said_of_a_split_that_no_column_gives(tmp_path: Path) -> None:
+    assert collected(planted(tmp_path)).notes == ("table: t.csv",)
+
+
+def test_several_labels_of_a_row_are_refused(tmp_path: Path) -> None:
+    pictures(tmp_path, ["a", "b"])
+    pq.write_table(pa.table({"image": ["a", "b"], "label": [["x"], ["x", "y"]]}), tmp_path / "t.parquet")
+    with pytest.raises(
+        UserError, match=r"data\.table\.label: \S* has list<\S+ string> in the column 'label'; expected one"
+    ):
+        collected(tmp_path)
+
+
 def test_broken_images_of_a_table_are_named_by_their_row(tmp_path: Path) -> None:
     table = pa.table({"image": [encoded(0), b"broken", None], "label": ["x", "y", "y"]})
     pq.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(
-        UserError, match=r"2 images cannot be decoded[^\n]*\nt\.parquet:1: no PNG[^\n]*\nt\.parquet:2: no"
+        UserError, match=r"2 images cannot be decoded[^\n]*\nt\.parquet:1: no PNG[^\n]*\nt\.parquet:2: 0 bytes"
     ):
         greys(collected(tmp_path))
 
@@ -194,6 +246,12 @@ def test_given_folds_are_respected_where_a_test_set_is_held_out(tmp_path: Path) 
     dataset, _ = prepared(planted(tmp_path / "raw", fold=given), tmp_path, fold="fold")
     assert len(dataset.test_rows) == 4
     assert all(("one", "two")[fold] == name for fold, name in zip(dataset.fold, given, strict=True) if fold >= 0)
+
+
+def test_folds_may_be_floating_point_numbers_as_of_a_column_with_gaps(tmp_path: Path) -> None:
+    given = [float(row // 2 % 3) for row in range(18)] + [-1.0] * 6
+    dataset, _ = prepared(planted(tmp_path / "raw", fold=given), tmp_path, 3, fold="fold")
+    assert dataset.fold.tolist() == given
 
 
 def test_another_number_of_folds_than_given_is_refused(tmp_path: Path) -> None:
@@ -254,6 +312,21 @@ def test_missing_files_are_named_by_their_rows_all_at_once(tmp_path: Path) -> No
         UserError, match=r"2 of 24 rows[^\n]*: t\.csv, row 4 \('03'\), t\.csv, row 8 \('07'\); data\.table"
     ):
         collected(tmp_path)
+
+
+def test_no_message_is_a_wall_of_names(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"label": [0], **{f"pixel{number}": [0] for number in range(784)}}
+    write_csv(tmp_path / "pixels/t.csv", columns)
+    with pytest.raises(UserError, match=r"no column 'image'.*pixel48 and 735 more\)$"):
+        collected(tmp_path / "pixels")
+    write_csv(tmp_path / "base64/t.csv", {"image": ["iVBORw0" * 20_000], "label": [0]})
+    with pytest.raises(UserError, match=r"row 1 \('iVBORw0[^']{113}\.\.\.'\)"):
+        collected(tmp_path / "base64")
+    write_csv(
+        planted(tmp_path / "ids", 40) / "t.csv", {"image": [f"{row:02d}" for row in range(40)], "label": range(40)}
+    )
+    with pytest.raises(UserError, match=r"'19' has 1 training images and 20 more$"):
+        prepared(tmp_path / "ids", tmp_path)
 
 
 def test_a_name_that_is_anothers_too_is_told(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from stages.backbones import Predict
 from stages.executors import inline
 from stages.images.arrays import Images, Labels
 from stages.images.dataset import Dataset
 from stages.running import history, scratch
+from stages.running.errors import UserError
 from stages.train import Backbone, fold_seed, train
 from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
 
@@ -121,6 +123,21 @@ def test_models_take_no_space_of_their_own_beside_the_scratch_folder(tmp_path: P
     run(tmp_path)
     file = tmp_path / "models" / "fold-0" / "model.json"
     assert file.samefile(tmp_path / "scratch" / "fold-0" / "model" / "model.json")
+
+
+def test_a_model_that_predicts_no_numbers_is_named_with_its_fold(tmp_path: Path) -> None:
+    class Broken:
+        """The toy recipe, whose second model went wrong in its last step."""
+
+        Params, fit = ToyParams, staticmethod(TOY.fit)
+
+        @staticmethod
+        def load(folder: Path) -> Predict:
+            wrong = np.nan if folder.name == "fold-1" else 0
+            return lambda images: TOY.load(folder)(images) + np.float32(wrong)
+
+    with pytest.raises(UserError, match=r"^toy, fold 2: its model predicts what is no number; lower learning_rate$"):
+        run(tmp_path, Broken)
 
 
 def test_fold_seeds_differ_by_seed_backbone_and_fold() -> None:

@@ -21,6 +21,7 @@ from stages.backbones import Recipe
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import Dataset
 from stages.running import scratch
+from stages.running.errors import UserError
 from stages.showing import progress
 
 FILE = "predictions.safetensors"
@@ -74,6 +75,8 @@ def predict(dataset: Dataset, recipe: Recipe, models: Path, name: str, seeds: in
             backbones.predictions(recipe.load(models / f"fold-{model}"), dataset, part, bar.update)
             for model, part in enumerate(rows)
         ]
+    if broken := [number for number, part in enumerate(log_p, 1) if np.isnan(part).any()]:
+        raise UserError(f"{name}, fold {broken[0]}: its model predicts what is no number; lower learning_rate")
     predicting = [np.full(len(part), model, np.int64) for model, part in enumerate(rows)]
     seconds = time.perf_counter() - start
     return Predicted(np.concatenate(rows), np.concatenate(predicting), np.concatenate(log_p), seconds)

@@ -101,7 +101,7 @@ def grouping(index: Index, collection: Collection, k: int, copies: np.ndarray) -
 def summarize(numbers: Mapping[str, Any], classes: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """The counts for people; what is zero and should be is not mentioned."""
     n, smallest, largest = numbers["classes"], numbers["smallest_class"], numbers["largest_class"]
-    names = f": {', '.join(classes[:8])}" + (f" and {n - 8:,} more" if n > 8 else "") if classes else ""
+    names = f": {', '.join(map(printable, classes[:8]))}" + (f" and {n - 8:,} more" if n > 8 else "") if classes else ""
     lines = [
         f"{numbers['training_images']:,} training and {numbers['test_images']:,} test images, {numbers['folds']} folds",
         f"{n} classes of {smallest:,} to {largest:,} training images{names}",
@@ -111,12 +111,22 @@ def summarize(numbers: Mapping[str, Any], classes: Sequence[str] = (), notes: Se
     for reason, kinds in numbers["left_out"].items():
         shown = ", ".join(f"{found:,} {kind}" for kind, found in list(kinds.items())[:5])
         lines.append(f"{REASONS[reason]}: {sum(kinds.values()):,} ({shown}{', ...' if len(kinds) > 5 else ''})")
-    lines += [f"the class that loses most by that: {name}, {found:,}" for name, found in numbers["loses_most"].items()]
+    lines += [
+        f"the class that loses most by that: {printable(name)}, {found:,}"
+        for name, found in numbers["loses_most"].items()
+    ]
     if bits := numbers["rescaled_bits"]:
         lines.append(
             f"images of 16-bit grey with values below {1 << bits:,}, scaled by that: {numbers['rescaled_images']:,}"
         )
     return "\n".join([*lines, *summarize_grouping(numbers["grouping"])])
+
+
+def printable(name: str, most: int = 40) -> str:
+    """A name of a class as part of a line: without line breaks and changes of direction, and not too long."""
+    # Persian and some emoji need the two that are let through.
+    shown = "".join(each if each.isprintable() or each in "\u200c\u200d" else ascii(each)[1:-1] for each in name)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def summarize_grouping(found: Mapping[str, Any]) -> list[str]:

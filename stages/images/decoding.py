@@ -152,6 +152,7 @@ def decode_batch(start: int, encoded: Sequence[str | bytes], wanted: Wanted) -> 
     files, bad, large = [], [], []
     with warnings.catch_warnings(action="ignore"):  # Pillow's, of metadata that change no pixel
         for position, one in enumerate(encoded, start):
+            content = b""
             try:
                 content = one if isinstance(one, bytes) else read(one)
                 images[position], peak = decode(content, wanted)
@@ -161,7 +162,7 @@ def decode_batch(start: int, encoded: Sequence[str | bytes], wanted: Wanted) -> 
             except TooLargeError as error:
                 large.append((position, str(error)))
             except UnidentifiedImageError:
-                bad.append((position, f"no {', '.join(FORMATS)} image"))
+                bad.append((position, f"no {', '.join(FORMATS)} image" if content else "0 bytes"))
             except Exception as error:  # Pillow's decoders fail on broken files with a dozen types of exception
                 bad.append((position, f"{type(error).__name__}: {error}"))
     empty = np.empty((0, wanted.size, wanted.size, 3), np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.images.arrays import Labels, Mask, Numbers, Rows
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 from stages.running.parameters import Block
 
 
@@ -38,7 +38,7 @@ def hold_out(labels: Labels, fraction: float, seed: int, folds: int, classes: Se
     if small:
         raise UserError(
             f"every class needs {folds + 1} images, one for the test set and one for each of split.folds = {folds}; "
-            f"{', '.join(small)}: add some, lower split.folds, give a test set of your own or take the class out"
+            f"{some(small, 10)}: add some, lower split.folds, give a test set of your own or take the class out"
         )
     order, test = shuffle_within_classes(labels, seed), np.zeros(n, bool)
     test[order] = np.diff(np.floor(np.arange(n + 1) * fraction)) > 0
@@ -109,5 +109,5 @@ def require(labels: Labels, groups: Numbers, folds: int, classes: Sequence[str])
     if small:
         raise UserError(
             f"every class needs at least split.folds = {folds} different images; add some, lower split.folds or take "
-            "the class out:\n" + "\n".join(small)
+            "the class out:\n" + some(small, 20, "\n")
         )

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from stages.images.arrays import Labels, Mask, Numbers
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 FINEST = 20
 """A test set is so many parts at most, of which a whole number is held out."""
@@ -73,7 +73,7 @@ def require(labels: Labels, parts: Numbers, classes: Sequence[str], named: str) 
     if small:
         raise UserError(
             f"the training images of every class must be in at least two {named}, which models can differ in; add "
-            "images of others, or take the class out:\n" + "\n".join(small)
+            "images of others, or take the class out:\n" + some(small, 20, "\n")
         )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,3 +29,9 @@ def is_full_disk(error: BaseException) -> bool:
     """
     number = error.errno if isinstance(error, OSError) else None
     return number in FULL or any(os.strerror(each) in str(error) for each in FULL)
+
+
+def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first few names and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

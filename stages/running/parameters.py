@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +13,8 @@ from stages.running.errors import UserError
 
 PATH = Path("params.yaml")
 Model = TypeVar("Model", bound=BaseModel)
+MOST = 50
+"""Known names that an error lists."""
 SECTIONS = ("seed", "data", "split", "backbones", "stack", "evaluate", "search")
 
 
@@ -106,17 +108,38 @@ def describe(mistake: Any, model: type[BaseModel], place: str) -> str:
     """One pydantic mistake as a line a person can act on."""
     where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
-        if new := getattr(model, "renamed", {}).get(mistake["loc"][-1]):
+        *outer, name = mistake["loc"]
+        inner = model_of(model, outer)
+        if new := getattr(inner, "renamed", {}).get(name):
             return f"params: {where}: has another name now; expected {new}"
-        known = list(model.model_fields)
-        return f"params: {where}: unknown parameter{closest(str(mistake['loc'][-1]), known)}"
+        return f"params: {where}: unknown parameter{closest(str(name), list(inner.model_fields)) if inner else ''}"
     if mistake["type"] == "missing":
         return f"params: {where}: missing"
     return f"params: {where}: got {mistake['input']!r}; {mistake['msg'].removeprefix('Value error, ')}"
 
 
+def model_of(model: type[BaseModel], outer: Iterable[str | int]) -> type[BaseModel] | None:
+    """The model of the block under these names inside another; None where a field may be several."""
+    for name in outer:
+        if isinstance(name, int) or name not in model.model_fields:
+            continue
+        kinds = [kind for kind in flat(model.model_fields[name].annotation) if issubclass(kind, BaseModel)]
+        if len(kinds) != 1:
+            return None
+        model = kinds[0]
+    return model
+
+
+def flat(annotation: Any) -> list[type]:
+    """All classes that an annotation is made of."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in flat(part)]
+
+
 def closest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """The end of an error about an unknown name: the nearest known one and the whole choice."""
+    """The end of an error about an unknown name: the nearest known one and the choice, the first MOST of it."""
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (expected one of: {', '.join(known)})"
+    more = f" and {len(known) - MOST:,} more" if len(known) > MOST else ""
+    return f"{hint} (expected one of: {', '.join(known[:MOST])}{more})"

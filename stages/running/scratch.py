@@ -136,6 +136,15 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
 
 
+def reserve(path: Path, n_bytes: int) -> None:
+    """Raises OSError for a disk that has no room for a file of that size, which is written here next.
+
+    HDF5 is not to find out itself: it complains once for every object and ends the process by a segmentation fault.
+    """
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+
+
 def free(folder: Path) -> None:
     """Remove one backbone's finished folds, and whatever else here has not been touched for `AGE` seconds.
 

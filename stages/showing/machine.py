@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,28 @@ def processors() -> list[str]:
     """The model's name, once for every core."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
+
+
+def busy(seconds: float = 0.2) -> float:
+    """How many of the cores that this process may use others take meanwhile, for it sleeps: 0 to all of them."""
+    before = ticks()
+    time.sleep(seconds)
+    after = ticks()
+    spent = [(after[core][0] - idle, after[core][1] - every) for core, (idle, every) in before.items() if core in after]
+    return sum(1 - idle / every for idle, every in spent if every > 0)
+
+
+def ticks(path: Path = Path("/proc/stat")) -> dict[int, tuple[int, int]]:
+    """Of each of these cores since it started: those in which it had nothing to do, and all."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    cores = {
+        int(words[0][3:]): list(map(int, words[1:9])) for line in lines if (words := line.split()) and is_core(words[0])
+    }
+    return {core: (n[3] + n[4], sum(n)) for core, n in cores.items() if core in os.sched_getaffinity(0)}
+
+
+def is_core(word: str) -> bool:
+    return word.startswith("cpu") and word[3:].isdecimal()
 
 
 def gpus() -> list[str]:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.images.collection import Collection, Data
-from stages.images.sources.names import some
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 QUEUE = (".dvc", "tmp", "exps")
 """Where DVC puts the copy of the repository that a queued experiment runs in."""

@@ -49,23 +49,30 @@ def read(path: Path, table: Table) -> Columns:
     """Raises UserError for a file that is broken or lacks a column."""
     try:
         return read_parquet(path, table) if path.suffix.lower() in PARQUET else read_csv(path, table)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as {path.suffix[1:]} in UTF-8: {gist(error)}") from None
+    except (pa.ArrowException, text.Error, UnicodeDecodeError, OSError) as error:
+        kind = f"{path.suffix[1:]} in UTF-8" if path.suffix.lower() in SEPARATORS else path.suffix[1:]
+        raise UserError(f"{path} cannot be read as {kind}: {gist(error)}") from None
 
 
 def wanted(path: Path, table: Table, present: Sequence[str]) -> dict[str, str]:
-    """The name of each column that is asked for, by what it is for."""
-    asked = {use: getattr(table, use) for use in ("image", "label", *OPTIONAL)}
-    for use, name in asked.items():
-        if name is not None and present.count(name) != 1:
-            how = "two columns" if name in present else "no column"
+    """The name of each column that is asked for, with the spaces that the file has around it, by what it is for."""
+    found: dict[str, str] = {}
+    for use in ("image", "label", *OPTIONAL):
+        if (name := getattr(table, use)) is None:
+            continue
+        meant = [each for each in present if each == name] or [each for each in present if each.strip() == name]
+        if len(meant) != 1:
+            how = "several columns" if meant else "no column"
             raise UserError(f"data.table.{use}: {path} has {how} {name!r}{closest(name, list(present))}")
-    return {use: name for use, name in asked.items() if name is not None}
+        found[use] = meant[0]
+    return found
 
 
 def read_csv(path: Path, table: Table) -> Columns:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig") as file:
         first = file.readline()
+    if not first.strip():
+        raise UserError(f"{path} is empty, or begins with an empty line; expected the names of its columns there")
     mark = max(SEPARATORS[path.suffix.lower()], key=first.count)
     uses = wanted(path, table, next(text.reader([first], delimiter=mark), []))
     found = csv.read_csv(
@@ -93,10 +100,22 @@ def read_parquet(path: Path, table: Table) -> Columns:
         for use, name in uses.items()
         if not (use == "image" and embedded)
     }
+    if pa.types.is_nested(schema.field(uses["label"]).type):
+        kind = schema.field(uses["label"]).type
+        raise UserError(
+            f"data.table.label: {path} has {kind} in the column {table.label!r}; expected one label for each row"
+        )
     image, label = columns.pop("image", None), columns.pop("label")
-    more = {use: ["" if value is None else str(value) for value in values] for use, values in columns.items()}
-    paths = None if image is None else [str(value or "") for value in image]
+    more = {use: list(map(as_text, values)) for use, values in columns.items()}
+    paths = None if image is None else list(map(as_text, image))
     return Columns(path, len(label), paths, label, names, more)
+
+
+def as_text(value: Any) -> str:
+    """As it stands; '' for nothing. Some writers leave text as bytes."""
+    if value is None or value != value:  # no number
+        return ""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def is_embedded(kind: pa.DataType, path: Path, table: Table) -> bool:

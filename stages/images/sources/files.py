@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from stages.images.decoding import SUFFIXES
 from stages.images.sources.names import left_over
@@ -19,15 +20,29 @@ HIDDEN, KINDS, LEFTOVERS, OUTSIDE = "hidden", "kinds", "leftovers", "outside_cla
 """Reasons: hidden files, kinds that are not read, folders of a system's making, images where no class folder is."""
 
 
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder. Raises UserError where that is not ours to see."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        refuse(error)
+
+
+def refuse(error: OSError) -> NoReturn:
+    """Images behind it would be missing without a word."""
+    raise UserError(f"data.path: {error.filename} cannot be looked into: {error.strerror}") from None
+
+
 def subfolders(folder: Path, tally: Tally) -> list[str]:
     """The names of the folders in it, sorted; leftovers of systems are counted. Raises UserError for a link."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    names = sorted(entry.name for entry in entries(folder) if entry.is_dir())
     return keep_folders(str(folder), names, "", tally)
 
 
 def loose_images(folder: Path, tally: Tally) -> list[str]:
     """The image files that lie directly in a folder, sorted; other files are counted."""
-    names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    names = [entry.name for entry in entries(folder) if not entry.is_dir()]
     return sorted(keep_images(names, "", tally))
 
 
@@ -41,7 +56,7 @@ def list_images(folder: str, label: str, tally: Tally) -> list[str]:
 
 def walk(folder: str, label: str, tally: Tally) -> Iterator[tuple[str, list[str]]]:
     """Every folder below and the names of its files, without the leftovers of systems."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = keep_folders(place, folders, label, tally)
         yield place, names
 

@@ -14,7 +14,16 @@ from stages.images.arrays import Rows
 from stages.images.collection import Batch, Collection, Data
 from stages.images.decoding import SUFFIXES
 from stages.images.reading import read_encoded
-from stages.images.sources.files import OUTSIDE, Tally, holds_image, list_images, loose_images, subfolders, suffix
+from stages.images.sources.files import (
+    OUTSIDE,
+    Tally,
+    entries,
+    holds_image,
+    list_images,
+    loose_images,
+    subfolders,
+    suffix,
+)
 from stages.images.sources.names import (
     TEST,
     TRAIN,
@@ -23,10 +32,9 @@ from stages.images.sources.names import (
     check_text,
     check_twins,
     roles,
-    some,
     split_of,
 )
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 Found = tuple[list[str], list[int]]
 """Paths and labels, sorted by class and path."""
@@ -92,7 +100,7 @@ def check_alone(path: Path, splits: dict[str, str], others: list[str]) -> None:
 def check_deeper(path: Path, classes: list[str]) -> None:
     """Raises UserError where the folders that would be classes hold folders of splits."""
     for name in classes:
-        inner = sorted(entry.name for entry in os.scandir(path / name) if entry.is_dir() and split_of(entry.name))
+        inner = sorted(entry.name for entry in entries(path / name) if entry.is_dir() and split_of(entry.name))
         if inner and len(classes) == 1:
             raise UserError(f"data.path: {path / name} holds {inner[0]!r}; set data.path to {path / name}")
         if inner:
@@ -100,6 +108,19 @@ def check_deeper(path: Path, classes: list[str]) -> None:
                 f"data.path: {path / name} holds {inner[0]!r}: a split or a part of the class {name!r}? Expected "
                 f"{inner[0]}/{name} for a split, another name for a part"
             )
+
+
+def check_single(folder: Path, names: list[str]) -> None:
+    """Raises UserError where the only class holds what look like classes: archives have a folder of their own."""
+    place = folder
+    while len(names) == 1 and not loose_images(place / names[0], Tally()):
+        place /= names[0]
+        names = subfolders(place, Tally())
+    if place != folder and len(names) > 1:
+        raise UserError(
+            f"data.path: all images of {folder} lie in {place}; set data.path to that if the {len(names)} folders "
+            "there are the classes"
+        )
 
 
 def list_training(folder: Path, path: Path, tally: Tally) -> tuple[tuple[str, ...], Found]:
@@ -111,6 +132,7 @@ def list_training(folder: Path, path: Path, tally: Tally) -> tuple[tuple[str, ..
             f"; {len(loose):,} images lie in it without one, sort them or give a table (data.source)" if loose else ""
         )
         raise UserError(f"data.path: {folder} has no class folders; expected {folder}/<class>/<image>{hint}")
+    check_single(folder, names)
     for name in loose:
         tally[OUTSIDE, suffix(name), ""] += 1
     names = sorted(names, key=canonical)
@@ -128,7 +150,7 @@ def list_held_out(folder: Path, train: Path, classes: tuple[str, ...], tally: Ta
     unknown = sorted(set(map(canonical, names)) - set(classes))
     if unknown:
         raise UserError(
-            f"data.path: {folder} has classes that {train.name}/ lacks: {', '.join(unknown)}; the names must be equal, "
+            f"data.path: {folder} has classes that {train.name}/ lacks: {some(unknown, 10)}; the names must be equal, "
             f"and images without a class lie directly in {folder}"
         )
     found = list_classes(folder, names, {name: label for label, name in enumerate(classes)}, tally)

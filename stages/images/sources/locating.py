@@ -6,8 +6,11 @@ from pathlib import Path
 
 from stages.images.collection import Data
 from stages.images.sources.files import Tally, keep_images, walk
-from stages.images.sources.names import canonical, check_text, some
-from stages.running.errors import UserError
+from stages.images.sources.names import canonical, check_text
+from stages.running.errors import UserError, some
+
+LONG = 120
+"""Letters of a path that messages show."""
 
 
 def locate(
@@ -23,8 +26,11 @@ def locate(
     if not base.is_dir():
         raise UserError(f"data.table.folder: {base} is not a folder")
     files = list_below(base, tally)
+    values, others = below(values, base, files), below(others, base, files)
     found = lookup(map(plain, (*values, *others)), files)
-    missing = [f"{where} ({value!r})" for where, value in zip(place, values, strict=True) if not found[plain(value)]]
+    missing = [
+        f"{where} ({brief(value)})" for where, value in zip(place, values, strict=True) if not found[plain(value)]
+    ]
     if missing:
         raise UserError(
             f"data.table.image: {len(missing):,} of {len(values):,} rows name an image that is not below {base}: "
@@ -37,6 +43,21 @@ def locate(
             )
     chosen = [found[plain(value)][0] for value in values]
     return chosen, len(set(files).difference(chosen, *(found[plain(value)] for value in others)))
+
+
+def below(values: Sequence[str], base: Path, files: Sequence[str]) -> list[str]:
+    """The same; of paths that begin before the folder what follows it, unless a file is called so."""
+    known, starts = set(files), [f"{place}/" for place in (base.resolve(), base.absolute(), base) if place.parts]
+
+    def cut(value: str) -> str:
+        return next((value[len(start) :] for start in starts if value.startswith(start)), value)
+
+    return [value if value in known else cut(value) for value in values]
+
+
+def brief(value: str) -> str:
+    """As messages show it: an image in base64 has a hundred thousand letters."""
+    return repr(value if len(value) <= LONG else f"{value[:LONG]}...")
 
 
 def list_below(base: Path, tally: Tally) -> list[str]:

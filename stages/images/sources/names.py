@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stages.images.arrays import Mask
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 SPELLINGS = re.compile(
@@ -87,9 +87,3 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

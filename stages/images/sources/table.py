@@ -20,8 +20,8 @@ from stages.images.sources import columns
 from stages.images.sources.columns import Columns
 from stages.images.sources.files import KINDS, Tally
 from stages.images.sources.locating import locate
-from stages.images.sources.names import SPLITS, TEST, TRAIN, canonical, check_twins, roles, some, split_of
-from stages.running.errors import UserError
+from stages.images.sources.names import SPLITS, TEST, TRAIN, canonical, check_twins, roles, split_of
+from stages.running.errors import UserError, some
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def collect(data: Data) -> Collection:
         lambda asked: read_encoded(take, paths, asked, data),
         tally - Counter((KINDS, path.suffix.lower(), "") for path in files),
         unlabelled=len(numbers) - len(labelled) + beside,
-        notes=(read_from, *notes),
+        notes=(read_from, *(notes if test is not None else ())),
         groups=group_rows(rows, labelled),
         folds=fold,
     )
@@ -129,13 +129,11 @@ def split_of_file(path: Path, base: Path) -> str:
 
 def as_text(value: Any, names: Sequence[str]) -> str:
     """A label as the name of its class; '' where it is not known, as hubs say by -1."""
-    if value is None or value != value:  # no number
-        return ""
-    if names and isinstance(value, int):
+    if names and type(value) is int:
         if value >= len(names):
             raise UserError(f"data.table.label: {value} is a label, and there are {len(names)} names of classes")
         return names[value] if value >= 0 else ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else canonical(str(value))
+    return canonical(str(int(value)) if isinstance(value, float) and value.is_integer() else columns.as_text(value))
 
 
 def number_classes(labels: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, ...], Numbers]:
@@ -158,7 +156,7 @@ def number_folds(rows: Rowed, labelled: Rows) -> tuple[Numbers | None, list[bool
     if "fold" not in rows.more:
         return None, [False] * len(labelled)
     values = [rows.more["fold"][row] for row in labelled]
-    held = [value == "-1" or split_of(value) == TEST for value in values]
+    held = [value in ("-1", "-1.0") or split_of(value) == TEST for value in values]
     training = [not out and rows.split[row] != TEST for out, row in zip(held, labelled, strict=True)]
     without = [
         row for row, value, is_training in zip(labelled, values, training, strict=True) if is_training and not value

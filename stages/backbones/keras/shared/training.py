@@ -18,6 +18,7 @@ from stages.backbones.vocabulary import losses, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import log_probabilities
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.running import scratch
 from stages.running.parameters import Block
 
 WEIGHTS, SETTINGS = "model.weights.h5", "settings.json"
@@ -128,6 +129,7 @@ def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def save(model: keras.Model, settings: Block, folder: Path) -> None:
+    scratch.reserve(folder / WEIGHTS, 4 * model.count_params() + 4096 * len(model.weights))
     model.save_weights(folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 

@@ -72,9 +72,8 @@ def fitted(x: Features, labels: Targets, classes: int, weight_decay: float) -> t
 def chosen_decay(x: Features, labels: Targets, inner: Mask, classes: int, candidates: Sequence[float]) -> float:
     """The candidate whose ridge regression on the other rows has the least squared error on those in `inner`.
 
-    Of equally good ones, and where there is nothing to choose by, the largest. Ridge regression stands in for the
-    logistic one, as its optima for all candidates follow from one decomposition: a path of logistic fits takes four
-    times as long as everything else and chooses as well.
+    Of equally good ones, and where there is nothing to choose by, the largest. Ridge regression has its optima for all
+    candidates from one decomposition: a path of logistic fits takes four times as long as all else, no better for it.
     """
     decays = sorted(candidates, reverse=True)
     if len(decays) == 1 or inner.all() or not inner.any():

@@ -3,8 +3,7 @@
 The store is only a cache: whoever deletes it pays the time again and gets the same numbers. It is a folder of pairs of
 files, `<id>.features.npy` and `<id>.digests.npy`. A pair is written once, under names of its own and each in one
 rename, the digests last: a kill leaves at most a file that nobody reads, and any number of processes may add at once.
-It lies in the scratch folder, from which `scratch.free` removes what nobody has touched for `scratch.AGE` seconds;
-opening a store touches it.
+It lies in the scratch folder; `scratch.free` removes it once nobody has opened it for `scratch.AGE` seconds.
 """
 
 import contextlib
