@@ -8,9 +8,6 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 Images = UInt8[np.ndarray, "n h w 3"]
 """RGB images, 0 to 255."""
 
-Squares = UInt8[np.ndarray, "n size size 3"]
-"""Images as high as wide."""
-
 Labels = Int64[np.ndarray, " n"]
 """Class numbers, 0 to k - 1, in the order of `classes.json`."""
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.backbones.pytorch.shared.devices import Inputs, Size
+from stages.backbones.vocabulary.block import Sized
 from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError, gist
-from stages.running.parameters import Block
 
 SCRATCH, PUBLISHED = "none", "imagenet"
 
@@ -52,20 +52,18 @@ Architecture = Annotated[
 Weights = Annotated[str, Field(min_length=1, description="none, imagenet (timm's, downloaded once) or a file")]
 
 
-class Chosen(Block):
+class Chosen(Sized):
     """The part of a recipe's block that names one of these networks."""
 
+    enlarges = True
     architecture: Architecture = "resnet18"
     weights: Weights = SCRATCH
-    image_size: int | None = Field(None, ge=8, le=2048, description="pixels; null: as the rows, or as pretrained")
 
     def input_size(self, images: TrainingImages) -> Size:
-        """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
-        if self.image_size is not None:
-            return self.image_size, self.image_size
-        if self.weights != SCRATCH:
+        """`image_size` where it is given, else what pretrained weights were made for, else the size of the images."""
+        if self.image_size is None and self.weights != SCRATCH:
             return published(self.architecture).input_size[1:]
-        return images.shape[1], images.shape[2]
+        return super().input_size(images)
 
 
 def network(

@@ -69,7 +69,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     Raises UserError for weights that are not there or do not fit, for phases that ask for more blocks than there are,
     and for a loss that is no longer finite.
     """
-    device = devices.device()
+    device, images = devices.device(), params.sized(images)
     published = zoo.published(params.architecture)
     mean, deviation = list(published.mean), list(published.std)  # those that pretrained weights were made for
     if params.weights == zoo.SCRATCH:
@@ -90,7 +90,8 @@ def load(folder: Path) -> Predict:
     params, classes = settings.params, settings.classes
     model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
-    return devices.predictor(partial(log_probabilities, model, settings), params.batch_size, classes, device)
+    predict = devices.predictor(partial(log_probabilities, model, settings), params.batch_size, classes, device)
+    return params.any_size(predict, settings.size)
 
 
 class Phases:
