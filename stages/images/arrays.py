@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 Images = UInt8[np.ndarray, "n h w 3"]
 """RGB images, 0 to 255."""
 
+Scaled = UInt8[np.ndarray, "n _ _ 3"]
+"""Images of another height and width than those beside them."""
+
 Labels = Int64[np.ndarray, " n"]
 """Class numbers, 0 to k - 1, in the order of `classes.json`."""
 

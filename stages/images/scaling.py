@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.images.arrays import Images, TrainingImages
+from stages.images.arrays import Scaled, TrainingImages
 from stages.images.dataset import IMAGES, Dataset, ImageFile, read_images
 from stages.running import scratch
 from stages.showing.progress import bar
@@ -25,7 +25,7 @@ BATCH = 1000
 """Images scaled between two writes: bounds memory."""
 
 
-def resize(images: TrainingImages, size: Size) -> Images:
+def resize(images: TrainingImages, size: Size) -> Scaled:
     """The images in that size, in memory; an array that has it as it is."""
     if isinstance(images, np.ndarray) and images.shape[1:3] == size:
         return images

@@ -11,7 +11,7 @@ from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing
 from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.schedules import AnySchedule, OneCycle
 from stages.backbones.vocabulary.stopping import EarlyStopping
-from stages.images.arrays import TrainingImages
+from stages.images.arrays import ImageRows, Scaled, TrainingImages
 from stages.images.scaling import Size, resize, smaller
 from stages.running.parameters import Block
 
@@ -44,7 +44,7 @@ class Sized(Block):
         size = size or self.input_size(images)
         return smaller(images, size) if self.enlarges else size
 
-    def sized(self, images: TrainingImages) -> TrainingImages:
+    def sized(self, images: TrainingImages) -> Scaled | ImageRows:
         """The images to read from; no work where `stages.backbones.scaled` has made them, once for all folds."""
         size = self.read_size(images)
         return images if images.shape[1:3] == size else resize(images, size)
