@@ -32,8 +32,8 @@ def main() -> None:
     folder = scratch.of_backbone(name, block, parameters.seed(content), backbones.sources(block))
     found = Predicted.kept(folder, models)
     if found is None:
-        recipe, _ = backbones.resolve(block, place=f"backbones.{name}")
-        found = predict(dataset, recipe, models, name, seeds)
+        recipe, params = backbones.resolve(block, place=f"backbones.{name}")
+        found = predict(backbones.scaled(dataset, params), recipe, models, name, seeds)
     costs.write(COSTS, name, block["framework"], seeds * found.seconds / len(found.rows))
     path = Path("data/predictions") / f"{name}.parquet"
     tables.write(path, found.rows, found.models, found.log_p, dataset.classes)

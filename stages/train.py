@@ -100,6 +100,11 @@ def train(
     predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
 
 
+def opened(resolve: Callable[[], tuple[Recipe, BaseModel]]) -> Dataset:
+    """The dataset with the images that the backbone reads."""
+    return backbones.scaled(Dataset.load(), resolve()[1])
+
+
 def give(finished: Path, models: Path) -> list[history.Row]:
     """Put a finished fold where DVC expects it; returns its curve."""
     shutil.copytree(finished / "model", models / finished.name, copy_function=scratch.link, dirs_exist_ok=True)
@@ -230,7 +235,7 @@ def main() -> None:
     check_all(content, block["framework"])
     resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
     train(
-        Dataset.load,
+        partial(opened, resolve),
         Backbone(name, resolve, partial(fold_seed, seed, name), backbones.seeds(block, place=f"backbones.{name}")),
         executors.chosen(),
         place=scratch.of_backbone(name, block, seed, backbones.sources(block)),

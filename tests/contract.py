@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from stages import backbones
 from stages.backbones import Recipe
 from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.images.scaling import resize
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -99,6 +100,8 @@ TOYS: dict[str, dict[str, Any]] = {
 
 FRAMEWORKS = {"pytorch": {"torch", "torchvision", "timm"}, "keras": {"tensorflow", "keras"}, "flax": {"jax", "flax"}}
 ROOT = Path(__file__).parent.parent
+FEW = 24
+"""Images where a claim is not about how well they are learnt."""
 SAFE = (".safetensors", ".weights.h5", ".json")
 
 
@@ -122,6 +125,9 @@ class Battery:
         self.framework, self.recipe, self.toy, self.alone = framework, recipe, toy, alone
         self.params = recipe.Params.model_validate(toy)
         self.images, self.labels = toy_set()
+        self.size = int(self.params.image_size or self.images.shape[1])  # type: ignore[attr-defined]
+        self.large = toy_set(FEW, 2 * self.size)[0]
+        self.small = resize(self.large, (self.size, self.size))
         self.reports: list[tuple[float, dict[str, float]]] = []
         self.folder = alone.parent / f"{alone.stem}-models"
 
@@ -140,6 +146,16 @@ class Battery:
 
     def predict(self, name: str) -> LogProbabilities:
         return self.recipe.load(self.folder / name)(self.images)
+
+    def at(self, size: int, images: Images) -> LogProbabilities:
+        """What a model with that `image_size` says of the few images that it was trained on, in the fewest epochs."""
+        folder = self.folder / f"size-{size}-{images.shape[1]}"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            epochs = sum(phase.epochs or 1 for phase in getattr(self.params, "phases", ())) or 1
+            params = self.params.model_copy(update={"image_size": size, "epochs": epochs})
+            self.recipe.fit(images, toy_set(FEW)[1], params, seed=1, folder=folder, report=lambda *_: None)
+        return self.recipe.load(folder)(images)
 
     def gives_float32_log_probabilities_that_sum_to_one(self) -> None:
         predicted = self.predict("first")
@@ -212,6 +228,12 @@ class Battery:
         self.recipe.fit(images, known, self.params, seed=1, folder=self.folder / "grey", report=lambda *_: None)
         assert np.isfinite(self.recipe.load(self.folder / "grey")(images)).all()
 
+    def takes_larger_images_as_if_they_had_been_scaled_before(self) -> None:
+        np.testing.assert_array_equal(self.at(self.size, self.large), self.at(self.size, self.small))
+
+    def enlarges_smaller_images(self) -> None:
+        assert not np.array_equal(self.at(2 * self.size, self.small), self.at(self.size, self.small))
+
     def obeys_foldstack_device(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FOLDSTACK_DEVICE", "no-device")
@@ -222,7 +244,7 @@ class Battery:
 CLAIMS = tuple(
     name
     for name, value in vars(Battery).items()
-    if callable(value) and name not in ("__init__", "train_alone", "fit", "predict")
+    if callable(value) and name not in ("__init__", "train_alone", "fit", "predict", "at")
 )
 
 

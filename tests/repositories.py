@@ -29,9 +29,11 @@ JOB: dict[str, Any] = {
     "evaluate": {"confidence": 0.95},
 }
 LAYERS: list[Any] = [{"conv": 8}, "batch_norm", {"activation": "relu"}]
+SMALL: dict[str, Any] = {"epochs": 4, "batch_size": 32, "widths": [16, 16], "image_size": 8}
 FRAMEWORKS: dict[str, Any] = JOB | {
+    "data": JOB["data"] | {"image_size": 12},
     "backbones": {
-        "wide": {"framework": "pytorch", "recipe": "speedrun", "epochs": 4, "batch_size": 32, "widths": [16, 16]},
+        "wide": {"framework": "pytorch", "recipe": "speedrun", **SMALL},
         "dense": {"framework": "keras", "recipe": "cnn", "epochs": 3, "batch_size": 32, "layers": [*LAYERS, "flatten"]},
         "pooled": {
             "framework": "flax",
@@ -40,9 +42,9 @@ FRAMEWORKS: dict[str, Any] = JOB | {
             "batch_size": 32,
             "layers": [*LAYERS, "global_average_pool"],
         },
-    }
+    },
 }
-"""The same with a recipe of each framework."""
+"""The same with a recipe of each framework, one of which has smaller images than the others."""
 TAIL = ["stack", "evaluate", "report"]
 
 

@@ -12,15 +12,15 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from stages.backbones import Predict, Report
+from stages.backbones.vocabulary.block import Sized
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.running.errors import UserError
-from stages.running.parameters import Block
 
 STEPS = 10
 """In an epoch, each on all images."""
 
 
-class Params(Block):
+class Params(Sized):
     epochs: int = Field(2, ge=1, le=1000)
     learning_rate: float = Field(0.3, gt=0, le=10)
     pause: float = Field(0, ge=0, description="seconds of rest in each epoch, in which it can be killed")
@@ -29,6 +29,7 @@ class Params(Block):
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     if os.environ.get("FOLDSTACK_DEVICE", "cpu") != "cpu":
         raise UserError(f"FOLDSTACK_DEVICE={os.environ['FOLDSTACK_DEVICE']}; expected cpu")
+    images = params.sized(images)
     pixels, targets = features(images[np.arange(len(images))]), np.eye(labels.max() + 1)[labels]
     weights = np.random.default_rng(seed).normal(0, 0.1, (pixels.shape[1], targets.shape[1]))
     for epoch in range(1, params.epochs + 1):
@@ -37,16 +38,17 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
             weights -= params.learning_rate * pixels.T @ away / len(pixels)
         time.sleep(params.pause)
         report(epoch, {"train_loss": float(-(log_softmax(pixels @ weights) * targets).sum(axis=1).mean())})
-    save_file({"weights": weights}, folder / "weights.safetensors")
+    save_file({"weights": weights, "size": np.array(images.shape[1:3])}, folder / "weights.safetensors")
 
 
 def load(folder: Path) -> Predict:
-    weights = load_file(folder / "weights.safetensors")["weights"]
+    held = load_file(folder / "weights.safetensors")
+    weights, (height, width) = held["weights"], held["size"].tolist()
 
     def predict(images: Images) -> LogProbabilities:
         return log_softmax(features(images) @ weights).astype(np.float32)
 
-    return predict
+    return Params.model_validate({}).any_size(predict, (height, width))
 
 
 def features(images: Images) -> np.ndarray:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
 
 from stages.backbones import Predict, Report
-from stages.images.arrays import Images, Labels, LogProbabilities
+from stages.backbones.vocabulary.block import Sized
+from stages.images.arrays import Images, Labels, LogProbabilities, Scaled
+from stages.images.scaling import resize, smaller
 from stages.running.errors import UserError
-from stages.running.parameters import Block
 from tests.contract import CLAIMS, Battery, run
 
 CALLS = itertools.count()
@@ -25,19 +25,21 @@ CALLS = itertools.count()
 class Sound:
     """Nearest class mean in pixels, jittered by the seed: pure numpy, and all that the contract asks."""
 
-    class Params(Block):
+    class Params(Sized):
         epochs: int = 2
         batch_size: int = 16
 
-    def fit(
-        self, images: Images, labels: Labels, params: BaseModel, *, seed: int, folder: Path, report: Report
-    ) -> None:
+    def fit(self, images: Images, labels: Labels, params: Sized, *, seed: int, folder: Path, report: Report) -> None:
         self.check(os.environ.get("FOLDSTACK_DEVICE", "cpu"))
+        images = self.sized(images, params)
         means = np.stack([images[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
         means += np.random.default_rng(self.seed(seed)).normal(size=means.shape)
         for epoch in (0.5, 1, 1.5, 2):
             self.report(report, epoch)
         self.save(means, folder)
+
+    def sized(self, images: Images, params: Sized) -> Scaled:
+        return resize(images, params.input_size(images))
 
     def check(self, device: str) -> None:
         if device != "cpu":
@@ -56,7 +58,7 @@ class Sound:
         means = np.array(json.loads((folder / "means.json").read_text()))
 
         def predict(images: Images) -> LogProbabilities:
-            away = ((images[:, None] - means) ** 2).mean(axis=(2, 3, 4)) / 500
+            away = ((resize(images, means.shape[1:3])[:, None] - means) ** 2).mean(axis=(2, 3, 4)) / 500
             return self.finish(-away - np.log(np.exp(-away).sum(axis=1, keepdims=True)))
 
         return predict
@@ -108,15 +110,25 @@ class Pickling(Sound):
 
 
 class Lax(Sound):
-    class Params(BaseModel):
+    class Params(Sized, frozen=False, extra="ignore"):
         epochs: Any = 2
         batch_size: int = 16
 
 
 class Greedy(Sound):
-    def fit(self, images: Images, labels: Labels, params: BaseModel, **rest: Any) -> None:
+    def fit(self, images: Images, labels: Labels, params: Sized, **rest: Any) -> None:
         assert len(images) % 16 == 0, "only whole batches"
         super().fit(images, labels, params, **rest)
+
+
+class Stored(Sound):
+    def sized(self, images: Images, params: Sized) -> Scaled:
+        return images
+
+
+class Shrinking(Sound):
+    def sized(self, images: Images, params: Sized) -> Scaled:
+        return resize(images, smaller(images, params.input_size(images)))
 
 
 class Heedless(Sound):
@@ -137,6 +149,8 @@ FAULTS = {
     "refuses_a_wrong_type": Lax,
     "has_immutable_parameters": Lax,
     "takes_fewer_images_than_a_batch_and_a_last_batch_of_one": Greedy,
+    "takes_larger_images_as_if_they_had_been_scaled_before": Stored,
+    "enlarges_smaller_images": Shrinking,
     "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"

@@ -1,10 +1,12 @@
 """Floating-point operations and peaks in PyTorch."""
 
+import json
 from typing import Any
 
 import pytest
 
 from benchmarks.operations import pytorch as operations
+from benchmarks.operations import tell
 from stages import backbones
 from stages.backbones.pytorch.speedrun.networks import Network, ResNet
 from tests.hand_counts import HAND, SIZE
@@ -14,9 +16,9 @@ import torch  # noqa: TID253  (the test of the PyTorch recipes)
 from torch import nn  # noqa: TID253
 
 
-def cost(recipe: str, **block: Any) -> operations.Cost:
+def cost(recipe: str, side: int = 32, **block: Any) -> operations.Cost:
     params = backbones.find("pytorch", recipe).Params.model_validate({"precision": "float32"} | block)
-    return operations.cost(recipe, params, (32, 32), 10)
+    return operations.cost(recipe, params, (side, side), 10)
 
 
 def test_it_counts_as_by_hand() -> None:
@@ -49,6 +51,20 @@ def test_biases_before_the_first_block_cost_its_gradient() -> None:
         network.first_bias.requires_grad_(trains)
         found.append(operations.operations(network, (9, 9)) or 0)
     assert found[0] - found[1] == 2 * 9 * 24 * 8 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("recipe", "own"), [("speedrun", {"widths": [8, 8], "epochs": 1}), ("timm", {"architecture": "test_resnet"})]
+)
+def test_a_block_is_counted_in_its_own_image_size(
+    recipe: str, own: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = {"framework": "pytorch", "recipe": recipe, "precision": "float32"} | own
+    blocks = {"stored": block, "smaller": block | {"image_size": 16}, "larger": block | {"image_size": 48}}
+    monkeypatch.setattr("sys.argv", ["", json.dumps({"blocks": blocks, "size": [32, 32], "classes": 10})])
+    tell(operations.cost)
+    found = [told["operations"] for told in json.loads(capsys.readouterr().out).values()]
+    assert found == [cost(recipe, side, **own).operations for side in (32, 16, 48)]
 
 
 class Curious(nn.Linear):

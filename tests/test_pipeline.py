@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from tests import repositories
@@ -69,6 +71,23 @@ def test_repro_runs_every_stage_from_nothing(job: str, request: pytest.FixtureRe
     assert len(scores) <= 12
     assert repository.json("metrics/stack.json")["members"] == names
     assert not list((repository.scratch).glob("*/fold-*")), "export frees the finished folds"
+
+
+def test_backbones_of_two_image_sizes_stand_in_one_stack(tmp_path: Path) -> None:
+    toy = {"framework": "numpy", "recipe": "toy", "epochs": 4}
+    blocks = {"whole": toy, "half": toy | {"image_size": 16}}
+    repository, _ = begun(tmp_path, JOB | {"data": JOB["data"] | {"image_size": 32}, "backbones": blocks})
+    assert repository.outdated() == []
+    assert repository.json("metrics/stack.json")["members"] == ["whole", "half"]
+    for name, side in (("whole", 32), ("half", 16)):
+        for model in (repository.folder / f"models/{name}").glob("*/weights.safetensors"):
+            assert load_file(model)["size"].tolist() == [side, side]
+    (made,) = repository.scratch.glob("images-*/images.npy")
+    assert np.load(made, mmap_mode="r").shape[1:] == (16, 16, 3)
+    shutil.rmtree(repository.scratch)  # what is predicted comes from the saved files alone
+    before = repository.bytes("data/predictions/half.parquet")
+    repository.run("dvc", "repro", "--single-item", "--force", "export@half")
+    assert repository.bytes("data/predictions/half.parquet") == before
 
 
 def test_repro_again_runs_nothing_and_leaves_git_clean(repository: Repository) -> None:

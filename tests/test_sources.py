@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from stages.images import sources
 from stages.images.arrays import Images
-from stages.images.collection import BATCH, Collection, Data, resize
+from stages.images.collection import BATCH, Collection, Data
+from stages.images.scaling import resize
 
 
 def pixels(collection: Collection, rows: np.ndarray) -> Images:
@@ -55,5 +56,5 @@ def test_only_the_rows_asked_for_are_read_in_batches_in_their_order() -> None:
 
 def test_images_of_the_right_size_are_not_touched() -> None:
     images = np.zeros((2, 8, 8, 3), np.uint8)
-    assert resize(images, 8) is images
-    assert resize(images, 12).shape == (2, 12, 12, 3)
+    assert resize(images, (8, 8)) is images
+    assert resize(images, (12, 12)).shape == (2, 12, 12, 3)

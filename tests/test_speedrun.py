@@ -9,6 +9,7 @@ from stages.backbones.pytorch.shared import devices, rows
 from stages.backbones.pytorch.speedrun.muon import Muon, orthogonalized
 from stages.backbones.pytorch.speedrun.networks import Network
 from stages.backbones.pytorch.speedrun.parameters import Settings
+from stages.images.scaling import resize
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -215,15 +216,14 @@ def test_no_images_give_no_rows(saved):
 
 
 def test_images_too_small_for_the_parameters_are_an_error(tmp_path):
-    with pytest.raises(UserError, match="7 x 7 pixels; expected at least 8"):
-        trained(tmp_path, side=7)
     with pytest.raises(UserError, match="shift 12 with fill reflect of images of 12 x 12 pixels; expected at most 11"):
         trained(tmp_path, side=12, augmentation=[{"shift": 12}])
 
 
-def test_images_of_another_size_than_trained_on_are_an_error(saved):
-    with pytest.raises(UserError, match="10 x 10 pixels; expected 12 x 12"):
-        saved[0](stripes(2, 10)[0])
+@pytest.mark.parametrize("side", [10, 30])
+def test_images_of_another_size_than_trained_on_are_scaled_to_it(saved, side):
+    images = stripes(2, side)[0]
+    np.testing.assert_array_equal(saved[0](images), saved[0](resize(images, (12, 12))))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 from pydantic import Field, model_validator
 
 from stages.backbones import Predict, Recipe, Report
+from stages.backbones.vocabulary.block import Sized
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
 from stages.images.dataset import Dataset
 from stages.running import parameters
@@ -36,7 +37,7 @@ class Schedule(Block):
     warmup: float = Field(default=0.1, ge=0, le=1)
 
 
-class Params(Block):
+class Params(Sized):
     """A threshold on brightness, which is right at 0.7, and ways to fail."""
 
     epochs: int = Field(default=3, ge=1, le=9)

@@ -9,9 +9,9 @@ from typing import cast
 import numpy as np
 
 from stages.backbones import Predict, Recipe, Report
+from stages.backbones.vocabulary.block import Sized
 from stages.images.arrays import Images, Labels, LogProbabilities, Numbers
 from stages.images.dataset import Dataset, Index
-from stages.running.parameters import Block
 
 
 def toy_index(labels: Labels, *folds: Numbers, groups: Numbers | None = None) -> Index:
@@ -34,7 +34,7 @@ def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, c
     return Dataset.write(folder, np.ascontiguousarray(pixels), index, [f"class {k}" for k in range(classes)])
 
 
-class ToyParams(Block):
+class ToyParams(Sized):
     epochs: int = 2
 
 

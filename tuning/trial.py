@@ -115,10 +115,11 @@ class Task:
 
     def predictions(self, params: BaseModel, report: Report) -> LogProbabilities:
         """Those of a model trained, saved and loaded anew; its files are thrown away."""
-        images, labels = self.dataset.select(self.learning), self.dataset.labels[self.learning]
+        dataset = backbones.scaled(self.dataset, params)
+        images, labels = dataset.select(self.learning), dataset.labels[self.learning]
         with tempfile.TemporaryDirectory(prefix="foldstack-tuning-") as name:
             self.recipe.fit(images, labels, params, seed=self.seed, folder=Path(name), report=report)
-            return backbones.predictions(self.recipe.load(Path(name)), self.dataset, self.scoring)
+            return backbones.predictions(self.recipe.load(Path(name)), dataset, self.scoring)
 
 
 def scored(log_p: LogProbabilities, labels: Labels, objective: str) -> dict[str, float]:

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import processes
 from benchmarks.operations.peaks import Peak
 from stages import backbones
@@ -67,7 +69,7 @@ def of_job(
 
 
 def costs(blocks: Mapping[str, Mapping[str, Any]], size: Size, classes: int) -> dict[str, Cost]:
-    """Of every block by its name, for images of that size: a process for each framework, as they do not share one."""
+    """Of every block by its name, for images stored in that size. A process for each framework: they share none."""
     found: dict[str, Cost] = {}
     for framework in dict.fromkeys(block["framework"] for block in blocks.values()):
         own = {name: block for name, block in blocks.items() if block["framework"] == framework}
@@ -82,12 +84,14 @@ def costs(blocks: Mapping[str, Mapping[str, Any]], size: Size, classes: int) -> 
 
 @command
 def tell(cost: Callable[[str, Any, Size, int], Cost]) -> None:
-    """Answer `costs` in a framework's own process. `cost` takes a recipe's name, its parameters, size and classes."""
+    """Answer `costs` in a framework's own process. `cost` takes a recipe's name, its parameters, the size that its
+    network takes in, and classes."""
     asked = json.loads(sys.argv[1])
     found = {}
     for name, block in asked["blocks"].items():
         _, params = backbones.resolve(block, place=f"backbones.{name}")
-        found[name] = asdict(cost(block["recipe"], params, tuple(asked["size"]), asked["classes"]))
+        size = getattr(params, "input_size")(np.empty((0, *asked["size"], 3), np.uint8))  # noqa: B009
+        found[name] = asdict(cost(block["recipe"], params, size, asked["classes"]))
     print(json.dumps(found))
 
 

@@ -19,8 +19,7 @@ def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
     if recipe == "cnn":
         model = cnn.build(cnn.Settings(**options, size=size, mean=[0.5] * 3, deviation=[0.5] * 3))
     else:
-        side = params.image_size
-        model, backbone = transfer.build(transfer.Settings(**options, size=(side, side) if side else size))
+        model, backbone = transfer.build(transfer.Settings(**options, size=size))
         transfer.unfreeze(backbone, params.phases[-1].trainable)
     return Cost(operations(model), peak_of(format_of(model)), 1 - params.validation_fraction)
 

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils import flop_counter
@@ -20,7 +19,7 @@ def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
     device = devices.device()
     if recipe == "frozen":
         return Cost(None, peak_of(devices.predicting_dtype(params.precision, device), device))
-    network, size = of_timm(params, size, classes) if recipe == "timm" else (of_speedrun(params, size, classes), size)
+    network = of_timm(params, size, classes) if recipe == "timm" else of_speedrun(params, size, classes)
     dtype = devices.training_dtype(params.precision, device, network, size)
     # `speedrun` keeps no validation part.
     return Cost(operations(network, size), peak_of(dtype, device), 1 - getattr(params, "validation_fraction", 0.0))
@@ -38,14 +37,12 @@ def of_speedrun(params: Any, size: Size, classes: int) -> nn.Module:
     return network
 
 
-def of_timm(params: Any, size: Size, classes: int) -> tuple[nn.Module, Size]:
-    """The architecture, untrained, with what trains in the last phase, and the size of its input."""
-    rows = np.empty((0, *size, 3), np.uint8)
-    size = params.input_size(rows)
+def of_timm(params: Any, size: Size, classes: int) -> nn.Module:
+    """The architecture, untrained, with what trains in the last phase."""
     network = zoo.network(params.architecture, zoo.SCRATCH, classes, size, torch.device("cpu"))
     if params.phases:
         updates.unfreeze(network, updates.names(network, params.phases[-1].trainable))
-    return network, size
+    return network
 
 
 def operations(network: nn.Module, size: Size) -> float | None:

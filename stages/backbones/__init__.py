@@ -4,7 +4,8 @@ A recipe is one folder, `stages/backbones/<framework>/<recipe>/`, whose `__init_
 crosses the line:
 
     Params                     a frozen pydantic model, extra="forbid": the block in params.yaml without
-                               `framework`, `recipe`, `seeds` and `threads`. It has `epochs` and `batch_size`; and
+                               `framework`, `recipe`, `seeds` and `threads`. It has `epochs` and `batch_size`, is a
+                               `vocabulary.block.Sized`: images of any size are scaled to its `image_size`; and has
                                `origin()`, where training may begin with weights: what they are, under which licence
                                and where from, by `history.ORIGIN`, or a UserError where they are not there.
     fit(images, labels, params, *, seed, folder, report)
@@ -30,6 +31,7 @@ from pydantic import BaseModel
 
 from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages
 from stages.images.dataset import Dataset
+from stages.images.scaling import scaled as scaled_dataset
 from stages.running.errors import UserError
 from stages.running.parameters import check, closest
 
@@ -94,7 +96,7 @@ def sources(block: Mapping[str, Any]) -> list[Path]:
     kept under their hash: tests/layout.py holds the three together. Raises UserError for a recipe that is not there.
     """
     check_name(block["framework"], block["recipe"])
-    of_all = ("train.py", "running", "images/arrays.py", "images/dataset.py")
+    of_all = ("train.py", "running", "images/arrays.py", "images/dataset.py", "images/scaling.py")
     of_backbones = ("__init__.py", "predicting.py", "vocabulary")
     of_framework = ("__init__.py", "shared", str(block["recipe"]))
     return [
@@ -161,6 +163,11 @@ def find(framework: str, recipe: str) -> Recipe:
 def epochs(params: BaseModel) -> float:
     """The epochs of a recipe's parameters, a field that the contract asks of them."""
     return float(getattr(params, "epochs"))  # noqa: B009  (BaseModel itself has none)
+
+
+def scaled(dataset: Dataset, params: BaseModel) -> Dataset:
+    """The dataset with the images that a recipe reads for these parameters, made once for all folds."""
+    return scaled_dataset(dataset, getattr(params, "read_size")(dataset.images))  # noqa: B009
 
 
 def predictions(

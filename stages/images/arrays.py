@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 Images = UInt8[np.ndarray, "n h w 3"]
 """RGB images, 0 to 255."""
 
-Squares = UInt8[np.ndarray, "n size size 3"]
-"""Images as high as wide."""
+Scaled = UInt8[np.ndarray, "n _ _ 3"]
+"""Images of another height and width than those beside them."""
 
 Labels = Int64[np.ndarray, " n"]
 """Class numbers, 0 to k - 1, in the order of `classes.json`."""

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-import numpy as np
-from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
-from stages.images.arrays import Images, Labels, Mask, Numbers, Rows, Squares
+from stages.images.arrays import Images, Labels, Mask, Numbers, Rows
 from stages.running.parameters import Block
 
 BATCH = 1000
@@ -126,11 +124,3 @@ def pick(values: Sequence[str], rows: Rows) -> list[str]:
 def batches(rows: Rows) -> Iterator[Rows]:
     for start in range(0, len(rows), BATCH):
         yield rows[start : start + BATCH]
-
-
-def resize(images: Images, size: int) -> Squares:
-    """Square images scaled to `size` pixels, bicubic; as they are where that is their size."""
-    if images.shape[1:3] == (size, size):
-        return images
-    scaled = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
-    return np.stack([np.asarray(image) for image in scaled])

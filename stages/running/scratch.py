@@ -25,7 +25,20 @@ from stages.running.errors import UserError, is_full_disk
 AGE = 14 * 24 * 3600
 """Seconds after which the leftovers of a run that nobody continued are removed."""
 
-PACKAGES = ("numpy", "torch", "torchvision", "timm", "kornia", "tensorflow", "keras", "jax", "flax", "optax", "dm-pix")
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "kornia",
+    "tensorflow",
+    "keras",
+    "jax",
+    "flax",
+    "optax",
+    "dm-pix",
+)
 """Whose versions may change what a fold becomes."""
 
 

@@ -6,12 +6,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from stages.backbones import Predict
 from stages.backbones.vocabulary.averaging import Averaging
 from stages.backbones.vocabulary.changes import AnyChange, Change, Flip, Mixing
 from stages.backbones.vocabulary.losses import Loss
 from stages.backbones.vocabulary.schedules import AnySchedule, OneCycle
 from stages.backbones.vocabulary.stopping import EarlyStopping
+from stages.images.arrays import ImageRows, Scaled, TrainingImages
+from stages.images.scaling import Size, resize, smaller
 from stages.running.errors import UserError
+from stages.running.parameters import Block
 
 Precision = Literal["auto", "bfloat16", "float32"]
 """The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster."""
@@ -31,7 +35,39 @@ def origin_of(file: str, *others: str) -> dict[str, str]:
     return {"weights": file}
 
 
-class Common(Loss, Mixing):
+class Sized(Block):
+    """What every recipe has: the size in which its network takes images in, whatever they are stored in.
+
+    The pixels of its other parameters, such as those of a shift, are those of `read_size`.
+    """
+
+    enlarges: ClassVar[bool] = False
+    """Whether the recipe makes images larger than stored, batch by batch. Else they are made so once, as smaller ones
+    are; what pretrained networks take in, 224 pixels for 32, would be 49 times the memory."""
+
+    image_size: int | None = Field(None, ge=8, le=2048, description="pixels: height and width; null: as stored")
+
+    def input_size(self, images: TrainingImages) -> Size:
+        """Of what the network takes in."""
+        height, width = images.shape[1:3]
+        return (self.image_size, self.image_size) if self.image_size else (height, width)
+
+    def read_size(self, images: TrainingImages, size: Size | None = None) -> Size:
+        """Of the images as batches are read from them. `size`: the network's, where it is not to be found out."""
+        size = size or self.input_size(images)
+        return smaller(images, size) if self.enlarges else size
+
+    def sized(self, images: TrainingImages) -> Scaled | ImageRows:
+        """The images to read from; no work where `stages.backbones.scaled` has made them, once for all folds."""
+        size = self.read_size(images)
+        return images if images.shape[1:3] == size else resize(images, size)
+
+    def any_size(self, predict: Predict, size: Size) -> Predict:
+        """What a network of that size says of images of any, scaled as those that it learned from."""
+        return lambda images: predict(resize(images, self.read_size(images, size)))
+
+
+class Common(Loss, Mixing, Sized):
     """What every recipe has beside its network and its optimizer."""
 
     renamed: ClassVar[Mapping[str, str]] = {

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from stages.images.arrays import Rows
-from stages.images.collection import Batch, Collection, Data, batches, resize
+from stages.images.collection import Batch, Collection, Data, batches
+from stages.images.scaling import resize
 from stages.images.sources.download import cache_folder, download
 from stages.running.errors import UserError
 
@@ -119,5 +120,5 @@ def read_records(records: list[np.ndarray], rows: Rows, size: int) -> Iterator[B
         inside = rows[(rows >= start) & (rows < start + len(batch))]
         for chosen in batches(inside):
             pixels = batch[chosen - start, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-            yield Batch(chosen, resize(np.ascontiguousarray(pixels), size), [""] * len(chosen))
+            yield Batch(chosen, resize(np.ascontiguousarray(pixels), (size, size)), [""] * len(chosen))
         start += len(batch)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.images.arrays import Rows
-from stages.images.collection import Batch, Collection, Data, batches, resize
+from stages.images.collection import Batch, Collection, Data, batches
+from stages.images.scaling import resize
 
 BRIGHTEST = 16
 FILE = "sklearn/datasets/data/digits.csv.gz"
@@ -27,7 +28,7 @@ def collect(data: Data) -> Collection:
 
     def read(rows: Rows) -> Iterator[Batch]:
         for batch in batches(rows):
-            yield Batch(batch, resize(images[batch], data.image_size), [""] * len(batch))
+            yield Batch(batch, resize(images[batch], (data.image_size, data.image_size)), [""] * len(batch))
 
     paths = [f"{FILE.rpartition('/')[2]}:{number}" for number in range(len(labels))]
     return Collection(tuple("0123456789"), labels, paths, None, read)

@@ -29,6 +29,7 @@ WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin()
+    images = params.sized(images)
     size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
     settings = Settings(params=params, size=size, classes=classes, dtype=session.dtype(params.precision))
     trained, fixed = steps.initial(settings)(seed)
@@ -51,7 +52,7 @@ def load(folder: Path) -> Predict:
         logits = partial(steps.predicted, compiled, trained, fixed, rows=np.arange(len(images)))
         return pixels.log_probabilities(logits, images, settings.params.views)
 
-    return predict
+    return settings.params.any_size(predict, settings.size)
 
 
 def look(fixed: steps.Arrays, images: TrainingImages, params: Params) -> None:

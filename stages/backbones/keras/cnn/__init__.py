@@ -39,6 +39,7 @@ class Settings(Block):
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin(seed)
+    images = params.sized(images)
     settings = describe(images, labels, params)
     model = build(settings, seed)
     whiten(model, images, settings)
@@ -50,7 +51,8 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
 def load(folder: Path) -> Predict:
     session.use_device()
     settings = Settings.restore(folder / SETTINGS)
-    return predictor(build(settings), folder, views=settings.params.views, batch=BATCH)
+    params = settings.params
+    return params.any_size(predictor(build(settings), folder, views=params.views, batch=BATCH), settings.size)
 
 
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:

@@ -48,12 +48,12 @@ HEAD_ALONE = Phase.model_validate({"trainable": "head"})
 class Params(Common):
     """The block of this recipe in params.yaml, with the optimization that is usual when weights are pretrained."""
 
+    enlarges = True
     architecture: Annotated[str, AfterValidator(applications.check_architecture)] = Field(
         description="its name in keras.applications, such as MobileNetV2"
     )
     weights: str = Field("imagenet", min_length=1, description="imagenet (downloaded once), none or a file")
-    image_size: int | None = Field(None, ge=8, le=2048, description="pixels: side of the input; null: as the rows")
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = Field("bilinear", description="of images that are enlarged")
     head: tuple[AnyLayer, ...] = Field((GlobalAveragePool(),), description="without the dense layer over the classes")
     inference_mode: bool = Field(
         True, description="false: statistics and dropout of the layers that train do too; always so without weights"
@@ -94,6 +94,7 @@ class Settings(Block):
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
     """Raises UserError for weights that cannot be had or do not fit, and for layers and sizes that do not fit."""
     session.begin(seed)
+    images = params.sized(images)
     settings = describe(images, labels, params)
     # keras.applications draws weights from Python's generator, which other code may have drawn from since `begin`.
     random.seed(seed)
@@ -108,13 +109,13 @@ def load(folder: Path) -> Predict:
     session.use_device()
     settings = Settings.restore(folder / SETTINGS)
     params, (model, _) = settings.params, build(settings)
-    return predictor(model, folder, views=params.views, batch=params.batch_size, resize=resizing(settings))
+    predict = predictor(model, folder, views=params.views, batch=params.batch_size, resize=resizing(settings))
+    return params.any_size(predict, settings.size)
 
 
 def describe(images: TrainingImages, labels: Labels, params: Params) -> Settings:
-    height, width = (params.image_size or side for side in images.shape[1:3])
-    precision, classes = session.precision(params.precision), int(labels.max()) + 1
-    return Settings(params=params, size=(height, width), classes=classes, precision=precision)
+    size, classes = params.input_size(images), int(labels.max()) + 1
+    return Settings(params=params, size=size, classes=classes, precision=session.precision(params.precision))
 
 
 def resizing(settings: Settings) -> partial[Any]:

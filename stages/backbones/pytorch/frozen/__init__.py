@@ -74,6 +74,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
     devices.keep_memory()
+    images = params.sized(images)
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
@@ -106,7 +107,7 @@ def load(folder: Path) -> Predict:
         features = np.mean([extractor(view(images)) for view in views], axis=0)
         return log_softmax(features @ head[:, :-1].T + head[:, -1], axis=1)
 
-    return predict
+    return settings.params.any_size(predict, backbone.size)
 
 
 def described(params: Params, images: TrainingImages, seed: int, file: Path) -> Extractor:

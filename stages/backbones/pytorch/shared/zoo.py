@@ -17,10 +17,9 @@ from torch.nn import functional
 
 from stages.backbones.pytorch.shared import packages
 from stages.backbones.pytorch.shared.devices import Inputs, Size
-from stages.backbones.vocabulary.block import origin_of
+from stages.backbones.vocabulary.block import Sized, origin_of
 from stages.images.arrays import TrainingImages
 from stages.running.errors import UserError, gist
-from stages.running.parameters import Block
 
 SCRATCH, PUBLISHED, PACKAGE = "none", "imagenet", "package"
 
@@ -56,20 +55,18 @@ Weights = Annotated[
 ]
 
 
-class Chosen(Block):
+class Chosen(Sized):
     """The part of a recipe's block that names one of these networks."""
 
+    enlarges = True
     architecture: Architecture = "resnet18"
     weights: Weights = SCRATCH
-    image_size: int | None = Field(None, ge=8, le=2048, description="pixels; null: as the rows, or as pretrained")
 
     def input_size(self, images: TrainingImages) -> Size:
-        """`image_size` where it is given, else what pretrained weights were made for, else the size of the rows."""
-        if self.image_size is not None:
-            return self.image_size, self.image_size
-        if self.weights != SCRATCH:
+        """`image_size` where it is given, else what pretrained weights were made for, else the size of the images."""
+        if self.image_size is None and self.weights != SCRATCH:
             return published(self.architecture).input_size[1:]
-        return images.shape[1], images.shape[2]
+        return super().input_size(images)
 
     def normalization(self) -> tuple[list[float], list[float]]:
         """Mean and deviation of the channels, divided by 255, that pretrained weights were made for."""

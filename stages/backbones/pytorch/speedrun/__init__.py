@@ -12,6 +12,7 @@ For members of an ensemble that err differently the body may be a residual netwo
     augmentation: [flip, {shift: 4}]
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,12 +28,9 @@ from stages.backbones.pytorch.speedrun.parameters import Params, Settings, Views
 from stages.backbones.pytorch.speedrun.updates import Updates
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
 from stages.images.arrays import Labels, TrainingImages
-from stages.running.errors import UserError
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
-LEAST = 8
-"""Pixels of an image each way, at least."""
 PREDICTED = 500
 """Rows predicted at a time; part of the result, since other batches may round differently."""
 
@@ -49,10 +47,9 @@ VIEWS: dict[Views, list[tuple[float, int, int, bool]]] = {
 
 
 def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
-    """Train on these rows alone and leave weights and settings in `folder`. Raises UserError for images too small."""
+    """Train on these rows alone and leave weights and settings in `folder`."""
+    images = params.sized(images)
     size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
-    if min(size) < LEAST:
-        raise UserError(f"pytorch/speedrun: images of {size[0]} x {size[1]} pixels; expected at least {LEAST} each way")
     devices.keep_memory()
     device = devices.device()
     generator = devices.seeded(seed, device)
@@ -76,14 +73,8 @@ def load(folder: Path) -> Predict:
     network = built(settings, device)
     network.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
     network.eval()
-
-    def predicted(pixels: Tensor) -> Tensor:
-        if pixels.shape[2:] != settings.size:
-            found, expected = (f"{height} x {width}" for height, width in (pixels.shape[2:], settings.size))
-            raise UserError(f"{folder}: images of {found} pixels; expected {expected}")
-        return log_probabilities(network, pixels, settings)
-
-    return devices.predictor(predicted, PREDICTED, settings.classes, device)
+    predict = devices.predictor(partial(log_probabilities, network, settings), PREDICTED, settings.classes, device)
+    return settings.params.any_size(predict, settings.size)
 
 
 def built(settings: Settings, device: torch.device) -> nn.Module:
@@ -132,7 +123,7 @@ def resized(pixels: Tensor, size: devices.Size, settings: Settings, dtype: torch
 
 
 @torch.inference_mode()
-def log_probabilities(network: nn.Module, pixels: Tensor, settings: Settings) -> Tensor:
+def log_probabilities(network: nn.Module, settings: Settings, pixels: Tensor) -> Tensor:
     """Log-probabilities [n, classes] of one batch, float32; those of images that it is not sure of by all views."""
     params = settings.params
     result = averaged(network, pixels, torch.arange(len(pixels), device=pixels.device), params.views, settings)

@@ -84,7 +84,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     and for a loss that is no longer finite.
     """
     devices.keep_memory()
-    device = devices.device()
+    device, images = devices.device(), params.sized(images)
     scratch = params.weights == zoo.SCRATCH
     mean, deviation = channel_statistics(images) if scratch else params.normalization()
     size, classes = params.input_size(images), int(labels.max()) + 1
@@ -106,7 +106,8 @@ def load(folder: Path) -> Predict:
     model = zoo.network(params.architecture, zoo.SCRATCH, classes, settings.size, device)
     model.load_state_dict(load_file(folder / WEIGHTS))
     front, model = divided(model, settings)
-    return devices.predictor(partial(log_probabilities, model, settings, front), params.batch_size, classes, device)
+    answer = partial(log_probabilities, model, settings, front)
+    return params.any_size(devices.predictor(answer, params.batch_size, classes, device), settings.size)
 
 
 def divided(model: nn.Module, settings: Settings) -> tuple[fronts.Front | None, nn.Module]:
