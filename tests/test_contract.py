@@ -119,6 +119,12 @@ class Greedy(Sound):
         super().fit(images, labels, params, **rest)
 
 
+class Dividing(Sound):
+    def fit(self, images: Images, labels: Labels, params: BaseModel, **rest: Any) -> None:
+        assert all(image.std() > 0 for image in images), "divides by the deviation"
+        super().fit(images, labels, params, **rest)
+
+
 class Heedless(Sound):
     def check(self, device: str) -> None:
         pass
@@ -137,6 +143,7 @@ FAULTS = {
     "refuses_a_wrong_type": Lax,
     "has_immutable_parameters": Lax,
     "takes_fewer_images_than_a_batch_and_a_last_batch_of_one": Greedy,
+    "bears_images_of_one_grey_value": Dividing,
     "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"
