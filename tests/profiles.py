@@ -11,11 +11,13 @@ from stages.running import parameters
 from tests import batteries, contract
 
 FILES = [contract.ROOT / "params.yaml", *sorted((contract.ROOT / "profiles").glob("*.yaml"))]
-WRITTEN = {
-    f"{path.stem}.{name}": block for path in FILES for name, block in backbones.blocks(parameters.read(path)).items()
-}
-"""Every block as it stands, by the name of its file and its own."""
-BLOCKS = {name: narrowed(block) if name.startswith("cifar10-gpu.") else block for name, block in WRITTEN.items()}
+WRITTEN: dict[str, dict[str, Any]] = {}
+"""Every block as it stands, by the name of its file and its own; of equal ones the first."""
+for path in FILES:
+    for name, block in backbones.blocks(parameters.read(path)).items():
+        if block not in WRITTEN.values():
+            WRITTEN[f"{path.stem}.{name}"] = block
+BLOCKS = {name: narrowed(block) if "-gpu." in name else block for name, block in WRITTEN.items()}
 """The same with fewer channels where they are meant for a GPU."""
 
 SHORT: dict[str, dict[str, Any]] = {

@@ -131,6 +131,12 @@ class Shrinking(Sound):
         return resize(images, smaller(images, params.input_size(images)))
 
 
+class Dividing(Sound):
+    def fit(self, images: Images, labels: Labels, params: BaseModel, **rest: Any) -> None:
+        assert all(image.std() > 0 for image in images), "divides by the deviation"
+        super().fit(images, labels, params, **rest)
+
+
 class Heedless(Sound):
     def check(self, device: str) -> None:
         pass
@@ -151,6 +157,7 @@ FAULTS = {
     "takes_fewer_images_than_a_batch_and_a_last_batch_of_one": Greedy,
     "takes_larger_images_as_if_they_had_been_scaled_before": Stored,
     "enlarges_smaller_images": Shrinking,
+    "bears_images_of_one_grey_value": Dividing,
     "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"
