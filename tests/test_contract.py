@@ -132,7 +132,7 @@ class Shrinking(Sound):
 
 
 class Dividing(Sound):
-    def fit(self, images: Images, labels: Labels, params: BaseModel, **rest: Any) -> None:
+    def fit(self, images: Images, labels: Labels, params: Sized, **rest: Any) -> None:
         assert all(image.std() > 0 for image in images), "divides by the deviation"
         super().fit(images, labels, params, **rest)
 

@@ -21,6 +21,7 @@ from stages.images.dataset import Dataset
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running.errors import UserError
+from stages.showing import checks
 
 ROOT = Path(__file__).parent.parent
 
@@ -288,14 +289,14 @@ def test_a_path_that_does_not_reach_a_queued_run_is_told(
     (here / "data" / "raw").mkdir(parents=True)
     (here / "data" / "raw" / ".gitkeep").touch()
     monkeypatch.chdir(here)
-    with pytest.raises(UserError, match=rf"data\.path: {path} did not come[^\n]*`dvc add images`"):
-        sources.collect(Data(source="folder", path=Path(path)))
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with pytest.raises(UserError, match=rf"data\.path: {path} is empty where[^\n]*`dvc add images`"):
+        checks.before_split({"data": {"source": "folder", "path": path}})
 
 
-def test_a_tilde_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ada")
-    with pytest.raises(UserError, match=r"expands the ~; write /home/ada/images$"):
-        sources.collect(Data(source="folder", path=Path("~/images")))
+def test_a_tilde_is_told() -> None:
+    with pytest.raises(UserError, match=r"data\.path: got '~/images'; DVC does not know ~"):
+        checks.before_split({"data": {"source": "folder", "path": "~/images"}})
 
 
 MISTAKES = {
