@@ -32,7 +32,7 @@ LEVELS = 32
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the dot plot; numbers in percent."""
+    """One line of the dot plot."""
 
     name: str
     value: float
@@ -41,8 +41,17 @@ class Score:
     out_of_fold: float = float("nan")
 
 
-def scores(rows: Sequence[Score], highlight: str, dot: str, ring: str | None = None, *, theme: Theme) -> Figure:
-    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are."""
+def scores(
+    rows: Sequence[Score],
+    highlight: str,
+    dot: str,
+    ring: str | None = None,
+    across: str = "macro-F1, %",
+    *,
+    theme: Theme,
+) -> Figure:
+    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are, `across`
+    what is measured."""
     figure = Figure(figsize=(4.8, 1.1 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
@@ -57,7 +66,7 @@ def scores(rows: Sequence[Score], highlight: str, dot: str, ring: str | None = N
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("macro-F1, %")
+    axes.set_xlabel(across)
     figure.legend(loc="outside upper left", ncols=2, fontsize=9, labelcolor=theme.faint, handletextpad=0.2)
     return figure
 

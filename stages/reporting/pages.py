@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
-from stages.reporting import figures, gallery, summary, tables, templates, worth
+from stages.reporting import evidence, figures, gallery, summary, tables, templates, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, svg
 from stages.reporting.results import STACK, Results
 
@@ -39,6 +39,9 @@ SENTENCES = {
     "sets": summary.sets,
 }
 """What some of them say, in words."""
+
+CRITERIA = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
+"""How criteria that are shares are called."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,16 @@ def scores(results: Results) -> Draw:
 
 
 def combiners(results: Results) -> Draw:
-    columns = ("macro_f1", "macro_f1_low", "macro_f1_high")
-    rows = [figures.Score(row["combiner"], *(100 * row[name] for name in columns)) for row in results.combiners]
-    return partial(figures.scores, rows, results.stack["combiner"], "nested, one standard error either way")
+    """By what they were chosen by; one that took no part has no line."""
+    columns, criterion = ("behind", "behind_low", "behind_high"), results.stack["criterion"]
+    unit, scale = ("log-loss", 1) if criterion == "log_loss" else (f"points of {CRITERIA[criterion]}", 100)
+    rows = [
+        figures.Score(row["combiner"], *(scale * row[name] for name in columns))
+        for row in results.combiners
+        if tables.known(row["behind"])
+    ]
+    dot = "for new images, one standard error either way"
+    return partial(figures.scores, rows, results.stack["combiner"], dot, across=f"behind the best, {unit}")
 
 
 def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
@@ -99,7 +109,10 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             results=results,
             stack=results.row(STACK),
             best=results.row(results.best),
-            verdict=summary.verdict(results),
+            verdict=evidence.verdict(results),
+            several=len(results.names) > 1,
+            first=evidence.first(results),
+            gain=evidence.beside_best(results),
             combiner=summary.combiner(results),
             remarks=summary.remarks(results),
             sentences={name: tell(results) for name, tell in SENTENCES.items()},
@@ -126,7 +139,8 @@ def alternatives(results: Results) -> dict[str, str]:
     return {
         "curves": f"Learning curves, a line per fold: {'; '.join(epochs)}.",
         "scores": "Macro-F1 of the stack and of every backbone with its interval; the table below holds the numbers.",
-        "combiners": "Nested macro-F1 of every combiner; the table below holds the numbers.",
+        "combiners": "How far each combiner is behind the best by what they are chosen by; the table below holds the "
+        "numbers.",
         "confusion": "Confusion matrix of the stack on the test set; a table lists the most frequent confusions.",
         "cascade": "Accuracy on the test set over cost; the table below holds the numbers.",
         "reliability": "Share of right predictions over confidence. Expected calibration error: "
@@ -176,15 +190,11 @@ def photo(images: Images, alt: str, name: str, said: str = "", path: str = "") -
 
 def markdown(results: Results, dataset: Dataset) -> str:
     """The numbers of the page for a pull request."""
-    stack, best = results.row(STACK), results.row(results.best)
-    verdict, counted = summary.verdict(results), [f"{value} {name}" for name, value in facts(results, dataset).items()]
+    verdict, counted = evidence.verdict(results), [f"{value} {name}" for name, value in facts(results, dataset).items()]
     parts = [
         "# foldstack: report",
         f"**{verdict.headline}.**",
-        f"Macro-F1 of the stack {tables.percent(stack['macro_f1'])} % ({results.level} interval "
-        f"{tables.interval(stack['macro_f1_low'], stack['macro_f1_high'])}), of the best backbone "
-        f"{tables.escaped(results.best)} {tables.percent(best['macro_f1'])} %; gain "
-        f"{tables.points(results.scores['gain'])} points, {verdict.short}.",
+        tables.escaped(evidence.scores(results)),
         tables.escaped(verdict.text),
         f"Combiner: **{tables.escaped(results.stack['combiner'])}**. {tables.escaped(summary.combiner(results))}",
         f"Measured on {', '.join(counted)}.",
