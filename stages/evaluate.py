@@ -9,6 +9,7 @@ here: `report` sets it beside.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages.images.dataset import read_classes, read_index
@@ -33,7 +34,7 @@ def show(table: pd.DataFrame, comparisons: pd.DataFrame, losses: pd.DataFrame, j
     print("the same out of fold, by one model each:")
     shown = comparisons[["backbone", "out_of_fold_gain", "out_of_fold_gain_low", "out_of_fold_gain_high"]]
     print(shown.round(4).to_string(index=False, na_rep=NOTHING))
-    if comparisons["gain_low"].isna().any():
+    if np.isnan(comparisons["gain_low"].to_numpy()).any():
         print(f"{NOTHING}: too few images for an interval")
     print(f"best out of fold: {job.best}; {len(job.labels):,} test images\n")
     for name, words in zip(losses["backbone"], losses["advice"], strict=True):
