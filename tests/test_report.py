@@ -380,7 +380,11 @@ def test_a_backbone_that_answers_alone_is_called_no_combination(work: Path) -> N
     results.stack.update(asked=["large"], combiner="best_single")
     verdict = evidence.verdict(results)
     assert verdict.headline == "One backbone, large, answers alone"
+    assert "No combination of the backbones was better than large" in verdict.text
     assert "a gain" not in verdict.text
+    assert summary.comparisons(results).startswith("The stack answers as large does. By the intervals")
+    results.stack.update(combiner="greedy")
+    assert evidence.verdict(results).text.startswith("What greedy makes of the backbones is large alone.")
     assert "It asks large of small, large." in summary.combiner(results)
 
 

@@ -110,6 +110,8 @@ def alone(results: Results, name: str) -> Verdict:
     else:
         headline = f"One backbone, {name}, answers alone"
         why = f"No combination of the backbones was better than {name} out of fold by enough to be chosen."
+        if results.stack["combiner"] != "best_single":
+            why = f"What {results.stack['combiner']} makes of the backbones is {name} alone."
     own = [size(results)] if few(results) else []
     own += [f"{BY_ONE} {of_fold(results, STACK, 'it has')}."]
     return Verdict("open", headline, "no combination", " ".join([why, *own]))

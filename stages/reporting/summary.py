@@ -67,11 +67,12 @@ def remarks(results: Results) -> list[str]:
 
 def comparisons(results: Results) -> str:
     """Which backbones the stack beats, and what the test set could show."""
-    if len(results.names) == 1:
-        return f"There is one backbone: the stack answers as {results.best} does."
+    only = f"The stack answers as {asked(results)[0]} does." if len(asked(results)) == 1 else ""
+    if only and len(results.names) == 1:
+        return only
     found = claim(results, TEST.gain)
     told = f"By the intervals of its gain the stack {found}." if found else "The test images are too few for intervals."
-    return f"{told} {power(results)}"
+    return " ".join(filter(None, [only, told, power(results)]))
 
 
 def power(results: Results) -> str:
