@@ -290,7 +290,7 @@ def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> N
 @pytest.mark.parametrize(
     ("small", "large", "kind", "headline"),
     [
-        ((0.01, 0.05), (0.002, 0.018), "better", "The stack beats all 2 backbones, the best by 1.00 points"),
+        ((0.01, 0.05), (0.002, 0.018), "better", "The stack beats both backbones, the best by 1.00 points"),
         ((0.01, 0.05), (-0.002, 0.004), "open", "The stack beats small and cannot be told apart from large"),
         ((-0.01, 0.05), (0.002, 0.018), "open", "The stack beats large and cannot be told apart from small"),
         ((-0.01, 0.05), (-0.002, 0.004), "open", "The stack cannot be told apart from any of its backbones"),
@@ -312,25 +312,36 @@ def test_the_stack_beats_only_those_above_which_its_gain_lies_with_its_whole_int
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "headline"),
+    ("small", "large", "kind", "headline"),
     [
         (
             (0.01, 0.05),
             (0.002, 0.018),
-            "Out of fold the stack beats all 2 backbones, the best by 1.00 points; the test",
+            "better",
+            "beats both backbones, the best by 1.00 points; the few test images say ",
         ),
-        ((0.01, 0.05), (-0.002, 0.018), "Out of fold the stack beats small and cannot be told apart from large; the"),
+        (
+            (0.01, 0.05),
+            (-0.002, 0.018),
+            "open",
+            "beats small and cannot be told apart from large; on the few test images ",
+        ),
         (
             (-0.01, 0.05),
             (-0.002, 0.018),
-            "Out of fold the stack cannot be told apart from any of its backbones; the te",
+            "open",
+            "cannot be told apart from any of its backbones; on the few test images ",
         ),
-        ((-0.01, 0.05), (-0.018, -0.002), "Out of fold the stack is worse than large and cannot be told apart from sm"),
-        ((np.nan, np.nan), (np.nan, np.nan), "Too few images to tell the stack from its backbones"),
+        (
+            (-0.01, 0.05),
+            (-0.018, -0.002),
+            "open",
+            "is worse than large and cannot be told apart from small; on the few",
+        ),
     ],
 )
-def test_with_few_test_images_the_training_images_come_first_and_nothing_is_shown(
-    work: Path, small: tuple[float, float], large: tuple[float, float], headline: str
+def test_with_few_test_images_the_training_images_come_first_and_alone_show_nothing(
+    work: Path, small: tuple[float, float], large: tuple[float, float], kind: str, headline: str
 ) -> None:
     results = load(work)[0]
     for row, (low, high) in zip(results.comparisons, (small, large), strict=True):
@@ -338,13 +349,16 @@ def test_with_few_test_images_the_training_images_come_first_and_nothing_is_show
     for row in results.classes[:-2]:
         row["support"] = 2
     verdict = evidence.verdict(results)
-    assert (verdict.kind, verdict.short) == ("open", "too few test images")
-    assert verdict.headline.startswith(headline)
+    assert (verdict.kind, verdict.short) == (kind, "significant" if kind == "better" else "few test images")
+    assert verdict.headline.startswith(f"Out of fold the stack {headline}")
+    assert verdict.headline.endswith(("say the same", "it beats both backbones, the best by 1.00 points"))
     assert verdict.text.startswith("A class has 2 to 20 test images: what was measured out of fold")
     assert verdict.text.index("Out of fold, by one model each") < verdict.text.index("Against large")
+    results.comparisons[1].update(gain_low=-0.01)
+    assert (evidence.verdict(results).kind, evidence.verdict(results).short) == ("open", "few test images")
     for row in results.classes[:3]:
         row["support"] = 5
-    assert evidence.verdict(results).kind == "better"
+    assert evidence.verdict(results).headline == "The stack beats small and cannot be told apart from large"
 
 
 def test_the_first_screen_shows_out_of_fold_scores_where_test_images_are_few(work: Path) -> None:
@@ -354,6 +368,7 @@ def test_the_first_screen_shows_out_of_fold_scores_where_test_images_are_few(wor
     first = texts(pages.html(results, dataset, pages.drawings(results, dataset), "")).split("Scores What is wrong")[0]
     for words in ("macro-F1 out of fold 93.50 %", "92.50 to 94.50", "large 92.50 %", "+1.00 points +0.40 to +1.60"):
         assert words in first
+    assert "beats both backbones, the best by 1.00 points; the few test images cannot tell" in first
     sister = pages.markdown(results, dataset)
     assert "Macro-F1 out of fold: the stack 93.50 % (95 % interval 92.50 to 94.50), the best backbone large" in sister
 
@@ -401,7 +416,7 @@ def test_of_a_single_backbone_no_gain_and_no_combination_is_told(work: Path) -> 
     for told in (first, claims):
         assert "There is one backbone, large, and no combiner to choose." in told
         assert not re.search(r"gain|best backbone|the stack|nested", told, re.IGNORECASE)
-    assert "the stack answers as large does" in summary.comparisons(results)
+    assert summary.comparisons(results) == "The stack answers as large does."
     assert "ensemble" not in card.card(results, dataset)
 
 

@@ -8,8 +8,7 @@ from stages.reporting.results import STACK, Results, Row
 from stages.reporting.tables import interval, percent, points, probability, spanned
 
 FEW = 5
-"""Test images below which a class is too small for a verdict."""
-TOO_FEW = "Too few images to tell the stack from its backbones"
+"""Test images below which a class is small."""
 BY_ONE = "Out of fold, by one model each,"
 AVERAGED = "New images are answered by the models of all folds, averaged, which may change that."
 
@@ -41,11 +40,8 @@ def verdict(results: Results) -> Verdict:
     """By the intervals of the macro-F1 gain over every backbone; McNemar's test on the accuracy is told beside it."""
     if len(asked(results)) == 1:
         return alone(results, asked(results)[0])
-    found = claim(results, first(results).gain)
     if few(results):
-        headline = f"Out of fold the stack {found}; the test images are too few to tell"
-        text = " ".join([size(results), out_of_fold(results), AVERAGED, *against(results)])
-        return Verdict("open", headline if found else TOO_FEW, "too few test images", text)
+        return of_few(results)
     better, worse, level = compared(results, TEST.gain)
     if worse:
         kind, short = "worse", "worse"
@@ -53,7 +49,23 @@ def verdict(results: Results) -> Verdict:
         kind, short = "open", "not against all"
     else:
         kind, short = ("better", "significant") if better else ("open", "not significant")
-    return Verdict(kind, f"The stack {found}", short, " ".join([*against(results), out_of_fold(results)]))
+    text = " ".join([*against(results), out_of_fold(results)])
+    return Verdict(kind, f"The stack {claim(results, TEST.gain)}", short, text)
+
+
+def of_few(results: Results) -> Verdict:
+    """Where test images are few: what the training images say comes first, and the test set may bear it out."""
+    text = " ".join([size(results), out_of_fold(results), AVERAGED, *against(results)])
+    folds, test = (claim(results, each.gain) for each in (OUT_OF_FOLD, TEST))
+    agree = bool(test) and compared(results, OUT_OF_FOLD.gain) == compared(results, TEST.gain)
+    second = f"the few test images {'say the same' if agree else 'cannot tell'}"
+    if test and not agree:
+        second = f"on the few test images it {test}"
+    headline = (
+        f"Out of fold the stack {folds}; {second}" if folds else "Too few images to tell the stack from its backbones"
+    )
+    sure = agree and len(compared(results, TEST.gain)[0]) == len(results.comparisons)
+    return Verdict("better" if sure else "open", headline, "significant" if sure else "few test images", text)
 
 
 def asked(results: Results) -> list[str]:
@@ -96,7 +108,8 @@ def claim(results: Results, gain: str) -> str:
     better, worse, level = compared(results, gain)
     n = len(results.comparisons)
     if len(better) == n > 1:
-        return f"beats all {n} backbones, the best by {percent(beside_best(results)[gain])} points"
+        every, most = "both" if n == 2 else f"all {n}", percent(beside_best(results)[gain])
+        return f"beats {every} backbones, the best by {most} points"
     if len(level) == n > 1:
         return "cannot be told apart from any of its backbones"
     words = {"is worse than": worse, "beats": better, "cannot be told apart from": level}
