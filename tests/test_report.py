@@ -391,16 +391,23 @@ def test_a_missing_interval_is_told_in_words(work: Path) -> None:
 
 
 def test_a_backbone_that_answers_alone_is_called_no_combination(work: Path) -> None:
-    results = load(work)[0]
+    results, dataset = load(work)
     results.stack.update(asked=["large"], combiner="best_single")
     verdict = evidence.verdict(results)
     assert verdict.headline == "One backbone, large, answers alone"
     assert "No combination of the backbones was better than large" in verdict.text
     assert "a gain" not in verdict.text
-    assert summary.comparisons(results).startswith("The stack answers as large does. By the intervals")
-    results.stack.update(combiner="greedy")
-    assert evidence.verdict(results).text.startswith("What greedy makes of the backbones is large alone.")
     assert "It asks large of small, large." in summary.combiner(results)
+    assert summary.comparisons(results).startswith("The stack answers as large does. By the intervals")
+    seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), "")).split("Scores What is wrong")[0]
+    assert "large, macro-F1 on the test set 94.00 %" in seen
+    assert "Gain" not in seen
+    results.stack.update(combiner="greedy")
+    assert evidence.verdict(results).text.startswith("What greedy makes of them is large alone.")
+    results.stack.update(members=["large"])
+    assert evidence.verdict(results).text.startswith("stack.members names no other.")
+    results.stack.update(asked=["small"])
+    assert "the best backbone large 93.00 %; gain +1.00 points" in pages.markdown(results, dataset)
 
 
 def test_of_a_single_backbone_no_gain_and_no_combination_is_told(work: Path) -> None:
@@ -414,7 +421,7 @@ def test_of_a_single_backbone_no_gain_and_no_combination_is_told(work: Path) -> 
     first, claims = texts(page).split("Scores What is wrong")[0], sister.split("## ")[0]
     assert "large, macro-F1 on the test set 94.00 %" in first
     for told in (first, claims):
-        assert "There is one backbone, large, and no combiner to choose." in told
+        assert "There is one backbone to stack, large, and no combiner to choose." in told
         assert not re.search(r"gain|best backbone|the stack|nested", told, re.IGNORECASE)
     assert summary.comparisons(results) == "The stack answers as large does."
     assert "ensemble" not in card.card(results, dataset)

@@ -73,6 +73,11 @@ def asked(results: Results) -> list[str]:
     return results.stack.get("asked", results.stack["members"])
 
 
+def rivals(results: Results) -> bool:
+    """Whether the stack is anything else than the best backbone."""
+    return asked(results) != [results.best]
+
+
 def first(results: Results) -> Evidence:
     """The test set, whose images nothing has seen, or where it is small the training images out of fold."""
     return OUT_OF_FOLD if few(results) else TEST
@@ -84,7 +89,7 @@ def scores(results: Results) -> str:
     of, gain = place.score, beside_best(results)[place.gain]
     span = spanned(results.level, stack[f"{of}_low"], stack[f"{of}_high"])
     told = f"Macro-F1 {place.where}: {{}} {percent(stack[of])} % ({span})"
-    if len(results.names) == 1:
+    if not rivals(results):
         return f"{told.format(results.best)}."
     rest = (
         f"the best backbone {results.best} {percent(best[of])} %; gain {points(gain)} points, {verdict(results).short}."
@@ -118,13 +123,16 @@ def claim(results: Results, gain: str) -> str:
 
 def alone(results: Results, name: str) -> Verdict:
     """Where one backbone answers, nothing is combined and nothing gained."""
+    headline, why = (
+        f"One backbone, {name}, answers alone",
+        f"What {results.stack['combiner']} makes of them is {name} alone.",
+    )
     if len(results.names) == 1:
         headline, why = f"There is one backbone, {name}, and nothing to combine", "The scores are its own."
-    else:
-        headline = f"One backbone, {name}, answers alone"
+    elif len(results.stack["members"]) == 1:
+        why = "stack.members names no other."
+    elif results.stack["combiner"] == "best_single":
         why = f"No combination of the backbones was better than {name} out of fold by enough to be chosen."
-        if results.stack["combiner"] != "best_single":
-            why = f"What {results.stack['combiner']} makes of the backbones is {name} alone."
     own = [size(results)] if few(results) else []
     own += [f"{BY_ONE} {of_fold(results, STACK, 'it has')}."]
     return Verdict("open", headline, "no combination", " ".join([why, *own]))

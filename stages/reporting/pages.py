@@ -110,7 +110,7 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             stack=results.row(STACK),
             best=results.row(results.best),
             verdict=evidence.verdict(results),
-            several=len(results.names) > 1,
+            rivals=evidence.rivals(results),
             first=evidence.first(results),
             gain=evidence.beside_best(results),
             combiner=summary.combiner(results),

@@ -34,10 +34,10 @@ CHOICE = (
 
 def combiner(results: Results) -> str:
     """Why this combiner, what it combines, and by what it was chosen."""
-    if len(results.names) == 1:
-        return f"There is one backbone, {results.best}, and no combiner to choose."
-    reason = results.stack["reason"].strip().rstrip(".")
     members, needed = results.stack["members"], asked(results)
+    if len(members) == 1:
+        return f"There is one backbone to stack, {members[0]}, and no combiner to choose."
+    reason = results.stack["reason"].strip().rstrip(".")
     which = f"Backbones: {', '.join(members)}."
     if len(needed) < len(members):
         which = f"It asks {listed(needed, len(needed))} of {', '.join(members)}."
