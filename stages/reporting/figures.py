@@ -41,17 +41,8 @@ class Score:
     out_of_fold: float = float("nan")
 
 
-def scores(
-    rows: Sequence[Score],
-    highlight: str,
-    dot: str,
-    ring: str | None = None,
-    across: str = "macro-F1, %",
-    *,
-    theme: Theme,
-) -> Figure:
-    """A dot and its interval in each row, a ring at the out-of-fold score; `dot` and `ring` say what they are, `across`
-    what is measured."""
+def scores(rows: Sequence[Score], highlight: str, x: str, dot: str, ring: str | None = None, *, theme: Theme) -> Figure:
+    """A dot and its interval in each row, a ring at the out-of-fold score; `x`, `dot`, `ring` say what they are."""
     figure = Figure(figsize=(4.8, 1.1 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
@@ -66,7 +57,7 @@ def scores(
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(across)
+    axes.set_xlabel(x)
     figure.legend(loc="outside upper left", ncols=2, fontsize=9, labelcolor=theme.faint, handletextpad=0.2)
     return figure
 

@@ -74,7 +74,7 @@ def drawings(results: Results, dataset: Dataset) -> dict[str, Draw]:
 def scores(results: Results) -> Draw:
     columns = ("macro_f1", "macro_f1_low", "macro_f1_high", "out_of_fold_macro_f1")
     rows = [figures.Score(row["backbone"], *(100 * row[name] for name in columns)) for row in results.ranked()]
-    return partial(figures.scores, rows, STACK, "test set with interval", "out of fold")
+    return partial(figures.scores, rows, STACK, "macro-F1, %", "test set with interval", "out of fold")
 
 
 def combiners(results: Results) -> Draw:
@@ -87,7 +87,7 @@ def combiners(results: Results) -> Draw:
         if tables.known(row["behind"])
     ]
     dot = "for new images, one standard error either way"
-    return partial(figures.scores, rows, results.stack["combiner"], dot, across=f"behind the best, {unit}")
+    return partial(figures.scores, rows, results.stack["combiner"], f"behind the best, {unit}", dot)
 
 
 def confusion(results: Results, classes: tuple[str, ...]) -> Draw:
