@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from stages.images.arrays import Labels
 from stages.stacking.predictions.scores import confusion, macro_f1
 
-SMALL, SMALL_BIAS = 2, 1 / 3
-"""Images of a class up to which they do not say by themselves how much they vary: one says nothing, and without one of
-two the value jumps by more than it varies. The bias that two show is three times what it is, by simulation."""
+PAIR, PAIR_BIAS = 2, 1 / 3
+"""Without one of two images of a class macro-F1 jumps by more than it varies. Where no class has more, images are taken
+to vary as they do elsewhere, and of the bias that the jumps show a third is there, by simulation."""
 
 Table = Float64[np.ndarray, "k k"]
 """Rows are labels, columns predictions."""
@@ -46,7 +46,7 @@ class Jackknife:
     @property
     def small(self) -> Bool[np.ndarray, " n"]:
         """Of each image: whether its class is too small to say how much it varies."""
-        return self.size <= SMALL
+        return self.size <= (PAIR if pairs(self.size) else 1)
 
     @property
     def effective(self) -> float:
@@ -72,11 +72,16 @@ def jackknife(labels: Labels, predicted: Labels, k: int) -> Jackknife:
     shift = base + (share * change).sum(axis=1)
     return Jackknife(
         macro_f1(labels, predicted, k),
-        float((np.where(n == SMALL, SMALL_BIAS, 1) * np.maximum(n - 1, 0) * shift).sum()),
+        float(((PAIR_BIAS if pairs(n) else 1) * np.maximum(n - 1, 0) * shift).sum()),
         np.where(n > 1, 1, 0)[labels] * (base[labels] + change[labels, predicted] - shift[labels]),
         swings(counts)[labels],
         n[labels],
     )
+
+
+def pairs(size: Int64[np.ndarray, " _"]) -> bool:
+    """Whether no class has more than two images."""
+    return int(size.max()) <= PAIR
 
 
 def left_out(counts: Table, share: Table) -> tuple[Float64[np.ndarray, " k"], Table]:
