@@ -1,17 +1,20 @@
 """How often the intervals of macro-F1 hold the truth, and how often equal models are called different.
 
-    python -m benchmarks.intervals --draws 2000
-    python -m benchmarks.intervals --sizes spread --errors near hetero --draws 500
+    python -m benchmarks.intervals
+    python -m benchmarks.intervals --sizes spread --errors near hetero --draws 1000
+    python -m benchmarks.intervals --classes 2 10 --accuracies 0.9 1 --draws 200 --before
 
 Each label is kept with the probability `accuracy`, else another class is drawn; the truth comes from these
-probabilities and the sizes of the classes. Beside ours: the percentile bootstrap in which each class keeps its number
-of images, which was used before. "different": of two models that err equally often and independently of each other /
-that agree on four images of five, the share of test sets on which the interval of the gain leaves out zero.
+probabilities and the sizes of the classes. A star: near a perfect score, no more than five images of a test set are
+wrong on average. "different": of two models that err equally often and independently of each other / that agree on four
+images of five, the share of test sets on which the interval of the gain leaves out zero. `--before` asks the percentile
+bootstrap in which each class keeps its number of images, which was used before.
 """
 
 import argparse
-from collections.abc import Callable
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +26,8 @@ from stages.stacking.predictions.scores import confusion
 
 Table = Float64[np.ndarray, "k k"]
 Ends = tuple[float, float]
-AGREE = 0.8
-OURS, BEFORE = "holds, %", "before, %"
+AGREE, NEAR = 0.8, 5
+HELD, DIFFERENT = "Intervals that hold the truth, %", "Equal models called different, %"
 
 
 def confused(k: int, accuracy: float, errors: str) -> Table:
@@ -54,7 +57,11 @@ def truth(table: Table, size: Int64[np.ndarray, " k"]) -> float:
 
 
 def drawn(rng: np.random.Generator, table: Table, labels: Labels) -> Labels:
-    return (rng.random((len(labels), 1)) > np.cumsum(table, axis=1)[labels, :-1]).sum(axis=1)
+    """Each label's row of the table decides; all rows end to end are one line that is searched."""
+    k = len(table)
+    line = (np.cumsum(table, axis=1) + np.arange(k)[:, None]).ravel()
+    found = np.searchsorted(line, rng.random(len(labels)) + labels, side="right") - k * labels
+    return np.minimum(found, k - 1)
 
 
 def resampled(labels: Labels, one: Labels, other: Labels | None, k: int, rng: np.random.Generator) -> Ends:
@@ -79,38 +86,22 @@ def ours(labels: Labels, one: Labels, other: Labels | None, k: int) -> Ends:
     return found.low, found.high
 
 
-def row(k: int, n: int, accuracy: float, given: argparse.Namespace, errors: str, sizes: str) -> dict[str, str]:
-    """One line of the table. The method before ours takes long, and is asked for the first few of the test sets."""
-    rng, table, size = (
-        np.random.default_rng([k, n, round(1000 * accuracy)]),
-        confused(k, accuracy, errors),
-        counts(k, n, sizes),
-    )
+def cell(k: int, n: int, accuracy: float, errors: str, sizes: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What is found of test sets of one kind, as shares; NaN where there are too few images."""
+    rng = np.random.default_rng([k, n, round(1000 * accuracy)])
+    table, size = confused(k, accuracy, errors), counts(k, n, sizes)
     labels, right = np.repeat(np.arange(k), size), truth(table, size)
-    before = partial(resampled, rng=np.random.default_rng(0))
-    sides: dict[str, Callable[..., Ends]] = {OURS: ours, BEFORE: before}
-    held: dict[str, list[list[float]]] = {name: [] for name in sides}
-    perfect = []
-    for draw in range(given.draws):
+    side = partial(resampled, rng=np.random.default_rng(0)) if given.before else ours
+    found = []
+    for _ in range(given.draws):
         one, fresh = drawn(rng, table, labels), drawn(rng, table, labels)
         alike = np.where(rng.random(len(labels)) < AGREE, one, fresh)
-        perfect.append(bool((one == labels).all()))
-        for name, side in sides.items():
-            if name == OURS or draw < given.before:
-                ends = [side(labels, one, other, k) for other in (None, fresh, alike)]
-                held[name].append([told(*ends[0], right), *(1 - told(*each, 0.0) for each in ends[1:])])
-    found = {name: np.array(values) for name, values in held.items() if values}
-    shown = {name: [percent(column) for column in values.T] for name, values in found.items()}
-    place = {
-        "classes": str(k),
-        "images per class": str(n),
-        "accuracy": f"{accuracy:g}",
-        "errors": errors,
-        "sizes": sizes,
-    }
-    columns = {name: values[0] for name, values in shown.items()}
-    columns |= {f"different, {name.split(',')[0]}": " / ".join(values[1:]) for name, values in shown.items()}
-    return place | {"all right, %": percent(np.array(perfect, float))} | columns
+        ends = [side(labels, one, other, k) for other in (None, fresh, alike)]
+        found.append([told(*ends[0], right), *(1 - told(*each, 0.0) for each in ends[1:])])
+    held, apart, alike = np.mean(found, axis=0)
+    wrong = size @ (1 - np.diagonal(table))
+    place = {"classes": k, "images per class": n, "accuracy": accuracy, "errors": errors, "sizes": sizes}
+    return place | {"held": held, "apart": apart, "alike": alike, "near": wrong <= NEAR + 1e-9}
 
 
 def told(low: float, high: float, value: float) -> float:
@@ -118,30 +109,50 @@ def told(low: float, high: float, value: float) -> float:
     return np.nan if np.isnan(low) else float(low - 1e-12 <= value <= high + 1e-12)
 
 
-def percent(held: Float64[np.ndarray, " n"]) -> str:
-    return "too few" if np.isnan(held).all() else f"{100 * np.nanmean(held):.1f}"
+def percent(share: float) -> str:
+    return "too few" if np.isnan(share) else f"{100 * share:.1f}"
+
+
+def shown(cells: pd.DataFrame) -> str:
+    """A table of each errors and sizes, a row for each kind of test set and a column for each accuracy."""
+    words = {
+        HELD: [
+            percent(each) + "*" * (near and not np.isnan(each))
+            for each, near in zip(cells["held"], cells["near"], strict=True)
+        ],
+        DIFFERENT: [" / ".join(map(percent, pair)) for pair in zip(cells["apart"], cells["alike"], strict=True)],
+    }
+    parts = []
+    for title, texts in words.items():
+        kinds = "errors " + cells["errors"] + ", sizes " + cells["sizes"]
+        for kind, some in cells.assign(text=texts).groupby(kinds, sort=False):
+            table = some.pivot(index=["classes", "images per class"], columns="accuracy", values="text")
+            table = table.reset_index().rename(columns=str)
+            parts.append(f"{title}; {kind}:\n\n{table.to_markdown(index=False)}")
+    return "\n\n".join(parts)
+
+
+def bounds(cells: pd.DataFrame) -> str:
+    """The ends of what was found."""
+    held, near = cells["held"].to_numpy(), cells["near"].to_numpy(bool)
+    away, different = held[~near & ~np.isnan(held)], np.nanmax(cells[["apart", "alike"]].to_numpy())
+    most = f"{percent(away.max())} % at most away from a perfect score" if len(away) else "all near a perfect score"
+    return f"Held: {percent(np.nanmin(held))} % at least, {most}. Called different: {percent(different)} % at most."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.intervals", description=__doc__)
-    parser.add_argument("--classes", type=int, nargs="+", default=[2, 10, 20, 100])
+    parser.add_argument("--classes", type=int, nargs="+", default=[2, 5, 10, 20, 100])
     parser.add_argument("--images", type=int, nargs="+", default=[2, 5, 10, 20, 100], help="per class")
-    parser.add_argument("--accuracies", type=float, nargs="+", default=[0.7, 0.9, 0.98, 1.0])
+    parser.add_argument("--accuracies", type=float, nargs="+", default=[0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
     parser.add_argument("--errors", nargs="+", default=["even"], choices=["even", "near", "hetero"])
     parser.add_argument("--sizes", nargs="+", default=["equal"], choices=["equal", "spread"])
-    parser.add_argument("--draws", type=int, default=1000, help="test sets of each kind")
-    parser.add_argument("--before", type=int, default=0, help="how many of them the former method is asked for as well")
+    parser.add_argument("--draws", type=int, default=2000, help="test sets of each kind")
+    parser.add_argument("--before", action="store_true", help="the former method instead")
     given = parser.parse_args()
-    rows = [
-        row(k, n, accuracy, given, errors, sizes)
-        for errors in given.errors
-        for sizes in given.sizes
-        for k in given.classes
-        for n in given.images
-        for accuracy in given.accuracies
-    ]
-    print(f"Test sets of each kind: n = {given.draws}, of the former method {given.before}.\n")
-    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    kinds = product(given.classes, given.images, given.accuracies, given.errors, given.sizes)
+    cells = pd.DataFrame([cell(*kind, given) for kind in kinds])
+    print(f"Test sets of each kind: n = {given.draws}. {bounds(cells)}\n\n{shown(cells)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ here: `report` sets it beside.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages.images.dataset import read_classes, read_index
@@ -19,15 +20,22 @@ from stages.stacking.judging.evaluation import Evaluation, Params
 from stages.stacking.predictions import files
 
 DATA, METRICS = Path("data"), Path("metrics")
+NOTHING = "-"
+"""What is printed in place of a number that there is not."""
 
 
 def show(table: pd.DataFrame, comparisons: pd.DataFrame, losses: pd.DataFrame, job: Evaluation) -> None:
     """What the step prints."""
     shown = table[["backbone", "recipe", "macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss"]]
-    print(shown.round(4).to_string(index=False))
+    print(shown.round(4).to_string(index=False, na_rep=NOTHING))
     print(f"\nthe stack beside each backbone, {job.confidence:.0%} intervals, p adjusted by Holm's method:")
     shown = comparisons[["backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable"]]
-    print(shown.round(4).to_string(index=False))
+    print(shown.round(4).to_string(index=False, na_rep=NOTHING))
+    print("the same out of fold, by one model each:")
+    shown = comparisons[["backbone", "out_of_fold_gain", "out_of_fold_gain_low", "out_of_fold_gain_high"]]
+    print(shown.round(4).to_string(index=False, na_rep=NOTHING))
+    if np.isnan(comparisons["gain_low"].to_numpy()).any():
+        print(f"{NOTHING}: too few images for an interval")
     print(f"best out of fold: {job.best}; {len(job.labels):,} test images\n")
     for name, words in zip(losses["backbone"], losses["advice"], strict=True):
         print(f"{name}: {words}")

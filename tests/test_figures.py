@@ -47,8 +47,12 @@ STEPS = [
     for first, cost in [("one", 0.3), ("one", 0.5), ("whole stack", 1.0)]
 ]
 DRAWINGS: dict[str, Draw] = {
-    "scores": partial(figures.scores, [figures.Score(name, 90, 89, 91, 88) for name in "ab"], "a", "test", "held out"),
-    "combiners": partial(figures.scores, [figures.Score(name, 90, 89, 91) for name in ("mean", "pool")], "pool", "one"),
+    "scores": partial(
+        figures.scores, [figures.Score(name, 90, 89, 91, 88) for name in "ab"], "a", "F1", "test", "held out"
+    ),
+    "combiners": partial(
+        figures.scores, [figures.Score(name, 90, 89, 91) for name in ("mean", "pool")], "pool", "F1", "one"
+    ),
     "confusion": confusion(["cat", "dog", "bird"]),
     "curves": partial(figures.curves, {"one": history(train_loss=[3, 2, 1, 3, 2, 1])}),
     "reliability": partial(figures.reliability, BINS),

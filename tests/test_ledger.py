@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.stacking.choosing import averaging
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
 from stages.stacking.combiners import COMBINERS
@@ -76,7 +77,21 @@ def test_only_what_the_stack_asks_is_counted_for_predicting():
     assert table["asked"].to_dict() == {"a": 1, "b": 0}
     assert table["predicting_share"].to_dict() == {"a": 1.0, "b": 0.0}
     assert table["training_share"].to_dict() == {"a": 0.75, "b": 0.25}
-    assert table.loc["b", "recommendation"].endswith("it saves 25 % of training; the stack does not ask it")
+    told = "may be left out: the stack does not ask it, and it saves 25 % of training"
+    assert table.loc["b", "recommendation"] == told
+
+
+def test_what_is_not_asked_is_not_to_be_kept_though_a_fold_asked_it():
+    values, labels, folds = stack(900)
+    data = agreeing(values, labels, folds)
+    fits, whole = nested(data)
+    alone = replace(fits[0], weights=np.array([[1.0] * 4, [0.0] * 4]))
+    scored = {"macro_f1": 0.0, "accuracy": 0.0, "log_loss": 0.0}
+    ensemble = Ensemble(("a", "b"), tuple("wxyz"), "pool", alone, fits, averaging.REFITTED, 1.0, scored)
+    table = without.table(ensemble, data, whole, **SETTINGS).set_index("backbone")
+    assert table["asked"].to_dict() == {"a": 1, "b": 0}
+    assert table.loc["a", "advice"].startswith("keep")
+    assert table.loc["b", "advice"] == "may be left out: the stack does not ask it"
 
 
 def test_the_only_backbone_has_nothing_to_be_measured_against():

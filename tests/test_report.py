@@ -15,7 +15,7 @@ import yaml
 
 from stages import report
 from stages.images.dataset import TEST, Dataset
-from stages.reporting import card, gallery, pages, summary, tables
+from stages.reporting import card, evidence, gallery, pages, summary, tables
 from stages.reporting.drawing import LIGHT, columns
 from stages.reporting.results import Results, check
 from stages.running.errors import UserError
@@ -182,6 +182,9 @@ def worth(classes: list[str]) -> dict[str, pd.DataFrame]:
                 "gain": [0.03, 0.01],
                 "gain_low": [0.01, -0.002],
                 "gain_high": [0.05, 0.018],
+                "out_of_fold_gain": [0.035, 0.01],
+                "out_of_fold_gain_low": [0.02, 0.004],
+                "out_of_fold_gain_high": [0.05, 0.016],
                 "only_stack": [9, 5],
                 "only_backbone": [1, 2],
                 "mcnemar_p": [0.0001, 0.04],
@@ -270,7 +273,7 @@ def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> N
         "93.00 to 95.00",
         "Best backbone, large",
         "+1.00 points",
-        "+0.20 to +1.80",
+        "−0.20 to +1.80",
         "not against all",
     ):
         assert words in first
@@ -287,12 +290,12 @@ def test_the_first_screen_tells_scores_gain_verdict_and_combiner(page: str) -> N
 @pytest.mark.parametrize(
     ("small", "large", "kind", "headline"),
     [
-        ((0.01, 0.05), (0.002, 0.018), "better", "The stack beats all 2 backbones, the best by 1.00 points"),
+        ((0.01, 0.05), (0.002, 0.018), "better", "The stack beats both backbones, the best by 1.00 points"),
         ((0.01, 0.05), (-0.002, 0.004), "open", "The stack beats small and cannot be told apart from large"),
         ((-0.01, 0.05), (0.002, 0.018), "open", "The stack beats large and cannot be told apart from small"),
         ((-0.01, 0.05), (-0.002, 0.004), "open", "The stack cannot be told apart from any of its backbones"),
-        ((0.01, 0.05), (-0.018, -0.002), "worse", "The stack is worse than large"),
-        ((np.nan, np.nan), (np.nan, np.nan), "open", "The stack cannot be told apart from any of its backbones"),
+        ((0.01, 0.05), (-0.018, -0.002), "worse", "The stack is worse than large and beats small"),
+        ((-0.01, 0.05), (-0.018, -0.002), "worse", "The stack is worse than large and cannot be told apart from small"),
     ],
 )
 def test_the_stack_beats_only_those_above_which_its_gain_lies_with_its_whole_interval(
@@ -301,24 +304,73 @@ def test_the_stack_beats_only_those_above_which_its_gain_lies_with_its_whole_int
     results = load(work)[0]
     for row, (low, high) in zip(results.comparisons, (small, large), strict=True):
         row.update(gain_low=low, gain_high=high)
-    verdict = summary.verdict(results)
+    verdict = evidence.verdict(results)
     assert (verdict.kind, verdict.headline) == (kind, headline)
     assert (verdict.short == "significant") == (kind == "better")
     assert "Out of fold, by one model each, the stack 93.50 % (92.50 to 94.50) and large 92.50 %" in verdict.text
+    assert "a gain of +1.00 points (95 % interval +0.40 to +1.60)" in verdict.text
 
 
-def test_classes_of_few_test_images_allow_no_verdict_and_point_to_the_training_images(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("small", "large", "kind", "headline"),
+    [
+        (
+            (0.01, 0.05),
+            (0.002, 0.018),
+            "better",
+            "beats both backbones, the best by 1.00 points; the few test images say ",
+        ),
+        (
+            (0.01, 0.05),
+            (-0.002, 0.018),
+            "open",
+            "beats small and cannot be told apart from large; on the few test images ",
+        ),
+        (
+            (-0.01, 0.05),
+            (-0.002, 0.018),
+            "open",
+            "cannot be told apart from any of its backbones; on the few test images ",
+        ),
+        (
+            (-0.01, 0.05),
+            (-0.018, -0.002),
+            "open",
+            "is worse than large and cannot be told apart from small; on the few",
+        ),
+    ],
+)
+def test_with_few_test_images_the_training_images_come_first_and_alone_show_nothing(
+    work: Path, small: tuple[float, float], large: tuple[float, float], kind: str, headline: str
+) -> None:
     results = load(work)[0]
-    for row in results.comparisons:
-        row.update(gain_low=0.01, gain_high=0.02)
+    for row, (low, high) in zip(results.comparisons, (small, large), strict=True):
+        row.update(gain_low=0.01, gain_high=0.02, out_of_fold_gain_low=low, out_of_fold_gain_high=high)
     for row in results.classes[:-2]:
         row["support"] = 2
-    verdict = summary.verdict(results)
-    assert (verdict.kind, verdict.short) == ("open", "too few test images")
+    verdict = evidence.verdict(results)
+    assert (verdict.kind, verdict.short) == (kind, "significant" if kind == "better" else "few test images")
+    assert verdict.headline.startswith(f"Out of fold the stack {headline}")
+    assert verdict.headline.endswith(("say the same", "it beats both backbones, the best by 1.00 points"))
     assert verdict.text.startswith("A class has 2 to 20 test images: what was measured out of fold")
+    assert verdict.text.index("Out of fold, by one model each") < verdict.text.index("Against large")
+    results.comparisons[1].update(gain_low=-0.01)
+    assert (evidence.verdict(results).kind, evidence.verdict(results).short) == ("open", "few test images")
     for row in results.classes[:3]:
         row["support"] = 5
-    assert summary.verdict(results).kind == "better"
+    assert evidence.verdict(results).headline == "The stack beats small and cannot be told apart from large"
+
+
+def test_the_first_screen_shows_out_of_fold_scores_where_test_images_are_few(work: Path) -> None:
+    results, dataset = load(work)
+    for row in results.comparisons:
+        row.update(gain_low=np.nan, gain_high=np.nan)
+    first = texts(pages.html(results, dataset, pages.drawings(results, dataset), "")).split("Scores What is wrong")[0]
+    for words in ("macro-F1 out of fold 93.50 %", "92.50 to 94.50", "large 92.50 %", "+1.00 points +0.40 to +1.60"):
+        assert words in first
+    assert "beats both backbones, the best by 1.00 points; the few test images cannot tell" in first
+    sister = pages.markdown(results, dataset)
+    assert "Macro-F1 out of fold: the stack 93.50 % (95 % interval 92.50 to 94.50), the best backbone large" in sister
 
 
 def test_a_missing_interval_is_told_in_words(work: Path) -> None:
@@ -330,20 +382,68 @@ def test_a_missing_interval_is_told_in_words(work: Path) -> None:
         table.assign(**dict.fromkeys(ends, np.nan), detectable=np.nan).to_csv(work / f"metrics/{name}.csv", index=False)
     results, dataset = load(work)
     seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), ""))
-    assert "Gain +1.00 points too few images" in seen
+    assert "out of fold 93.50 % too few images for an interval" in seen
+    assert "interval too few" not in seen
     assert "nan" not in seen
     assert tables.interval(None, None) == tables.interval(float("nan"), 1.0) == "too few images"
-    assert "too small to say what gain it could show" in summary.comparisons(results)
+    assert "too few for intervals. This test set is too small to say what gain" in summary.comparisons(results)
+    assert evidence.verdict(results).headline == "Too few images to tell the stack from its backbones"
 
 
 def test_a_backbone_that_answers_alone_is_called_no_combination(work: Path) -> None:
-    results = load(work)[0]
+    results, dataset = load(work)
     results.stack.update(asked=["large"], combiner="best_single")
-    verdict = summary.verdict(results)
+    verdict = evidence.verdict(results)
     assert verdict.headline == "One backbone, large, answers alone"
+    assert "No combination of the backbones was better than large" in verdict.text
+    assert "a gain" not in verdict.text
     assert "It asks large of small, large." in summary.combiner(results)
-    results.backbones[:] = [row for row in results.backbones if row["backbone"] != "small"]
-    assert summary.verdict(results).headline == "There is one backbone, large, and nothing to combine"
+    assert summary.comparisons(results).startswith("The stack answers as large does. By the intervals")
+    seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), "")).split("Scores What is wrong")[0]
+    assert "large, macro-F1 on the test set 94.00 %" in seen
+    assert "Gain" not in seen
+    results.stack.update(combiner="greedy")
+    assert evidence.verdict(results).text.startswith("What greedy makes of them is large alone.")
+    results.stack.update(members=["large"])
+    assert evidence.verdict(results).text.startswith("stack.members names no other.")
+    results.stack.update(asked=["small"])
+    assert "the best backbone large 93.00 %; gain +1.00 points" in pages.markdown(results, dataset)
+
+
+def test_of_a_single_backbone_no_gain_and_no_combination_is_told(work: Path) -> None:
+    for name in ("backbones", "comparisons", "ledger"):
+        table = pd.read_csv(work / f"metrics/{name}.csv")
+        table.loc[table["backbone"] != "small"].to_csv(work / f"metrics/{name}.csv", index=False)
+    results, dataset = load(work)
+    results.stack.update(asked=["large"], members=["large"], combiner="best_single")
+    assert evidence.verdict(results).headline == "There is one backbone, large, and nothing to combine"
+    page, sister = pages.html(results, dataset, pages.drawings(results, dataset), ""), pages.markdown(results, dataset)
+    first, claims = texts(page).split("Scores What is wrong")[0], sister.split("## ")[0]
+    assert "large, macro-F1 on the test set 94.00 %" in first
+    for told in (first, claims):
+        assert "There is one backbone to stack, large, and no combiner to choose." in told
+        assert not re.search(r"gain|best backbone|the stack|nested", told, re.IGNORECASE)
+    assert summary.comparisons(results) == "The stack answers as large does."
+    assert "ensemble" not in card.card(results, dataset)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "unit", "scale"),
+    [("log_loss", "log-loss", 1), ("macro_f1", "points of macro-F1", 100), ("accuracy", "points of accuracy", 100)],
+)
+def test_the_chart_of_the_combiners_shows_what_they_were_chosen_by(
+    work: Path, criterion: str, unit: str, scale: int
+) -> None:
+    results = load(work)[0]
+    results.stack["criterion"] = criterion
+    results.combiners.append(results.combiners[0] | dict.fromkeys(("behind", "behind_low", "behind_high"), np.nan))
+    axes = pages.combiners(results)(theme=LIGHT).axes[0]
+    assert axes.get_xlabel() == f"behind the best, {unit}"
+    dots = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 1]
+    spans = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert [x for [x] in dots if not np.isnan(x)] == pytest.approx([0.04 * scale, 0])
+    np.testing.assert_allclose(spans, [[0.03 * scale, 0.05 * scale], [0, 0]])
+    assert len(axes.get_yticks()) == 2
 
 
 def test_what_is_no_fault_is_told_beside_what_is_suspicious(work: Path) -> None:
@@ -591,7 +691,8 @@ def test_the_step_without_results_says_what_to_run(tmp_path: Path, monkeypatch: 
 
 def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
     results, _ = load(work)
-    assert "better than small. It cannot be told apart from large. Against large" in summary.comparisons(results)
+    told = "By the intervals of its gain the stack beats small and cannot be told apart from large. Against large"
+    assert told in summary.comparisons(results)
     assert "1.40 points in four cases of five" in summary.comparisons(results)
     assert summary.cascade(results).startswith("small answers first; images that it gives less than 90.00 %")
     assert "these are 25.00 %, the cost is 47.50 %" in summary.cascade(results)

@@ -106,6 +106,17 @@ def test_95_percent_intervals_hold_the_truth_with_few_images_per_class(k, images
     assert held >= 0.95 - 2 * 0.018  # two standard errors of 150 draws
 
 
+def test_classes_of_two_images_are_said_to_vary_as_much_as_they_do():
+    table, rng, found = confused(100, 0.95), np.random.default_rng(6), []
+    for _ in range(500):
+        labels, predicted = drawn(rng, table, [2] * 100)
+        interval = uncertainty.interval(labels, predicted, 100, 0.95)
+        found.append((interval.value, interval.error, jackknife(labels, predicted, 100).bias))
+    value, error, bias = np.transpose(found)
+    assert np.sqrt((error**2).mean()) == pytest.approx(value.std(), rel=0.15)
+    assert (value - bias).mean() == pytest.approx(0.95, abs=0.005)
+
+
 def test_95_percent_intervals_cover_in_about_95_percent_of_200_draws():
     table = [[0.8, 0.15, 0.05], [0.1, 0.7, 0.2], [0.05, 0.05, 0.9]]
     held, _ = covered(np.array(table), [300, 120, 60], draws=200, seed=2)

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from stages.images.dataset import Dataset
-from stages.reporting import summary, tables, templates
+from stages.reporting import evidence, summary, tables, templates
 from stages.reporting.results import STACK, Results
 
 TEMPLATE = "card.md.j2"
@@ -27,7 +27,8 @@ def card(results: Results, dataset: Dataset) -> str:
         run=tables.markdown(tables.run(results)),
         weakest=[row[:2] for row in tables.classes(results).rows[:WEAKEST]],
         confused=[row[:3] for row in tables.confusions(results).rows[:CONFUSED]],
-        verdict=summary.verdict(results),
+        verdict=evidence.verdict(results),
+        asked=evidence.asked(results),
         combiner=summary.combiner(results),
         sets=summary.sets(results),
         remarks=summary.remarks(results),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
-from stages.reporting import figures, gallery, summary, tables, templates, worth
+from stages.reporting import evidence, figures, gallery, summary, tables, templates, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, cut, distinct, svg
 from stages.reporting.results import STACK, Results
 
@@ -120,7 +120,10 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             results=results,
             stack=results.row(STACK),
             best=results.row(results.best),
-            verdict=summary.verdict(results),
+            verdict=evidence.verdict(results),
+            rivals=evidence.rivals(results),
+            first=evidence.first(results),
+            gain=evidence.beside_best(results),
             combiner=summary.combiner(results),
             remarks=summary.remarks(results),
             sentences={name: tell(results) for name, tell in SENTENCES.items()},
@@ -210,15 +213,11 @@ def photo(images: Images, alt: str, name: str, said: str = "", path: str = "") -
 
 def markdown(results: Results, dataset: Dataset) -> str:
     """The numbers of the page for a pull request."""
-    stack, best = results.row(STACK), results.row(results.best)
-    verdict, counted = summary.verdict(results), [f"{value} {name}" for name, value in facts(results, dataset).items()]
+    verdict, counted = evidence.verdict(results), [f"{value} {name}" for name, value in facts(results, dataset).items()]
     parts = [
         "# foldstack: report",
         f"**{verdict.headline}.**",
-        f"Macro-F1 of the stack {tables.percent(stack['macro_f1'])} % ({results.level} interval "
-        f"{tables.interval(stack['macro_f1_low'], stack['macro_f1_high'])}), of the best backbone "
-        f"{tables.escaped(results.best)} {tables.percent(best['macro_f1'])} %; gain "
-        f"{tables.points(results.scores['gain'])} points, {verdict.short}.",
+        tables.escaped(evidence.scores(results)),
         tables.escaped(verdict.text),
         f"Combiner: **{tables.escaped(results.stack['combiner'])}**. {tables.escaped(summary.combiner(results))}",
         f"Measured on {', '.join(counted)}.",

@@ -16,20 +16,25 @@ from stages.stacking.pricing.costs import of_training
 STACK = "stack"
 """The name of the stack's own row in `backbones.csv`."""
 SCORES = ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss", "brier", "calibration_error")
+OUT_OF_FOLD = ("out_of_fold_macro_f1", "out_of_fold_macro_f1_low", "out_of_fold_macro_f1_high")
+GAINS = ("gain", "gain_low", "gain_high", "out_of_fold_gain", "out_of_fold_gain_low", "out_of_fold_gain_high")
+"""Of the stack over a backbone."""
 WORTH = ("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disagreement")
 """Of a backbone to the stack."""
 RUN = ("predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
-COMBINED = ("macro_f1", "accuracy", "log_loss", "averaging", "behind", "behind_low", "behind_high")
+BEHIND = ("behind", "behind_low", "behind_high")
+"""Of a combiner: what it was chosen by."""
+COMBINED = ("macro_f1", "accuracy", "log_loss", "averaging", *BEHIND)
 """Of a combiner, nested."""
 POINTS = ("passed_on", "cost", "macro_f1", "accuracy")
 """Of the cascade, out of fold and on the test set."""
 COLUMNS = {
-    "backbones": ("evaluate", ("backbone", "recipe", *SCORES, "out_of_fold_macro_f1")),
+    "backbones": ("evaluate", ("backbone", "recipe", *SCORES, *OUT_OF_FOLD)),
     "classes": ("evaluate", ("class", "precision", "recall", "f1", "support")),
     "confusion": ("evaluate", ("actual", "predicted", "actual_probability", "predicted_probability")),
     "reliability": ("evaluate", ("bin", "confidence", "accuracy", "accuracy_low", "accuracy_high", "count")),
-    "comparisons": ("evaluate", ("backbone", "gain", "gain_low", "gain_high", "mcnemar_p", "holm_p", "detectable")),
+    "comparisons": ("evaluate", ("backbone", *GAINS, "mcnemar_p", "holm_p", "detectable")),
     "ledger": ("report", ("backbone", *WORTH, "training_seconds", "milliseconds", "recommendation")),
     "cascade": ("report", ("first", *POINTS, *(f"test_{name}" for name in POINTS), "chosen")),
     "sets": ("evaluate", ("class", "coverage", "size", "single", "images")),

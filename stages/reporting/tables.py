@@ -73,6 +73,13 @@ def interval(low: float | None, high: float | None, show: Callable[[float | None
     return f"{show(low)} to {show(high)}" if known(low) and known(high) else TOO_FEW
 
 
+def spanned(level: str, low: float | None, high: float | None, show: Callable[[float | None], str] = percent) -> str:
+    """The interval with its confidence in words, or that there is none."""
+    return (
+        f"{level} interval {interval(low, high, show)}" if known(low) and known(high) else f"{TOO_FEW} for an interval"
+    )
+
+
 def backbones(results: Results) -> Table:
     """The stack first, then the backbones from the best on the test set to the weakest."""
     columns: dict[str, Cell] = {
@@ -84,6 +91,7 @@ def backbones(results: Results) -> Table:
         "Brier": cell("brier", decimal),
         "ECE, %": cell("calibration_error", percent),
         "Out-of-fold F1, %": cell("out_of_fold_macro_f1", percent),
+        "Interval of that": ends("out_of_fold_macro_f1"),
     }
     return build(results.ranked(), columns, marked={STACK})
 

@@ -9,6 +9,7 @@ from stages.reporting import tables
 HELPERS = {
     "percent": tables.percent,
     "interval": tables.interval,
+    "spanned": tables.spanned,
     "points": tables.points,
     "escaped": tables.escaped,
 }

@@ -23,6 +23,8 @@ def comparisons(results: Results) -> Table:
         "Backbone": cell("backbone"),
         "Gain, points": cell("gain", points),
         "Interval": ends("gain", points),
+        "Out of fold, points": cell("out_of_fold_gain", points),
+        "Interval of that": ends("out_of_fold_gain", points),
         "McNemar’s p": cell("mcnemar_p", probability),
         "Holm’s p": cell("holm_p", probability),
         "Could be shown, points": cell("detectable", percent),

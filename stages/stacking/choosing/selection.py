@@ -76,8 +76,9 @@ class Choice:
 
 
 def compare(data: LevelOne, names: Sequence[str], *, criterion: Criterion, seed: int) -> list[Candidate]:
-    """Every named combiner, and the best single backbone in any case, scored by nested cross-validation."""
-    order = [name for name in COMBINERS if name in names or name == SIMPLEST]
+    """Every named combiner, and the best single backbone in any case, scored by nested cross-validation. With one
+    backbone there is nothing to combine."""
+    order = [name for name in COMBINERS if name in names or name == SIMPLEST] if data.stack.shape[1] > 1 else [SIMPLEST]
     return [examine(name, data, criterion=criterion, seed=seed) for name in order]
 
 

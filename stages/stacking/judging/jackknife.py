@@ -11,10 +11,14 @@ variance estimation", chapter 4).
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from stages.images.arrays import Labels
 from stages.stacking.predictions.scores import confusion, macro_f1
+
+PAIR, PAIR_BIAS = 2, 1 / 3
+"""Without one of two images of a class macro-F1 jumps by more than it varies. Where no class has more, images are taken
+to vary as they do elsewhere, and of the bias that the jumps show a third is there, by simulation."""
 
 Table = Float64[np.ndarray, "k k"]
 """Rows are labels, columns predictions."""
@@ -36,8 +40,13 @@ class Jackknife:
 
     @property
     def variance(self) -> float:
-        """Of the value; an image that is alone in its class adds nothing."""
-        return float(((self.size - 1) / self.size * self.away**2).sum())
+        """Of the value, by all images but those of `small` classes."""
+        return float(((self.size - 1) / self.size * self.away**2)[~self.small].sum())
+
+    @property
+    def small(self) -> Bool[np.ndarray, " n"]:
+        """Of each image: whether its class is too small to say how much it varies."""
+        return self.size <= (PAIR if pairs(self.size) else 1)
 
     @property
     def effective(self) -> float:
@@ -63,11 +72,16 @@ def jackknife(labels: Labels, predicted: Labels, k: int) -> Jackknife:
     shift = base + (share * change).sum(axis=1)
     return Jackknife(
         macro_f1(labels, predicted, k),
-        float((np.maximum(n - 1, 0) * shift).sum()),
+        float(((PAIR_BIAS if pairs(n) else 1) * np.maximum(n - 1, 0) * shift).sum()),
         np.where(n > 1, 1, 0)[labels] * (base[labels] + change[labels, predicted] - shift[labels]),
         swings(counts)[labels],
         n[labels],
     )
+
+
+def pairs(size: Int64[np.ndarray, " _"]) -> bool:
+    """Whether no class has more than two images."""
+    return int(size.max()) <= PAIR
 
 
 def left_out(counts: Table, share: Table) -> tuple[Float64[np.ndarray, " k"], Table]:

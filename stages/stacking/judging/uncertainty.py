@@ -60,12 +60,12 @@ def around(found: Jackknife, right: Float64[np.ndarray, " n"], centre: float, co
         return Interval(found.value, np.nan, np.nan, np.nan)
     share = n / (n + ADDED)
     swing = (found.swing**2).sum() / found.swing.sum()
-    # Of an image that is alone in its class nothing is known but what images are like elsewhere.
+    # Of an image in a small class nothing is known but what images are like elsewhere.
     spread = (right @ right + ADDED * (far + centre**2)) / (len(right) + ADDED)
     spread -= ((right.sum() + ADDED * centre) / (len(right) + ADDED)) ** 2
-    lone = (found.swing[found.size == 1] ** 2).sum() * spread
+    elsewhere = (found.swing[found.small] ** 2).sum() * spread
     added = ADDED * swing**2 * (far + share * (found.value - centre) ** 2)
-    error = share * np.sqrt(found.variance + lone + added)
+    error = share * np.sqrt(found.variance + elsewhere + added)
     middle, half = share * (found.value - found.bias) + (1 - share) * centre, -ndtri((1 - confidence) / 2) * error
     ends = min(middle - half, found.value), max(middle + half, found.value)
     return Interval(found.value, float(ends[0]), float(ends[1]), float(error))

@@ -24,6 +24,7 @@ SLIGHT = 0.0005
 """A change of the log-loss that is none to speak of."""
 KEEP, MAY_LEAVE, LEAVE = "keep", "may be left out", "leave out"
 """How an advice begins."""
+NOT_ASKED = f"{MAY_LEAVE}: the stack does not ask it"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def table(ensemble: Ensemble, data: LevelOne, whole: LogScores, *, confidence: f
             "correlation": correlation[m],
             "disagreement": disagreement[m],
             **told(found),
-            "advice": advice(found),
+            "advice": advice(found) if needed or found is None else NOT_ASKED,
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -37,4 +37,4 @@ def recommendation(advice: str, asked: bool | np.bool, training_share: float, pr
     if not saves:
         return advice
     told = f"{advice}{saves} {100 * training_share:.0f} % of training"
-    return f"{told}, {100 * predicting_share:.0f} % of predicting" if asked else f"{told}; the stack does not ask it"
+    return f"{told}, {100 * predicting_share:.0f} % of predicting" if asked else told
