@@ -427,25 +427,6 @@ def test_of_a_single_backbone_no_gain_and_no_combination_is_told(work: Path) -> 
     assert "ensemble" not in card.card(results, dataset)
 
 
-@pytest.mark.parametrize(
-    ("criterion", "unit", "scale"),
-    [("log_loss", "log-loss", 1), ("macro_f1", "points of macro-F1", 100), ("accuracy", "points of accuracy", 100)],
-)
-def test_the_chart_of_the_combiners_shows_what_they_were_chosen_by(
-    work: Path, criterion: str, unit: str, scale: int
-) -> None:
-    results = load(work)[0]
-    results.stack["criterion"] = criterion
-    results.combiners.append(results.combiners[0] | dict.fromkeys(("behind", "behind_low", "behind_high"), np.nan))
-    axes = pages.combiners(results)(theme=LIGHT).axes[0]
-    assert axes.get_xlabel() == f"behind the best, {unit}"
-    dots = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 1]
-    spans = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
-    assert [x for [x] in dots if not np.isnan(x)] == pytest.approx([0.04 * scale, 0])
-    np.testing.assert_allclose(spans, [[0.03 * scale, 0.05 * scale], [0, 0]])
-    assert len(axes.get_yticks()) == 2
-
-
 def test_what_is_no_fault_is_told_beside_what_is_suspicious(work: Path) -> None:
     path = work / "metrics/warnings.json"
     path.write_text(json.dumps({"warnings": [WARNING], "notes": ["The classes have other shares."]}))
