@@ -102,8 +102,9 @@ def tabulate(written: Written, test: Mask, collection: Collection, split: Split,
     training = ~test
     partitions = np.full((split.repeats, len(labels)), TEST, np.int64)
     partitions[:, training] = assign(labels[training], together[training], rows[training], collection, split, seed)
-    paths = tuple(pick(collection.paths, rows))
-    return Index(np.arange(len(rows)), paths, tuple(written.pixels), tuple(written.files), labels, together, partitions)
+    paths, pixels, files = tuple(pick(collection.paths, rows)), tuple(written.pixels), tuple(written.files)
+    weights = None if collection.weights is None else collection.weights[rows]
+    return Index(np.arange(len(rows)), paths, pixels, files, labels, together, partitions, weights)
 
 
 def assign(
@@ -119,8 +120,11 @@ def assign(
     else:
         groups.require(labels, together, names, "groups")
         found = [groups.deal(labels, together, k, each) for each in seeds]
+    counting, named = np.ones(len(rows), bool), "folds"
+    if collection.weights is not None:
+        counting, named = collection.weights[rows] > 0, "folds, where rows of weight 0 do not count"
     for fold in found:
-        groups.require(labels, fold, names, "folds")
+        groups.require(labels[counting], fold[counting], names, named)
     return np.stack(found)
 
 

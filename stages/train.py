@@ -67,10 +67,11 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     rows = dataset.training_rows(fold)
     recorder = history.Recorder(fold, len(rows), observer)
     (folder / "model").mkdir()
-    images, labels, seed = dataset.select(rows), dataset.labels[rows], backbone.seed(fold)
+    images, labels, weights = dataset.select(rows), dataset.labels[rows], backbones.weights(dataset, rows)
+    seed = backbone.seed(fold)
     with scratch.full_disk_named(folder):
         try:
-            recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder)
+            recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder, **weights)
         except UserError as error:
             raise UserError(f"{backbone.name}, fold {fold + 1}: {error}") from error
         history.write(folder / "history.csv", recorder.rows)
@@ -127,7 +128,7 @@ def check(content: Mapping[str, Any], part: str) -> None:
         )
     else:
         own = {name: block for name, block in blocks.items() if block["framework"] == part}
-        checks.told(partial(check_block, name, block) for name, block in own.items())
+        checks.told(partial(check_block, name, block, checks.weighted(content)) for name, block in own.items())
 
 
 def parts(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -178,10 +179,10 @@ def check_space(content: Mapping[str, Any], name: str) -> None:
     space.read(content, name)
 
 
-def check_block(name: str, block: Mapping[str, Any]) -> None:
+def check_block(name: str, block: Mapping[str, Any], weighted: bool = False) -> None:
     if f"{block['framework']}/{block['recipe']}" not in backbones.names():
         return  # told by `check_names`
-    _, params = backbones.resolve(block, place=f"backbones.{name}")
+    _, params = backbones.resolve(block, place=f"backbones.{name}", weighted=weighted)
     try:
         origin(params)
     except UserError as error:

@@ -234,6 +234,16 @@ class Battery:
     def enlarges_smaller_images(self) -> None:
         assert not np.array_equal(self.at(2 * self.size, self.small), self.at(self.size, self.small))
 
+    def learns_nothing_from_rows_of_weight_0(self) -> None:
+        """Half of the rows, every one of them with a wrong label."""
+        wrong = np.arange(len(self.labels)) % 6 < 3
+        labels, weights = np.where(wrong, (self.labels + 1) % 3, self.labels), np.where(wrong, 0, 2).astype(np.float32)
+        (self.folder / "weighted").mkdir(parents=True)
+        how: dict[str, Any] = {"seed": 1, "folder": self.folder / "weighted", "report": lambda *_: None}
+        self.recipe.fit(self.images, labels, self.params, **how, weights=weights)
+        accuracy = (self.predict("weighted").argmax(axis=1) == self.labels).mean()
+        assert accuracy > 0.8, f"accuracy {accuracy:.3f} on the right labels"
+
     def obeys_foldstack_device(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FOLDSTACK_DEVICE", "no-device")

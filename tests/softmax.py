@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from stages.backbones import Predict, Report
 from stages.backbones.vocabulary.block import Sized
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
 from stages.running.errors import UserError
 
 STEPS = 10
@@ -26,19 +26,29 @@ class Params(Sized):
     pause: float = Field(0, ge=0, description="seconds of rest in each epoch, in which it can be killed")
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     if os.environ.get("FOLDSTACK_DEVICE", "cpu") != "cpu":
         raise UserError(f"FOLDSTACK_DEVICE={os.environ['FOLDSTACK_DEVICE']}; expected cpu")
     images = params.sized(images)
     pixels, targets = features(images[np.arange(len(images))]), np.eye(labels.max() + 1)[labels]
-    weights = np.random.default_rng(seed).normal(0, 0.1, (pixels.shape[1], targets.shape[1]))
+    slopes = np.random.default_rng(seed).normal(0, 0.1, (pixels.shape[1], targets.shape[1]))
+    counts = np.ones((len(labels), 1)) if weights is None else weights[:, None]
     for epoch in range(1, params.epochs + 1):
         for _ in range(STEPS):
-            away = np.exp(log_softmax(pixels @ weights)) - targets
-            weights -= params.learning_rate * pixels.T @ away / len(pixels)
+            away = counts * (np.exp(log_softmax(pixels @ slopes)) - targets)
+            slopes -= params.learning_rate * pixels.T @ away / len(pixels)
         time.sleep(params.pause)
-        report(epoch, {"train_loss": float(-(log_softmax(pixels @ weights) * targets).sum(axis=1).mean())})
-    save_file({"weights": weights, "size": np.array(images.shape[1:3])}, folder / "weights.safetensors")
+        report(epoch, {"train_loss": float(-(counts * log_softmax(pixels @ slopes) * targets).sum(axis=1).mean())})
+    save_file({"weights": slopes, "size": np.array(images.shape[1:3])}, folder / "weights.safetensors")
 
 
 def load(folder: Path) -> Predict:

@@ -14,7 +14,7 @@ import pytest
 
 from stages.backbones import Predict, Report
 from stages.backbones.vocabulary.block import Sized
-from stages.images.arrays import Images, Labels, LogProbabilities, Scaled
+from stages.images.arrays import Images, Labels, LogProbabilities, Scaled, Weights
 from stages.images.scaling import resize, smaller
 from stages.running.errors import UserError
 from tests.contract import CLAIMS, Battery, run
@@ -29,10 +29,22 @@ class Sound:
         epochs: int = 2
         batch_size: int = 16
 
-    def fit(self, images: Images, labels: Labels, params: Sized, *, seed: int, folder: Path, report: Report) -> None:
+    def fit(
+        self,
+        images: Images,
+        labels: Labels,
+        params: Sized,
+        *,
+        seed: int,
+        folder: Path,
+        report: Report,
+        weights: Weights | None = None,
+    ) -> None:
         self.check(os.environ.get("FOLDSTACK_DEVICE", "cpu"))
         images = self.sized(images, params)
-        means = np.stack([images[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
+        weights = np.ones(len(labels), np.float32) if weights is None else weights
+        chosen = [labels == k for k in range(labels.max() + 1)]
+        means = np.stack([np.average(images[each], axis=0, weights=weights[each]) for each in chosen])
         means += np.random.default_rng(self.seed(seed)).normal(size=means.shape)
         for epoch in (0.5, 1, 1.5, 2):
             self.report(report, epoch)
@@ -137,6 +149,11 @@ class Dividing(Sound):
         super().fit(images, labels, params, **rest)
 
 
+class Even(Sound):
+    def fit(self, images: Images, labels: Labels, params: Sized, **rest: Any) -> None:
+        super().fit(images, labels, params, **rest | {"weights": None})
+
+
 class Heedless(Sound):
     def check(self, device: str) -> None:
         pass
@@ -158,6 +175,7 @@ FAULTS = {
     "takes_larger_images_as_if_they_had_been_scaled_before": Stored,
     "enlarges_smaller_images": Shrinking,
     "bears_images_of_one_grey_value": Dividing,
+    "learns_nothing_from_rows_of_weight_0": Even,
     "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"

@@ -38,6 +38,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     same(dataset.index, index)
     assert dataset.classes == ("Käfer", "bee")
     assert dataset.folds == 2
+    weighted = replace(index, weight=np.array([1, 0, 0.5, 1e-3, 2, 0], np.float32))
+    same(Dataset.write(tmp_path / "data", images, weighted, ["Käfer", "bee"]).index, weighted)
 
 
 def test_training_held_out_and_test_rows_are_disjoint_and_complete(tmp_path: Path) -> None:
@@ -65,6 +67,10 @@ def test_the_file_is_a_plain_table_that_others_read(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "index.parquet").equals(expected)
     pq.write_table(expected, tmp_path / "expected.parquet")
     assert (tmp_path / "index.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+    weights = np.array([1, 0, 0.5, 1e-3], np.float32)
+    write_index(tmp_path / "index.parquet", replace(index, weight=weights))
+    with_weights = expected.append_column("weight", pa.array(weights))
+    assert pq.read_table(tmp_path / "index.parquet").equals(with_weights)
 
 
 def test_a_streamed_file_is_what_numpy_would_have_saved(tmp_path: Path) -> None:

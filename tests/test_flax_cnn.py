@@ -395,3 +395,42 @@ def test_the_device_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("FOLDSTACK_DEVICE", name)
         with pytest.raises(UserError, match=f"FOLDSTACK_DEVICE={name}.*{message}"):
             session.device()
+
+
+COUNTS = np.array([2, 1, 1, 0, 3, 1, 1, 1])
+
+
+def linear_step(chosen: np.ndarray, weights: np.ndarray | None = None, **changes: Any) -> tuple[np.ndarray, float]:
+    """What one step over all of these rows at once makes of a linear network, and its loss."""
+    images, labels = toy(8)
+    linear: dict[str, Any] = {"layers": ["flatten"], "optimizer": "sgd", "momentum": 0.0, "augmentation": []}
+    plan = settings(**linear, **changes, weight_decay=0, batch_size=32, epochs=1, schedule="constant")
+    network, fixed = steps.initial(plan)(0)
+    said: list[float] = []
+    report = lambda epoch, values: said.append(values.get("train_loss", 0.0))  # noqa: E731
+    made = Training(images[chosen], labels[chosen], plan, fixed, 1, report, weights).run(network)
+    return np.asarray(made.weights["head"]["kernel"][...]), said[-1]
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_a_row_of_weight_2_teaches_as_if_it_stood_there_twice(balance: str) -> None:
+    how: dict[str, Any] = {"class_weights": balance, "label_smoothing": 0.1}
+    found, total = linear_step(np.arange(8), (COUNTS / COUNTS.mean()).astype(np.float32), **how)
+    expected, expected_total = linear_step(np.repeat(np.arange(8), COUNTS), **how)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert total == pytest.approx(expected_total, rel=1e-5)
+    assert np.abs(found - linear_step(np.arange(8), **how)[0]).max() > 1e-4
+
+
+def test_a_mixture_and_the_validation_part_count_by_the_weights_of_their_rows() -> None:
+    images, labels = toy(32)
+    plan, weights = settings(mixup=1.0, validation_fraction=0.25), np.where(labels == 2, 0, 1.5).astype(np.float32)
+    _, targets = steps.preparing(plan)(jax.random.key(0), images, labels, 0, weights)
+    assert np.asarray(targets)[:, 2].max() == 0
+    assert np.asarray(targets).sum() == pytest.approx(weights.sum(), rel=1e-5)
+    network, fixed = steps.initial(plan)(0)
+    made = Training(images, labels, plan, fixed, 1, lambda *_: None, weights)
+    given = steps.predicted(steps.logits(plan), network, fixed, images, made.kept)
+    logs = np.asarray(jax.nn.log_softmax(given))[np.arange(len(made.kept)), labels[made.kept]]
+    expected = -(weights[made.kept] * logs).mean()
+    assert made.validated(network)["validation_loss"] == pytest.approx(float(expected), rel=1e-5)

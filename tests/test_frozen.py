@@ -304,3 +304,26 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(_features.Extractor, "batch", broken)
     with pytest.raises(UserError, match="test_resnet gives features that are not finite"):
         alone(tmp_path)
+
+
+def test_a_row_counts_as_often_as_its_weight_says_in_the_head_and_in_the_choice_of_its_penalty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from stages.backbones.pytorch.frozen import heads
+
+    monkeypatch.setattr(heads, "GRADIENT", 1e-6)
+    features, labels, inner = some_rows(120, signal=0)
+    counts = torch.arange(120) * 7 % 5
+    rows = torch.arange(120).repeat_interleave(counts)
+    candidates = [1e-4, 1e-2, 1.0]
+    found = heads.train(features, labels, inner, 3, candidates, counts / counts.float().mean())
+    expected = heads.train(features[rows], labels[rows], inner[rows], 3, candidates)
+    torch.testing.assert_close(found.weight, expected.weight, atol=1e-3, rtol=1e-3)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    x = (features - features.mean(0)) / features.std(0)
+    for other in (*candidates, 3.0):
+        pair = [1e-2, other]
+        own = heads.chosen_decay(x, labels, inner, 3, pair, counts.float())
+        assert own == heads.chosen_decay(x[rows], labels[rows], inner[rows], 3, pair)

@@ -193,3 +193,45 @@ def test_a_network_learns_from_mixtures_by_a_weighted_focal_loss(tmp_path: Path)
     rows = ImageRows(np.concatenate([images, images]), np.arange(96, 192))
     cnn.fit(rows, labels, block, seed=1, folder=tmp_path, report=lambda epoch, values: None)
     assert (cnn.load(tmp_path)(images).argmax(axis=1) == labels).mean() > 0.7
+
+
+COUNTS = np.array([2, 1, 1, 0, 3, 1, 1, 1])
+
+
+def linear_step(chosen: np.ndarray, weights: np.ndarray | None = None, **changes: Any) -> tuple[np.ndarray, float]:
+    """What one step over all of these rows at once makes of a linear network, and its loss."""
+    images, labels = toy_set(8)
+    block = params(
+        optimizer="sgd", momentum=0, nesterov=False, weight_decay=0, schedule="constant", epochs=1, **changes
+    )
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.set_weights([np.zeros_like(each) for each in model.get_weights()])
+    said: list[float] = []
+    report = lambda epoch, values: said.append(values["train_loss"])  # noqa: E731
+    Training(images[chosen], labels[chosen], block, 1, report, 16, weights=weights).run(model, block)
+    return model.get_weights()[0], said[-1]
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_a_row_of_weight_2_teaches_as_if_it_stood_there_twice(balance: str) -> None:
+    how: dict[str, Any] = {"class_weights": balance, "label_smoothing": 0.1, "augmentation": []}
+    found, loss = linear_step(np.arange(8), (COUNTS / COUNTS.mean()).astype(np.float32), **how)
+    expected, expected_loss = linear_step(np.repeat(np.arange(8), COUNTS), **how)
+    np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-4)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert np.abs(found - linear_step(np.arange(8), **how)[0]).max() > 1e-6
+
+
+def test_rows_of_weight_0_have_no_share_in_mixtures_nor_in_the_validation_loss() -> None:
+    block: dict[str, Any] = {"mixup": 1.0, "cutmix": 1.0, "validation_fraction": 0.25}
+    made = training(RARE, **block)
+    made.weights = np.where(RARE == 2, 0, 2).astype(np.float32)
+    parts = list(zip(*made.batches(1).as_numpy_iterator(), strict=True))
+    shares, counted = (np.concatenate(each) for each in parts[1:])
+    assert shares[:, 2].max() == 0
+    np.testing.assert_allclose(shares.sum(1)[counted > 0], 1, rtol=1e-5)
+    assert ((counted > 0.01) & (counted < 1.99)).any()
+    *_, known = zip(*made.held().as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(np.concatenate(known), made.weights[made.kept])

@@ -225,3 +225,49 @@ def test_sgd_decays_filters_and_head_and_neither_biases_nor_normalisation():
 def test_parameters_that_do_not_fit_together_are_an_error(changes, message):
     with pytest.raises(ValidationError, match=message):
         params(**changes)
+
+
+COUNTS = np.array([2, 1, 1, 0, 3, 1, 1, 1])
+
+
+def linear_step(chosen, weights=None, **changes):
+    """What one step of the shared loop, over all of these rows at once, makes of a linear network."""
+    images, labels = toy_set(8)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 3))
+    block = params(**SGD, batch_size=32, augmentation=[], **changes)
+    training = Training(
+        network,
+        block,
+        rows.on_device(images[chosen], labels[chosen], torch.device("cpu"), weights),
+        torch.Generator(),
+        inputs=lambda batch, step: batch / 255,
+        dtype=torch.float32,
+    )
+    said = training.epoch(Updates(network, block, torch.float32, steps=1, per_epoch=1), lambda *_: None)
+    return network[1].weight, said["train_loss"]
+
+
+@pytest.mark.parametrize("balance", ["none", "balanced"])
+def test_a_row_of_weight_2_teaches_as_if_it_stood_there_twice(balance):
+    weights = (COUNTS / COUNTS.mean()).astype(np.float32)
+    found, loss = linear_step(np.arange(8), weights, class_weights=balance, label_smoothing=0.1)
+    expected, expected_loss = linear_step(np.repeat(np.arange(8), COUNTS), class_weights=balance, label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert (found - linear_step(np.arange(8))[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("changes", [{}, {"mixup": 1}, {"cutmix": 1}, {"loss": "focal"}])
+def test_rows_of_weight_0_teach_nothing_however_they_are_mixed(changes):
+    _, loss = linear_step(np.arange(8), np.zeros(8, np.float32), **changes)
+    assert loss == 0
+
+
+def test_a_mixture_counts_as_the_weights_of_its_rows_by_their_shares():
+    images, labels = torch.rand(8, 3, 4, 4), torch.arange(8) % 3
+    weights = torch.tensor(COUNTS, dtype=torch.float32)
+    _, mixed = mixer(params(mixup=1.0), 3)(images, torch.nn.functional.one_hot(labels, 3) * weights[:, None])
+    totals = [float(weights[labels == label].sum()) for label in range(3)]
+    torch.testing.assert_close(mixed.sum(0), torch.tensor(totals))
+    assert len(mixed.unique()) > 4

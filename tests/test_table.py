@@ -364,3 +364,37 @@ def test_classes_that_differ_in_case_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", {"image": ["a", "b"], "label": ["Cat", "cat"]})
     with pytest.raises(UserError, match=r"data\.table\.label has the classes 'Cat' and 'cat'"):
         collected(tmp_path)
+
+
+def test_weights_of_rows_go_into_the_index_and_rows_of_weight_0_into_no_training(tmp_path: Path) -> None:
+    folds, weights = [-1] * 4 + [row // 2 % 2 for row in range(20)], ["", "x", -1, "inf"] + [0, 2, 0.5, 1e-3, 1] * 4
+    dataset, _ = prepared(planted(tmp_path / "raw", fold=folds, w=weights), tmp_path, fold="fold", weight="w")
+    assert dataset.index.weight is not None
+    np.testing.assert_array_equal(dataset.index.weight, np.array([1] * 4 + [0, 2, 0.5, 1e-3, 1] * 4, np.float32))
+    for fold in (0, 1):
+        learning = [row for row in range(4, 24) if folds[row] == 1 - fold and weights[row] != 0]
+        assert dataset.training_rows(fold).tolist() == learning
+        assert dataset.held_out_rows(fold).tolist() == [row for row in range(24) if folds[row] == fold]
+
+
+def test_weights_of_a_parquet_file_are_numbers_there(tmp_path: Path) -> None:
+    embedded(tmp_path / "in/train.parquet", [3, 1, 2], [0, 1, 1], w=[0.25, 2.0, 1.0])
+    found = collected(tmp_path / "in", weight="w").weights
+    assert found is not None
+    assert found.tolist() == [0.25, 2, 1]
+    assert collected(tmp_path / "in").weights is None
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "nan", -0.5, "inf", "1e39"])
+def test_a_training_row_with_a_wrong_weight_is_named(wrong: object, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"data\.table\.weight: 1 training rows have.*t\.csv, row 3 \('{wrong}'\)"):
+        collected(planted(tmp_path, w=[1, 1, wrong, *[1] * 21]), weight="w")
+
+
+def test_a_class_whose_rows_count_in_one_fold_alone_is_named(tmp_path: Path) -> None:
+    folds, weights = [row // 2 % 2 for row in range(24)], [row % 4 > 0 for row in range(24)]
+    root = planted(tmp_path / "raw", fold=folds, w=list(map(int, weights)))
+    with pytest.raises(
+        UserError, match=r"two folds, where rows of weight 0 do not count, [^\n]*\n'0' is in 1 of them$"
+    ):
+        prepared(root, tmp_path, fold="fold", weight="w")

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stages import backbones
+from stages.backbones.vocabulary.stopping import carve
 from stages.images.arrays import ImageRows, Images, Labels
 from stages.running.errors import UserError
 from stages.running.parameters import check
@@ -231,3 +232,22 @@ def test_rows_of_a_larger_array_train_as_an_array_of_their_own(tmp_path: Path) -
     own, _ = fitted(images, labels, tmp_path / "array", validation_fraction=0.25)
     read, _ = fitted(ImageRows(larger, rows), labels, tmp_path / "rows", validation_fraction=0.25)
     assert not changed(own, read)
+
+
+def test_the_validation_part_counts_by_its_weights(tmp_path: Path) -> None:
+    images, labels = toy_set(48)
+    weights = (np.arange(48) % 4 / 1.5).astype(np.float32)
+    params = check({**TOY, "validation_fraction": 0.25, "epochs": 1, "views": "none"}, RECIPE.Params, place="toy")
+    said: list[dict[str, float]] = []
+    RECIPE.fit(
+        images,
+        labels,
+        params,
+        seed=0,
+        folder=tmp_path,
+        report=lambda epoch, values: said.append(dict(values)),
+        weights=weights,
+    )
+    _, kept = carve(labels, 0.25, seed=0)
+    losses = -RECIPE.load(tmp_path)(images[kept])[np.arange(len(kept)), labels[kept]]
+    assert said[-1]["validation_loss"] == pytest.approx(float((weights[kept] * losses).mean()), rel=1e-4)

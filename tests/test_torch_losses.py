@@ -1,5 +1,6 @@
 """The losses in PyTorch: cross-entropy and focal loss, smoothed, weighted and mixed."""
 
+import numpy as np
 import pytest
 import torch  # noqa: TID253
 from torch.nn import functional  # noqa: TID253
@@ -70,3 +71,24 @@ def test_the_gradients_of_focal_loss_are_finite_for_the_surest_predictions(gamma
     of(ONES, loss="focal", focal_gamma=gamma, label_smoothing=0.1)(sure, CLASSES).backward()
     assert sure.grad is not None
     assert sure.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_a_row_counts_as_often_as_its_weight_says(loss):
+    """Twice, never, once: the loss, and its slope, are those of rows that stand there so often."""
+    weights, twice = torch.tensor([2.0, 0.0, 1.0, 3.0, 1.0]), torch.tensor([0, 0, 2, 3, 3, 3, 4])
+    options = {"loss": loss, "label_smoothing": 0.1}
+    said = logits().requires_grad_()
+    for factors in (ONES, torch.tensor([1.0, 0.5, 2.0])):
+        weighted = objective(Loss(**options), factors, weighted=True)
+        found = weighted(said, functional.one_hot(CLASSES, 3) * weights[:, None])
+        expected = of(factors, **options)(said[twice], CLASSES[twice])
+        torch.testing.assert_close(found, expected)
+        slopes = (torch.autograd.grad(each, said)[0] for each in (found, expected))
+        torch.testing.assert_close(*slopes)
+
+
+def test_balanced_classes_are_balanced_by_their_weights():
+    targets, given = np.array([0, 0, 0, 1, 2]), np.array([2, 1, 0, 1, 0], np.float32)
+    np.testing.assert_allclose(weights(targets, "balanced", given), [4 / (2 * 3), 4 / 2, 1])
+    np.testing.assert_allclose(weights(targets, "balanced"), [5 / (3 * 3), 5 / 3, 5 / 3], rtol=1e-6)

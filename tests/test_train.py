@@ -1,20 +1,24 @@
 """Each fold is trained on the other folds' rows only, with its own seed, and taken up again after a kill."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from stages import backbones
 from stages.backbones import Predict
 from stages.executors import inline
 from stages.images.arrays import Images, Labels
 from stages.images.dataset import Dataset
 from stages.running import history, scratch
 from stages.running.errors import UserError
-from stages.train import Backbone, fold_seed, train
+from stages.showing import checks
+from stages.train import Backbone, check, fold_seed, train
 from tests.toys import TOY, ToyParams, toy_dataset, toy_fit
 
 
@@ -55,6 +59,53 @@ def test_a_fold_never_sees_its_own_rows_nor_the_test_set(tmp_path: Path) -> None
     for fold, images in enumerate(watched.images):
         rows = [row for row in range(24) if dataset.fold[row] != fold]
         np.testing.assert_array_equal(images, dataset.images[rows])
+
+
+def test_a_fold_is_given_the_weights_of_its_rows_and_no_row_of_weight_0(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path / "data")
+    weights = np.where(np.arange(30) < 20, np.arange(30) % 5, 1).astype(np.float32)
+    dataset = replace(dataset, index=replace(dataset.index, weight=weights))
+    given: list[tuple[Images, np.ndarray]] = []
+
+    def fit(images: Images, labels: Labels, params: ToyParams, *, weights: np.ndarray, **rest: Any) -> None:
+        given.append((images[:], weights))
+        toy_fit(images[:], labels, params, **rest)
+
+    recipe = SimpleNamespace(Params=ToyParams, fit=fit, load=TOY.load)
+    backbone = Backbone("toy", lambda: (recipe, ToyParams()), lambda fold: fold)  # type: ignore[arg-type, return-value]
+    places: dict[str, Path] = {
+        "place": tmp_path / "scratch",
+        "models": tmp_path / "models",
+        "curve": tmp_path / "h.csv",
+    }
+    train(lambda: dataset, backbone, inline.run, **places)
+    for fold, (images, own) in enumerate(given):
+        rows = [row for row in range(24) if dataset.fold[row] != fold and weights[row] > 0]
+        np.testing.assert_array_equal(images, dataset.images[rows])
+        np.testing.assert_allclose(own, weights[rows] / weights[rows].mean(), rtol=1e-6)
+
+
+def test_rows_of_equal_weight_are_given_none(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path)
+    assert backbones.weights(dataset, dataset.training_rows(0)) == {}
+    equal = replace(dataset.index, weight=np.full(30, 2.5, np.float32))
+    assert backbones.weights(replace(dataset, index=equal), dataset.training_rows(0)) == {}
+
+
+def test_a_recipe_that_takes_no_weights_is_told_before_anything_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written_before(images, labels, params, *, seed, folder, report): ...
+
+    recipe = SimpleNamespace(Params=ToyParams, fit=written_before, load=TOY.load)
+    monkeypatch.setattr(backbones, "find", lambda *_: recipe)
+    block = {"framework": "pytorch", "recipe": "timm"}
+    content: dict[str, Any] = {"backbones": {"old": block}, "data": {"source": "table", "table": {"weight": "w"}}}
+    with pytest.raises(
+        UserError, match=r"^params: backbones\.old\.recipe: 'timm' takes no weights of rows; give its fit"
+    ):
+        check(content, "pytorch")
+    check(content | {"data": {"source": "table", "table": {"label": "w"}}}, "pytorch")
+    check(content | {"data": {"source": "folder", "table": {"weight": "w"}}}, "pytorch")
+    assert len({checks.marker(content | {"data": data}, "pytorch") for data in (content["data"], {})}) == 2
 
 
 def test_every_fold_has_a_model_and_its_own_seed(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ class Task:
         dataset = backbones.scaled(self.dataset, params)
         images, labels = dataset.select(self.learning), dataset.labels[self.learning]
         with tempfile.TemporaryDirectory(prefix="foldstack-tuning-") as name:
-            self.recipe.fit(images, labels, params, seed=self.seed, folder=Path(name), report=report)
+            more = backbones.weights(dataset, self.learning)
+            self.recipe.fit(images, labels, params, seed=self.seed, folder=Path(name), report=report, **more)
             return backbones.predictions(self.recipe.load(Path(name)), dataset, self.scoring)
 
 

@@ -8,10 +8,11 @@ crosses the line:
                                `vocabulary.block.Sized`: images of any size are scaled to its `image_size`; and has
                                `origin()`, where training may begin with weights: what they are, under which licence
                                and where from, by `history.ORIGIN`, or a UserError where they are not there.
-    fit(images, labels, params, *, seed, folder, report)
+    fit(images, labels, params, *, seed, folder, report, weights=None)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
+                               `weights`: how much each row counts, float32 [n], on average one, where the user says so.
                                Another seed gives another model; a device that `FOLDSTACK_DEVICE` names and that is
                                not there is a UserError (`stages.running.devices.gpu`).
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
@@ -23,13 +24,14 @@ safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be a
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel
 
-from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, Rows, TrainingImages, Weights
 from stages.images.dataset import Dataset
 from stages.images.scaling import scaled as scaled_dataset
 from stages.running.errors import UserError
@@ -59,7 +61,15 @@ class Recipe(Protocol):
     Params: type[BaseModel]
 
     def fit(
-        self, images: TrainingImages, labels: Labels, params: Any, *, seed: int, folder: Path, report: Report
+        self,
+        images: TrainingImages,
+        labels: Labels,
+        params: Any,
+        *,
+        seed: int,
+        folder: Path,
+        report: Report,
+        weights: Weights | None = None,
     ) -> None: ...
 
     def load(self, folder: Path) -> Predict: ...
@@ -132,9 +142,15 @@ def block(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found[name]
 
 
-def resolve(block: Mapping[str, Any], *, place: str) -> tuple[Recipe, BaseModel]:
-    """The recipe a block names and its parameters, checked. `place` names the block in errors."""
+def resolve(block: Mapping[str, Any], *, place: str, weighted: bool = False) -> tuple[Recipe, BaseModel]:
+    """The recipe a block names and its parameters, checked. `place` names the block in errors.
+
+    `weighted`: rows have weights. Raises UserError for a recipe that takes none.
+    """
     recipe = find(block["framework"], block["recipe"])
+    if weighted and "weights" not in signature(recipe.fit).parameters:
+        how = "give its fit `weights`, or set data.table.weight to null"
+        raise UserError(f"params: {place}.recipe: {block['recipe']!r} takes no weights of rows; {how}")
     own = {name: value for name, value in block.items() if name not in OURS}
     return recipe, check(own, recipe.Params, place=place)
 
@@ -168,6 +184,14 @@ def epochs(params: BaseModel) -> float:
 def scaled(dataset: Dataset, params: BaseModel) -> Dataset:
     """The dataset with the images that a recipe reads for these parameters, made once for all folds."""
     return scaled_dataset(dataset, getattr(params, "read_size")(dataset.images))  # noqa: B009
+
+
+def weights(dataset: Dataset, rows: Rows) -> dict[str, Weights]:
+    """What `fit` is given of these rows besides: their weights, unless all count alike."""
+    given = dataset.index.weight
+    if given is None or np.ptp(given[rows]) == 0:
+        return {}
+    return {"weights": (given[rows] / given[rows].mean(dtype=np.float64)).astype(np.float32)}
 
 
 def predictions(

@@ -20,6 +20,9 @@ Rows = Int64[np.ndarray, " _"]
 Numbers = Int64[np.ndarray, " n"]
 """One whole number per image, such as its group or its fold."""
 
+Weights = Float32[np.ndarray, " n"]
+"""How much each row counts where a model learns from it: 0 nothing, 2 as if it stood there twice."""
+
 
 class ImageRows:
     """Some rows of an array of images, read when they are asked for, as if they were an array of their own.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.images.arrays import Images, Labels, Mask, Numbers, Rows
+from stages.images.arrays import Images, Labels, Mask, Numbers, Rows, Weights
 from stages.running.parameters import Block
 
 BATCH = 1000
@@ -28,6 +28,7 @@ class Table(Block):
     split: str | None = Field(None, description="column: train or test; null holds a test set out")
     fold: str | None = Field(None, description="column: as many values as `split.folds`; null deals them out")
     group: str | None = Field(None, description="column: what never crosses folds or test, such as a patient")
+    weight: str | None = Field(None, description="column: how much a training row counts, 0 or more; null: all alike")
 
 
 class Data(Block):
@@ -114,6 +115,8 @@ class Collection:
     """What each image belongs to; those of one group cross neither folds nor test."""
     folds: Numbers | None = None
     """The folds that came with the images, from 0; what it says of the test set does not matter."""
+    weights: Weights | None = None
+    """How much each image counts in a training; what it says of the test set does not matter."""
 
 
 def pick(values: Sequence[str], rows: Rows) -> list[str]:

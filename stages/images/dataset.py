@@ -1,7 +1,7 @@
 """The dataset on disk, written by `split` and read by every later step: images, their index, the class names.
 
 images.npy       uint8 [n, h, w, 3]
-index.parquet    one row per image: row, path, sha256, file_sha256, label, group, fold (-1 = test set)
+index.parquet    one row per image: row, path, sha256, file_sha256, label, group, fold (-1 = test set), perhaps weight
 classes.json     the class names; a label is a position in this list
 """
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows
+from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows, Weights
 from stages.running.errors import UserError
 
 FOLDER = Path("data")
@@ -31,18 +31,17 @@ REMEDY = "run `dvc repro split` to write it anew"
 class Index:
     """What is known of every image: its row, path, hashes of pixels and file, class, copies and folds."""
 
-    row: Rows
-    """0, 1, 2, ..., the order of `images.npy`."""
+    row: Rows  # 0, 1, 2, ..., the order of `images.npy`
     path: tuple[str, ...]
     """Of its file below `data.path`, with / on every system; of a file with many images, `file:number`, from 0."""
     sha256: tuple[str, ...]  # of its pixels
     file_sha256: tuple[str, ...]
-    """Of the bytes of its file, or of the encoded image in a table; empty where it is no file of its own."""
+    """Of its file's bytes, or of the encoded image in a table; empty where it is no file of its own."""
     label: Labels
-    group: Numbers
-    """Shared by identical images, and by those that the user says belong together."""
+    group: Numbers  # shared by identical images, and by those that the user says belong together
     folds: Int64[np.ndarray, "r n"]
     """A row for every partition into folds: one, or as many as `split.repeats` asks for. -1 is the test set."""
+    weight: Weights | None = None  # how much a row counts in a training; None: all alike
 
     def __len__(self) -> int:
         return len(self.row)
@@ -97,12 +96,12 @@ class Dataset:
         return np.flatnonzero(self.fold == TEST)
 
     def training_rows(self, model: int) -> Rows:
-        """What a model learns from: every row of the other folds, none of the test set.
+        """What a model learns from: every row of the other folds that counts, none of the test set.
 
         Models are numbered: those of the K folds, then the same of a second seed, and so on.
         """
-        fold = self.index.partition(model // self.folds)
-        return np.flatnonzero((fold != TEST) & (fold != model % self.folds))
+        fold, weight = self.index.partition(model // self.folds), self.index.weight
+        return np.flatnonzero((fold != TEST) & (fold != model % self.folds) & (weight is None or weight > 0))
 
     def held_out_rows(self, model: int) -> Rows:
         """What a model never sees and predicts."""
@@ -155,12 +154,12 @@ class ImageFile:
             self.write_header()
 
 
-def schema(partitions: int) -> pa.Schema:
+def schema(partitions: int, *, weighted: bool) -> pa.Schema:
     """The columns of `index.parquet` with so many partitions: `fold`, `fold_1`, `fold_2`, ..."""
     folds = ["fold", *(f"fold_{number}" for number in range(1, partitions))]
     numbers = [(name, pa.int64()) for name in ("label", "group", *folds)]
     texts = [(name, pa.string()) for name in TEXTS]
-    return pa.schema([("row", pa.int64()), *texts, *numbers])
+    return pa.schema([("row", pa.int64()), *texts, *numbers, *([("weight", pa.float32())] if weighted else [])])
 
 
 def column(values: np.ndarray) -> pa.Array:
@@ -179,10 +178,10 @@ def text_column(values: Sequence[str]) -> pa.Array:
 
 def write_index(path: Path, index: Index) -> None:
     """Equal indexes give equal bytes."""
-    numbers = [column(values) for values in (index.label, index.group, *index.folds)]
     texts = [text_column(getattr(index, name)) for name in TEXTS]
-    columns = [column(index.row), *texts, *numbers]
-    pq.write_table(pa.table(columns, schema=schema(len(index.folds))), path)
+    numbers = (index.label, index.group, *index.folds, *([] if index.weight is None else [index.weight]))
+    columns = [column(index.row), *texts, *map(column, numbers)]
+    pq.write_table(pa.table(columns, schema=schema(len(index.folds), weighted=index.weight is not None)), path)
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
@@ -210,16 +209,17 @@ def read_index(path: Path) -> Index:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     names = table.schema.names
-    expected = schema(max(1, sum(name.startswith("fold") for name in names)))
+    expected = schema(max(1, sum(name.startswith("fold") for name in names)), weighted="weight" in names)
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")
     # `to_numpy` of Arrow would import pandas too.
-    numbers = (np.from_dlpack(table[name].combine_chunks()) for name in names if name not in TEXTS)
+    numbers = [np.from_dlpack(table[name].combine_chunks()) for name in names if name not in TEXTS]
+    weight = numbers.pop() if "weight" in names else None
     row, label, group, *folds = numbers
     partitions = np.stack(folds)
     partitions.setflags(write=False)
     paths, sha256, file_sha256 = (tuple(table[name].to_pylist()) for name in TEXTS)
-    return Index(row, paths, sha256, file_sha256, label, group, partitions)
+    return Index(row, paths, sha256, file_sha256, label, group, partitions, weight)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -92,11 +92,18 @@ def marker(content: Mapping[str, Any], part: str) -> Path:
         seen: Any = [content.get(name) for name in ("stack", "evaluate", "search")]
         seen += [(name, [block.get(key) for key in ("framework", "recipe", "seeds")]) for name, block in blocks]
     else:
-        seen = [(name, block) for name, block in blocks if block.get("framework") == part]
+        seen = [(name, block) for name, block in blocks if block.get("framework") == part] + [weighted(content)]
     versions = {package: scratch.version(package) for package in scratch.PACKAGES}
     parts = [part, sorted(content), seen, scratch.digests([CODE]), versions]
     key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
     return scratch.root() / f"checked-{key[:20]}"
+
+
+def weighted(content: Mapping[str, Any]) -> bool:
+    """Whether rows have weights, which a recipe must be able to take."""
+    data = content.get("data")
+    table = data.get("table") if isinstance(data, dict) and data.get("source") == "table" else None
+    return isinstance(table, dict) and table.get("weight") is not None
 
 
 def told(looks: Iterable[Callable[[], object]]) -> None:

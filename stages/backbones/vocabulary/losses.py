@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field
 
-from stages.images.arrays import Labels
+from stages.images.arrays import Labels, Weights
 from stages.running.parameters import Block
 
 Balance = Literal["none", "balanced"]
@@ -21,12 +21,14 @@ class Loss(Block):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
 
 
-def weights(labels: Labels, balance: Balance) -> Float32[np.ndarray, " k"]:
-    """The factor of each class's loss; over the rows they average to one. A class without rows has factor one."""
+def weights(labels: Labels, balance: Balance, rows: Weights | None = None) -> Float32[np.ndarray, " k"]:
+    """The factor of each class's loss; over the rows they average to one, each row by its weight in `rows`.
+
+    A class without rows that count has factor one.
+    """
     factors = np.ones(int(labels.max()) + 1, np.float32)
     if balance == "balanced":
-        from sklearn.utils.class_weight import compute_class_weight  # takes a second, and few want it
-
-        present = np.unique(labels)
-        factors[present] = compute_class_weight("balanced", classes=present, y=labels)
+        totals = np.bincount(labels, rows)
+        present = totals > 0
+        factors[present] = totals.sum() / (present.sum() * totals[present])
     return factors

@@ -24,7 +24,7 @@ SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}
 """What may stand between the columns, by the suffix."""
 PARQUET = (".parquet", ".pq")
 SUFFIXES = (*SEPARATORS, *PARQUET)
-OPTIONAL = ("split", "fold", "group")
+OPTIONAL = ("split", "fold", "group", "weight")
 AHEAD = 64
 """Encoded images that are read at a time."""
 

@@ -1,9 +1,10 @@
-"""A table with a row for each image: its path or the image itself, its class, and perhaps split, fold and group.
+"""A table with a row for each image: its path or the image itself, its class, perhaps split, fold, group and weight.
 
 CSV, TSV or Parquet. `data.path` is the folder that table and images are below, so that DVC sees all of them, or one
 Parquet file that holds its images.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.images.arrays import Numbers, Rows
+from stages.images.arrays import Mask, Numbers, Rows, Weights
 from stages.images.collection import Collection, Data, pick
 from stages.images.decoding import Encoded
 from stages.images.reading import read_encoded
@@ -62,6 +63,7 @@ def collect(data: Data) -> Collection:
         notes=(read_from, *(notes if test is not None else ())),
         groups=group_rows(rows, labelled),
         folds=fold,
+        weights=weigh_rows(rows, labelled, test),
     )
 
 
@@ -163,16 +165,17 @@ def number_folds(rows: Rowed, labelled: Rows) -> tuple[Numbers | None, list[bool
     ]
     complain([rows.place[row] for row in without], "data.table.fold: {n} training rows have no fold")
     present = {value for value, is_training in zip(values, training, strict=True) if is_training}
-    ordered = sorted(sorted(present), key=float if all(is_number(value) for value in present) else str)
+    ordered = sorted(sorted(present), key=str if any(math.isnan(as_number(value)) for value in present) else float)
     numbers = {value: number for number, value in enumerate(ordered)}
     return np.array([numbers.get(value, -1) for value in values], np.int64), held
 
 
-def is_number(value: str) -> bool:
+def as_number(value: str) -> float:
+    """NaN for what is none."""
     try:
-        return float(value) == float(value)  # no number
+        return float(value)
     except ValueError:
-        return False
+        return math.nan
 
 
 def group_rows(rows: Rowed, labelled: Rows) -> list[str] | None:
@@ -180,6 +183,22 @@ def group_rows(rows: Rowed, labelled: Rows) -> list[str] | None:
     if "group" not in rows.more:
         return None
     return [rows.more["group"][row] or f"\0{row}" for row in labelled]
+
+
+def weigh_rows(rows: Rowed, labelled: Rows, test: Mask | None) -> Weights | None:
+    """How much each labelled row counts; 1 in the test set, whatever the table says of it."""
+    if "weight" not in rows.more:
+        return None
+    training = np.ones(len(labelled), bool) if test is None else ~test
+    given = [as_number(rows.more["weight"][row]) for row in labelled]
+    with np.errstate(over="ignore"):  # infinite then, and refused
+        found = np.where(training, given, 1).astype(np.float32)
+    wrong = labelled[~(np.isfinite(found) & (found >= 0))]
+    complain(
+        [f"{rows.place[row]} ({rows.more['weight'][row]!r})" for row in wrong],
+        "data.table.weight: {n} training rows have no finite number of 0 or more",
+    )
+    return found
 
 
 def images(

@@ -21,12 +21,21 @@ from stages.backbones.flax.cnn.training import Training
 from stages.backbones.flax.shared import session
 from stages.backbones.vocabulary import pixels
 from stages.backbones.vocabulary.layers import Whiten
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
 
 WEIGHTS, SETTINGS = "model.safetensors", "settings.json"
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin()
     images = params.sized(images)
@@ -34,7 +43,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     settings = Settings(params=params, size=size, classes=classes, dtype=session.dtype(params.precision))
     trained, fixed = steps.initial(settings)(seed)
     look(fixed, images, params)
-    trained = Training(images, labels, settings, fixed, seed, report).run(trained)
+    trained = Training(images, labels, settings, fixed, seed, report, weights).run(trained)
     arrays = {name: np.asarray(variable[...]) for name, variable in named(trained, fixed).items()}
     save_file(arrays, folder / WEIGHTS)
     settings.save(folder / SETTINGS)

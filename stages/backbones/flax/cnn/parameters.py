@@ -66,12 +66,14 @@ def matrices(weights: Any) -> Any:
     return jax.tree.map(matrix, weights)
 
 
-def loss(params: Loss, logits: jax.Array, targets: jax.Array, factors: jax.Array) -> jax.Array:
+def loss(params: Loss, logits: jax.Array, targets: jax.Array, factors: jax.Array, weighted: bool = False) -> jax.Array:
     """The rows' mean loss for logits [n, k] and the probabilities wanted, [n, k].
 
     `factors` [k]: what each row's loss is multiplied by as its class has it, mixed rows by their shares.
+    `weighted`: the probabilities come multiplied by the weight of their row, and so does its loss.
     """
-    smooth = optax.smooth_labels(targets, params.label_smoothing)
+    shares = targets / jnp.maximum(targets.sum(1, keepdims=True), LEAST) if weighted else targets
+    smooth = optax.smooth_labels(shares, params.label_smoothing)
     if params.loss == "cross_entropy":
         rows = optax.softmax_cross_entropy(logits, smooth)
     else:

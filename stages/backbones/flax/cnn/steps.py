@@ -103,16 +103,21 @@ def predicted(logits: Logits, trained: Trained, fixed: Arrays, images: TrainingI
 
 @functools.lru_cache(maxsize=4)
 def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The compiled changes of a batch: (key, pixels uint8, labels, number) to float32 pixels and targets [n, k].
+    """The compiled changes of a batch: (key, pixels uint8, labels, number, weights) to float32 pixels and targets.
 
+    Targets, [n, k], are multiplied by the weights of their rows, where there are any; mixed ones by their shares.
     Apart from the step, it is compiled once however the images grow.
     """
     params = settings.params
 
-    def prepare(key: jax.Array, pixels: Any, labels: Any, number: Any) -> tuple[jax.Array, jax.Array]:
+    def prepare(
+        key: jax.Array, pixels: Any, labels: Any, number: Any, weights: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
         # From the step's number, not from a key handed on: a step's draws do not depend on the steps before it.
         changing, mixing = jax.random.split(jax.random.fold_in(key, number))
         targets = jax.nn.one_hot(labels, settings.classes)
+        if weights is not None:
+            targets *= weights[:, None]
         changed = augmented(params.augmentation, changing, pixels.astype(jnp.float32))
         return mixed(params, mixing, changed, targets)
 
@@ -123,28 +128,29 @@ def preparing(settings: Settings) -> Callable[..., tuple[jax.Array, jax.Array]]:
 def training(settings: Settings) -> Callable[..., tuple[State, jax.Array, jax.Array]]:
     """The compiled training step: (state, task, pixels, targets, number, rate, size) to (state, loss, accuracy).
 
-    `size`: height and width the images are reduced to.
+    `size`: height and width the images are reduced to; `weighted`: as in `loss`.
     """
     modes = {"deterministic": False, "use_running_average": False}
     graph, _, _ = parts(nnx.view(abstract(settings), raise_if_not_found=False, **modes))
     params, moving, average = settings.params, updates(settings.params), averaging(settings.params)
 
-    def objective(weights: Arrays, statistics: Arrays, task: Task, pixels: Any, targets: Any, key: Any) -> Any:
+    def objective(weights: Arrays, statistics: Arrays, task: Task, batch: Any, key: Any, weighted: bool) -> Any:
+        pixels, targets = batch
         # A copy: the arrays' own variables belong to the outer function, and normalisation writes to its own.
         model = nnx.merge(graph, weights, statistics, task.fixed, copy=True)
         given = model(pixels, rngs=nnx.Rngs(dropout=key))
-        total = loss(params, given, targets, task.factors) + penalty(weights)
+        total = loss(params, given, targets, task.factors, weighted) + penalty(weights)
         return total, (parts(model)[1].statistics, given)
 
-    @functools.partial(jax.jit, static_argnames="size")
+    @functools.partial(jax.jit, static_argnames=("size", "weighted"))
     def step(
-        state: State, task: Task, pixels: Any, targets: Any, number: Any, rate: Any, *, size: tuple[int, int]
+        state: State, task: Task, pixels: Any, targets: Any, number: Any, rate: Any, *, size: Any, weighted: Any = False
     ) -> tuple[State, jax.Array, jax.Array]:
         gradient = jax.value_and_grad(objective, has_aux=True)
         weights, statistics = state.trained
         key = jax.random.fold_in(task.key, number)
         resized = jax.image.resize(pixels, (len(pixels), *size, 3), "linear")
-        (total, (statistics, given)), slopes = gradient(weights, statistics, task, resized, targets, key)
+        (total, (statistics, given)), slopes = gradient(weights, statistics, task, (resized, targets), key, weighted)
         # Made for a rate of one and scaled here, so that one compiled step serves every rate.
         moves, moments = moving.update(slopes, state.moments, weights)
         moved: Any = optax.apply_updates(weights, optax.tree.scale(rate, moves))

@@ -15,7 +15,7 @@ from stages.backbones.flax.cnn.parameters import Params, Settings, loss
 from stages.backbones.vocabulary import losses
 from stages.backbones.vocabulary.schedules import Plateau, rates
 from stages.backbones.vocabulary.stopping import Best, carve
-from stages.images.arrays import Labels, TrainingImages
+from stages.images.arrays import Labels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 REPORTS = 20
@@ -54,6 +54,7 @@ class Training:
     fixed: steps.Arrays
     seed: int
     report: Report
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         params = self.settings.params
@@ -62,7 +63,7 @@ class Training:
         self.steps = len(self.rows) // self.size
         self.rates = Rates(params, self.steps * params.epochs)
         self.sizes = params.sizes(self.settings.size, self.steps * params.epochs)
-        factors = jnp.asarray(losses.weights(self.labels[self.rows], params.class_weights))
+        factors = jnp.asarray(losses.weights(self.labels[self.rows], params.class_weights, self.weighing(self.rows)))
         changing, dropping = jax.random.split(jax.random.key(self.seed))
         self.key, self.task = changing, steps.Task(self.fixed, factors, dropping)
         self.prepare, self.step = steps.preparing(self.settings), steps.training(self.settings)
@@ -90,8 +91,9 @@ class Training:
         # JAX computes while Python reads the next batch: no thread is needed to read ahead.
         for done, members in enumerate(batches(self.rows, self.size, seed=self.seed, epoch=epoch), 1):
             rate, size = self.rates[number], self.sizes[number]
-            batch = self.prepare(self.key, self.images[members], self.labels[members], number)
-            state, total, accuracy = self.step(state, self.task, *batch, number, rate, size=size)
+            known, how = self.weighing(members), {"size": size, "weighted": self.weights is not None}
+            batch = self.prepare(self.key, self.images[members], self.labels[members], number, known)
+            state, total, accuracy = self.step(state, self.task, *batch, number, rate, **how)
             said.append((total, accuracy))
             number += 1
             if done > AHEAD:
@@ -103,6 +105,9 @@ class Training:
             raise UserError(f"train_loss is {values['train_loss']} after {epoch + 1} epochs; lower learning_rate")
         return state, values
 
+    def weighing(self, rows: np.ndarray) -> Weights | None:
+        return None if self.weights is None else self.weights[rows]
+
     def validated(self, trained: steps.Trained) -> dict[str, float]:
         """Loss and accuracy on the validation part, if there is one."""
         if not len(self.kept):
@@ -110,7 +115,9 @@ class Training:
         given = steps.predicted(steps.logits(self.settings), trained, self.fixed, self.images, self.kept)
         labels = self.labels[self.kept]
         targets = jax.nn.one_hot(labels, self.settings.classes)
-        total = loss(self.settings.params, jnp.asarray(given), targets, self.task.factors)
+        if self.weights is not None:
+            targets *= self.weights[self.kept, None]
+        total = loss(self.settings.params, jnp.asarray(given), targets, self.task.factors, self.weights is not None)
         return {"validation_loss": float(total), "validation_accuracy": float((given.argmax(axis=1) == labels).mean())}
 
 

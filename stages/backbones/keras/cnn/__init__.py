@@ -14,7 +14,7 @@ from stages.backbones.keras.shared.training import SETTINGS, Training, predictor
 from stages.backbones.vocabulary import pixels
 from stages.backbones.vocabulary.block import Precision
 from stages.backbones.vocabulary.layers import Layered
-from stages.images.arrays import Labels, TrainingImages
+from stages.images.arrays import Labels, TrainingImages, Weights
 from stages.running.parameters import Block
 
 BATCH = 500
@@ -36,14 +36,23 @@ class Settings(Block):
     precision: Precision
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin(seed)
     images = params.sized(images)
     settings = describe(images, labels, params)
     model = build(settings, seed)
     whiten(model, images, settings)
-    train(model, Training(images, labels, params, seed, report, BATCH), settings)
+    train(model, Training(images, labels, params, seed, report, BATCH, weights=weights), settings)
     save(model, settings, folder)
     session.end()
 

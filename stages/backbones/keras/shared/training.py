@@ -17,7 +17,7 @@ from stages.backbones.keras.shared.parameters import Common, objective, optimize
 from stages.backbones.vocabulary import losses, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import log_probabilities
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
 from stages.running import scratch
 from stages.running.parameters import Block
 
@@ -43,6 +43,7 @@ class Training:
     report: Report
     held_batch: int
     resize: Callable[[Any], Any] = lambda pixels: pixels
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         self.rows, self.kept = stopping.carve(self.labels, self.params.validation_fraction, seed=self.seed)
@@ -78,23 +79,30 @@ class Training:
 
     def batches(self, epochs: int, first: int = 0, sizes: Sizes = ()) -> tf.data.Dataset:
         """Every batch from epoch `first` on: pixels [b, h, w, 3], class probabilities [b, k], and if classes are
-        balanced the images' factors of the loss [b].
+        balanced or rows have weights the images' factors of the loss [b].
 
         Images change at the size they come in, then all take the size of `resize`, or each batch its own of `sizes`.
         """
-        factors = losses.weights(self.labels[self.rows], self.params.class_weights)
+        weights, balance = self.weights, self.params.class_weights
+        factors = losses.weights(self.labels[self.rows], balance, None if weights is None else weights[self.rows])
         augment = augmentation(self.params, (self.images.shape[1], self.images.shape[2]))
         with tf.device("CPU:0"):
             targets, seed, lengths = tf.constant(self.labels), tf.constant(self.seed, tf.int64), tf.constant(sizes)
 
         def batch(number: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
             pixels, shares = self.read(rows), tf.one_hot(tf.gather(targets, rows), self.classes)
+            if weights is not None:
+                shares *= tf.gather(weights, rows)[:, None]
             pixels, shares = augment(pixels, shares, tf.stack([seed, number]))
             pixels = self.resize(pixels)
             if sizes:
                 pixels = tf.image.resize(pixels, tf.gather(lengths, number), antialias=True)
-            balanced = self.params.class_weights != "none"
-            return (pixels, shares, tf.linalg.matvec(shares, factors)) if balanced else (pixels, shares)
+            if balance == "none" and weights is None:
+                return pixels, shares
+            counted = tf.linalg.matvec(shares, factors)
+            if weights is not None:
+                shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, 1, keepdims=True))
+            return pixels, shares, counted
 
         numbers = tf.data.Dataset.range(first, first + epochs).flat_map(self.order)
         return ahead(numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
@@ -111,8 +119,9 @@ class Training:
     def held(self) -> tf.data.Dataset:
         """The validation part once, in its order, unchanged but for its size."""
         shares = tf.one_hot(self.labels[self.kept], self.classes)
-        parts = tf.data.Dataset.from_tensor_slices((self.kept, shares))
-        return ahead(parts.batch(self.held_batch).map(lambda rows, shares: (self.resize(self.read(rows)), shares)))
+        known = (shares,) if self.weights is None else (shares, self.weights[self.kept])
+        parts = tf.data.Dataset.from_tensor_slices((self.kept, *known))
+        return ahead(parts.batch(self.held_batch).map(lambda rows, *known: (self.resize(self.read(rows)), *known)))
 
     def read(self, rows: tf.Tensor) -> tf.Tensor:
         """Those images, [b, h, w, 3], read from where they lie: a constant of all of them would be a copy in memory."""

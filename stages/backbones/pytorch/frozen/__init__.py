@@ -27,7 +27,7 @@ from stages.backbones.pytorch.frozen import heads
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.pytorch.shared.features import READ, Backbone, Compute, Extractor, digests
 from stages.backbones.vocabulary.block import Precision, Views
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages
+from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
 from stages.running import scratch
 from stages.running.errors import UserError
 from stages.running.parameters import Block
@@ -68,7 +68,16 @@ class Settings(Block):
     weight_decay: float
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     """Train on all of these rows; the seed draws the random network of `weights: none`, nothing else is random.
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
@@ -79,9 +88,10 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     share_weights(extractor, folder / WEIGHTS)
     features, inner = training_rows(extractor, images, params, seed, report)
     views, _, width = features.shape
-    columns = features.reshape(-1, width), np.tile(labels, views), np.tile(inner, views)
-    rows = [torch.from_numpy(column).to(extractor.device) for column in columns]
-    head = heads.train(*rows, classes=int(labels.max()) + 1, candidates=params.weight_decay)
+    given = (labels, inner) if weights is None else (labels, inner, weights)
+    columns = features.reshape(-1, width), *(np.tile(each, views) for each in given)
+    x, y, chosen_by, *counts = (torch.from_numpy(column).to(extractor.device) for column in columns)
+    head = heads.train(x, y, chosen_by, int(labels.max()) + 1, params.weight_decay, *counts)
     report(1, {"train_loss": head.loss})
     save_file({"weight": head.weight.cpu().numpy()}, folder / HEAD)
     Settings(params=params, backbone=extractor.backbone, weight_decay=head.weight_decay).save(folder / SETTINGS)

@@ -19,6 +19,7 @@ from torch.nn import functional
 Features = Float32[Tensor, "n d"]
 Targets = Int64[Tensor, " n"]
 Mask = Bool[Tensor, " n"]
+Weights = Float32[Tensor, " n"]
 
 STEPS = 200
 """Most steps of the solver; about 50 are what it takes."""
@@ -39,19 +40,42 @@ class Head(NamedTuple):
     loss: float
 
 
-def train(features: Features, labels: Targets, inner: Mask, classes: int, candidates: Sequence[float]) -> Head:
+def train(
+    features: Features,
+    labels: Targets,
+    inner: Mask,
+    classes: int,
+    candidates: Sequence[float],
+    weights: Weights | None = None,
+) -> Head:
     """Learn from all rows, with the candidate for weight_decay that does best on the rows in `inner`."""
     deviation, mean = torch.std_mean(features, 0, correction=0)
+    if weights is not None:
+        mean = averaged(features, weights)
+        deviation = averaged((features - mean).square(), weights).sqrt()
     deviation = torch.where(deviation > CONSTANT * mean.abs(), deviation, 1.0)
     x = (features - mean) / deviation
-    decay = chosen_decay(x, labels, inner, classes, candidates)
-    weight, bias = fitted(x, labels, classes, decay)
-    loss = functional.cross_entropy(torch.addmm(bias, x, weight.T), labels).item()
+    decay = chosen_decay(x, labels, inner, classes, candidates, weights)
+    weight, bias = fitted(x, labels, classes, decay, weights)
+    loss = mean_loss(torch.addmm(bias, x, weight.T), labels, weights).item()
     weight = weight / deviation
     return Head(torch.cat([weight, (bias - weight @ mean)[:, None]], 1), decay, loss)
 
 
-def fitted(x: Features, labels: Targets, classes: int, weight_decay: float) -> tuple[Tensor, Tensor]:
+def averaged(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean of the rows, each as often as its weight says."""
+    return weights @ values / weights.sum()
+
+
+def mean_loss(logits: Tensor, labels: Targets, weights: Weights | None) -> Tensor:
+    if weights is None:
+        return functional.cross_entropy(logits, labels)
+    return averaged(functional.cross_entropy(logits, labels, reduction="none"), weights)
+
+
+def fitted(
+    x: Features, labels: Targets, classes: int, weight_decay: float, weights: Weights | None = None
+) -> tuple[Tensor, Tensor]:
     """Weights [k, d] and biases [k] at the optimum, as nearly as GRADIENT says."""
     weight, bias = (x.new_zeros(shape).requires_grad_() for shape in ((classes, x.shape[1]), (classes,)))
     solver = torch.optim.LBFGS(
@@ -60,7 +84,7 @@ def fitted(x: Features, labels: Targets, classes: int, weight_decay: float) -> t
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = functional.cross_entropy(torch.addmm(bias, x, weight.T), labels)
+        loss = mean_loss(torch.addmm(bias, x, weight.T), labels, weights)
         loss = loss + weight_decay / 2 * weight.square().sum()
         loss.backward()
         return loss
@@ -69,7 +93,14 @@ def fitted(x: Features, labels: Targets, classes: int, weight_decay: float) -> t
     return weight.detach(), bias.detach()
 
 
-def chosen_decay(x: Features, labels: Targets, inner: Mask, classes: int, candidates: Sequence[float]) -> float:
+def chosen_decay(
+    x: Features,
+    labels: Targets,
+    inner: Mask,
+    classes: int,
+    candidates: Sequence[float],
+    weights: Weights | None = None,
+) -> float:
     """The candidate whose ridge regression on the other rows has the least squared error on those in `inner`.
 
     Of equally good ones, and where there is nothing to choose by, the largest. Ridge regression has its optima for all
@@ -79,8 +110,12 @@ def chosen_decay(x: Features, labels: Targets, inner: Mask, classes: int, candid
     if len(decays) == 1 or inner.all() or not inner.any():
         return decays[0]
     learned, y = ~inner, functional.one_hot(labels, classes).float()
-    x, y = x - x[learned].mean(0), y - y[learned].mean(0)
-    n = int(learned.sum())
+    if weights is None:
+        x, y, n = x - x[learned].mean(0), y - y[learned].mean(0), int(learned.sum())
+    else:  # a row counts by the square of what it is multiplied by
+        counted, root = weights[learned], weights.sqrt()[:, None]
+        x, y = (root * (each - averaged(each[learned], counted)) for each in (x, y))
+        n = counted.sum().clamp_min(torch.finfo(x.dtype).tiny)
     curvatures, axes = torch.linalg.eigh((x[learned].T @ x[learned]).double() / n)
     slopes = axes.T @ (x[learned].T @ y[learned]).double() / n
     x, y = x[inner].double() @ axes, y[inner].double()

@@ -13,8 +13,9 @@ import torch
 from torch import Generator, Tensor
 
 from stages.backbones.pytorch.shared.devices import Size
+from stages.backbones.vocabulary import losses
 from stages.backbones.vocabulary.changes import Change, Flip, Shift
-from stages.images.arrays import ImageRows, Labels, TrainingImages
+from stages.images.arrays import ImageRows, Labels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 CHUNK = 4096
@@ -26,16 +27,22 @@ class Examples:
     """Images where batches are read from: on the GPU where there is room, else where they lie, be it a memory map.
 
     `whole`: uint8 [m, 3, h, w] in channels_last memory; `rows`: which of them are meant, int64 [n]; `targets`: their
-    classes, int64 [n], on the device of the training.
+    classes, int64 [n], on the device of the training, as are `weights`, float32 [n], where rows have some.
     """
 
     whole: Tensor
     rows: Tensor
     targets: Tensor
+    weights: Tensor | None = None
 
     @property
     def size(self) -> Size:
         return self.whole.shape[2], self.whole.shape[3]
+
+    def factors(self, balance: losses.Balance) -> Tensor:
+        """The factor of each class's loss, float32 [k]."""
+        weights = None if self.weights is None else self.weights.cpu().numpy()
+        return torch.from_numpy(losses.weights(self.targets.cpu().numpy(), balance, weights)).to(self.targets.device)
 
     def read(self, chosen: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
         """The chosen ones mirrored and shifted, as in `views`, on the device of `chosen`."""
@@ -43,7 +50,7 @@ class Examples:
         return views(self.whole, *moves).to(chosen.device)
 
 
-def on_device(images: TrainingImages, labels: Labels, device: torch.device) -> Examples:
+def on_device(images: TrainingImages, labels: Labels, device: torch.device, weights: Weights | None = None) -> Examples:
     """For training on that device, with a copy of the images there if it takes at most half of the free memory."""
     source, rows = (images.source, images.rows) if isinstance(images, ImageRows) else (images, np.arange(len(images)))
     whole = None
@@ -52,7 +59,8 @@ def on_device(images: TrainingImages, labels: Labels, device: torch.device) -> E
         if whole is None and math.prod(images.shape) <= room(device):
             whole, rows = copied(source, rows, device), np.arange(len(rows))
     whole = as_tensor(source) if whole is None else whole
-    return Examples(whole.permute(0, 3, 1, 2), *(torch.from_numpy(each).to(device) for each in (rows, labels)))
+    columns = (rows, labels) if weights is None else (rows, labels, weights)
+    return Examples(whole.permute(0, 3, 1, 2), *(torch.from_numpy(each).to(device) for each in columns))
 
 
 def kept(source: np.ndarray, device: torch.device) -> Tensor | None:

@@ -94,12 +94,12 @@ class Training:
         """`dtype`: of the products; `chosen`: the rows to train on, else all; `forward`: a faster way through the
         network, where there is one; `batches`: in the place of changed images. Raises UserError for changes that do
         not fit the images."""
-        self.params, self.targets, self.generator = params, examples.targets, generator
+        self.params, self.targets, self.weights, self.generator = params, examples.targets, examples.weights, generator
         self.inputs, self.dtype, self.forward = inputs, dtype, forward or network
-        device = self.targets.device
-        self.chosen = torch.arange(len(self.targets), device=device) if chosen is None else chosen
-        factors = torch.from_numpy(losses.weights(self.targets.cpu().numpy(), params.class_weights)).to(device)
-        self.loss, self.mix = objective(params, factors), mixer(params, len(factors))
+        self.chosen = torch.arange(len(self.targets), device=self.targets.device) if chosen is None else chosen
+        factors = examples.factors(params.class_weights)
+        self.classes, self.mix = len(factors), mixer(params, len(factors))
+        self.loss = objective(params, factors, self.weights is not None)
         self.augmented = batches or Augmented(params.augmentation, examples, generator)
         self.average, self.steps = Average(network, params.ema_decay), 0
         self.per_epoch = rows.batch_count(len(self.chosen), params.batch_size)
@@ -135,8 +135,10 @@ class Training:
         updates.prepare()
         targets = self.targets[batch]
         inputs, mixed = self.inputs(self.augmented.batch(batch), self.steps), targets
+        if self.weights is not None:
+            mixed = functional.one_hot(targets, self.classes) * self.weights[batch, None]
         if self.mix is not None:
-            inputs, mixed = self.mix(inputs, targets)
+            inputs, mixed = self.mix(inputs, mixed)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             logits = self.forward(inputs).float()
         loss = self.loss(logits, mixed)
@@ -179,18 +181,20 @@ class Augmented:
         return pixels if self.change is None else self.change(pixels)
 
 
-def objective(params: losses.Loss, factors: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def objective(params: losses.Loss, factors: Tensor, weighted: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of logits [b, k] and targets, classes int64 [b] or probabilities [b, k], to the batch's summed loss.
 
     A row's loss is multiplied by the factor of its class, `factors` float32 [k] on the device of the logits; by the
     shares of its classes where it mixes some. Unlike with PyTorch's own weights, a mean is this by the number of rows.
+    `weighted`: probabilities come multiplied by the weight of their row, and so does its loss.
     """
-    plain = params.loss == "cross_entropy" and bool((factors == 1).all())
+    plain = params.loss == "cross_entropy" and bool((factors == 1).all()) and not weighted
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         if plain:
             return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=params.label_smoothing)
-        each = row_losses(params, logits, targets)
+        shares = targets / targets.sum(1, keepdim=True).clamp_min(1e-30) if weighted else targets
+        each = row_losses(params, logits, shares)
         return (each * (factors[targets] if targets.ndim == 1 else targets @ factors)).sum()
 
     return loss

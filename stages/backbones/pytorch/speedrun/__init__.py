@@ -27,7 +27,7 @@ from stages.backbones.pytorch.speedrun import networks
 from stages.backbones.pytorch.speedrun.parameters import Params, Settings, Views
 from stages.backbones.pytorch.speedrun.updates import Updates
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
-from stages.images.arrays import Labels, TrainingImages
+from stages.images.arrays import Labels, TrainingImages, Weights
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -46,7 +46,16 @@ VIEWS: dict[Views, list[tuple[float, int, int, bool]]] = {
 """Per choice the weight of each view, pixels down and right, and whether it is mirrored."""
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     """Train on these rows alone and leave weights and settings in `folder`."""
     images = params.sized(images)
     size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
@@ -60,7 +69,7 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     network = built(settings, device)
     if filters is not None:
         network.get_parameter("first.weight").requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
-    network = trained(network, settings, rows.on_device(images, labels, device), generator, report)
+    network = trained(network, settings, rows.on_device(images, labels, device, weights), generator, report)
     devices.save(network, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 

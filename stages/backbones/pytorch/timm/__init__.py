@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.shared import compiling, depthwise, devices, zoo
-from stages.backbones.pytorch.shared.rows import on_device
+from stages.backbones.pytorch.shared.rows import Examples, on_device
 from stages.backbones.pytorch.shared.training import Parameters, Training
 from stages.backbones.pytorch.timm import fronts, updates
 from stages.backbones.pytorch.timm.updates import Optimizer, Phase
@@ -32,7 +32,7 @@ from stages.backbones.vocabulary import phases, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import channel_statistics
 from stages.backbones.vocabulary.schedules import AnySchedule, Cosine
-from stages.images.arrays import Labels, TrainingImages
+from stages.images.arrays import Labels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -77,7 +77,16 @@ class Settings(devices.Inputs):
     classes: int
 
 
-def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, folder: Path, report: Report) -> None:
+def fit(
+    images: TrainingImages,
+    labels: Labels,
+    params: Params,
+    *,
+    seed: int,
+    folder: Path,
+    report: Report,
+    weights: Weights | None = None,
+) -> None:
     """Train on these rows alone and leave weights (the average, with `ema_decay`) and settings in `folder`.
 
     Raises UserError for weights that are not there or do not fit, for phases that ask for more blocks than there are,
@@ -91,7 +100,8 @@ def fit(images: TrainingImages, labels: Labels, params: Params, *, seed: int, fo
     settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
     model = zoo.network(params.architecture, params.weights, classes, size, device, params.drop_path)
-    kept = Phases(model, settings, images, labels, generator, seed).run(report)
+    examples = on_device(images, labels, device, weights)
+    kept = Phases(model, settings, images, examples, generator, seed).run(report)
     model.load_state_dict(kept.state_dict(), strict=False)  # of which a tail is a part
     devices.save(model, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
@@ -124,12 +134,17 @@ class Phases:
     """One run over the rows, phase by phase, with early stopping."""
 
     def __init__(
-        self, model: nn.Module, settings: Settings, images: TrainingImages, labels: Labels, rng: Generator, seed: int
+        self,
+        model: nn.Module,
+        settings: Settings,
+        images: TrainingImages,
+        examples: Examples,
+        rng: Generator,
+        seed: int,
     ) -> None:
         """Raises UserError for phases and changes that do not fit the model and the images."""
-        self.settings, self.seed, params = settings, seed, settings.params
-        self.examples = on_device(images, labels, rng.device)
-        carved = stopping.carve(labels, params.validation_fraction, seed=seed)
+        self.settings, self.seed, self.examples, params = settings, seed, examples, settings.params
+        carved = stopping.carve(examples.targets.cpu().numpy(), params.validation_fraction, seed=seed)
         chosen, self.kept = (torch.from_numpy(part).to(rng.device) for part in carved)
         complete = phases.complete(params.phases or (Phase.model_validate({}),), params)
         self.parts = [(phase, updates.names(model, phase.trainable)) for phase in complete]
@@ -191,6 +206,8 @@ class Phases:
             predicted = log_probabilities(model, self.settings, self.front, pixels)
             targets = self.examples.targets[batch]
             right = (predicted.argmax(1) == targets).sum()
+            if self.examples.weights is not None:
+                predicted = predicted * self.examples.weights[batch, None]
             totals += torch.stack([functional.nll_loss(predicted, targets, reduction="sum"), right])
         loss, accuracy = (totals / len(self.kept)).tolist()
         self.best.see(loss, lambda: {name: value.clone() for name, value in model.state_dict().items()})
