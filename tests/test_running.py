@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from stages.running import devices, history, scratch
+from stages.running import devices, history, scratch, threads
 from stages.running.errors import UserError
 from stages.showing import progress
 from stages.showing.command import command
@@ -98,8 +98,11 @@ def test_a_home_that_cannot_be_written_to_names_the_variable(monkeypatch: pytest
         scratch.root()
 
 
-def test_threads_that_wait_sleep() -> None:
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+def test_threads_that_wait_soon_sleep_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("passive", "10000")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert threads.waiting() == {"OMP_WAIT_POLICY": "active"}
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

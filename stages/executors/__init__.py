@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from stages.running.errors import UserError
 from stages.running.history import Observer, Row
-from stages.running.threads import environment
+from stages.running.threads import environment, waiting
 
 Data = TypeVar("Data")
 Task = Callable[[Data, Observer, Path], None]
@@ -83,11 +83,11 @@ def setting(name: str, default: float) -> float:
 def threads(cpus: int) -> dict[str, str]:
     """The environment in which libraries use that many threads, or as many as OMP_NUM_THREADS says already.
 
-    Those that wait sleep (`stages/showing/command.py`), on other machines too.
+    They wait for one another as those of a stage do, on other machines too.
     """
     wanted = environment(os.environ.get("OMP_NUM_THREADS") or cpus)
     numbers = {name: os.environ.get(name) or number for name, number in wanted.items()}
-    return numbers | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "passive"}
+    return numbers | waiting()
 
 
 def gave_up(names: list[str]) -> UserError:

@@ -18,6 +18,8 @@ NAMES = (
     "NPROC",  # of JAX on a processor
 )
 MOST = 1024
+SPINS = "10000"
+"""Rounds of waiting, tens of microseconds: as fast as spinning where nothing else runs, by measurement."""
 
 
 def of(block: Mapping[str, Any], *, place: str) -> int | None:
@@ -36,3 +38,14 @@ def use(number: int | None) -> None:
 
 def environment(number: int | str) -> dict[str, str]:
     return dict.fromkeys(NAMES, str(number))
+
+
+def waiting() -> dict[str, str]:
+    """How OpenMP's threads are to wait for one another: GNU's spin for a moment and then sleep, others sleep at once.
+
+    Beside another process that takes a core they would spin for most of the time (docs/cluster.md). What the
+    environment says of OMP_WAIT_POLICY stands.
+    """
+    if policy := os.environ.get("OMP_WAIT_POLICY"):
+        return {"OMP_WAIT_POLICY": policy}
+    return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT") or SPINS}

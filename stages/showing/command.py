@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
+from stages.running import threads
 from stages.running.errors import UserError, is_full_disk
 
 Arguments = ParamSpec("Arguments")
 INTERRUPTED = 130
 """The exit status that shells expect after Ctrl-C."""
 
-# Threads of OpenMP that wait sleep instead of spinning: beside another process that takes a core they would spin for
-# most of the time (docs/cluster.md). Libraries read it when they are loaded, which no step does before this.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.update(threads.waiting())  # libraries read it when they are loaded, which no step does before this
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
