@@ -179,6 +179,34 @@ def test_folders_of_any_name_and_worktrees_will_do(tmp_path: Path) -> None:
     assert tree.bytes("data/index.parquet") == repository.bytes("data/index.parquet")
 
 
+def test_a_shallow_clone_and_a_folder_within_a_repository_will_do(tmp_path: Path) -> None:
+    whole = repositories.new(tmp_path, JOB)
+    whole.run("git", "clone", "--quiet", "--depth=1", f"file://{whole.folder}", str(tmp_path / "shallow"))
+    shutil.copytree(tmp_path / "shallow", tmp_path / "many/inner", ignore=shutil.ignore_patterns(".git"))
+    inner = Repository(tmp_path / "many/inner", tmp_path / "scratch")
+    for name in ("shallow", "many"):
+        outer = Repository(tmp_path / name, tmp_path / "scratch")
+        outer.run("git", "init", "--quiet", "--initial-branch", "main")
+        place = outer if name == "shallow" else inner
+        (place.folder / "params.yaml").write_text((place.folder / "params.yaml").read_text() + "# mine\n")
+        outer.commit("mine")
+        assert "split" in ran(place.run("dvc", "exp", "run", "-S", "backbones.slim.epochs=1", "export@slim"))
+        assert "slim" in place.run("dvc", "params", "diff", "HEAD")
+
+
+def test_a_run_beside_another_is_told_which_process_it_waits_for(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path, slowly(JOB))
+    first = repository.start("dvc", "repro", "train@wide")
+    while repository.folds_begun("wide") < 1:
+        assert first.poll() is None, "it ended before another could be begun"
+        time.sleep(0.01)
+    said = fails(repository, "dvc", "repro", "train@wide")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert "busy" in said
+    assert f"PID {first.pid}" in said
+
+
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:
     output = repository.run("dvc", "exp", "run", "-S", "split.folds=3", "stack")
     assert ran(output) == sorted(["split", *stages(*NAMES), "stack"])
