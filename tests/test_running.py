@@ -100,6 +100,7 @@ def test_a_home_that_cannot_be_written_to_names_the_variable(monkeypatch: pytest
 
 def test_threads_that_wait_soon_sleep_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("passive", "10000")
+    assert threads.waiting() == {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}, "a worker is told the same"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     assert threads.waiting() == {"OMP_WAIT_POLICY": "active"}

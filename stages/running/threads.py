@@ -18,8 +18,8 @@ NAMES = (
     "NPROC",  # of JAX on a processor
 )
 MOST = 1024
-SPINS = "10000"
-"""Rounds of waiting, tens of microseconds: as fast as spinning where nothing else runs, by measurement."""
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+"""So many rounds, tens of microseconds: as fast as spinning where nothing else runs, by measurement."""
 
 
 def of(block: Mapping[str, Any], *, place: str) -> int | None:
@@ -46,6 +46,5 @@ def waiting() -> dict[str, str]:
     Beside another process that takes a core they would spin for most of the time (docs/cluster.md). What the
     environment says of OMP_WAIT_POLICY stands.
     """
-    if policy := os.environ.get("OMP_WAIT_POLICY"):
-        return {"OMP_WAIT_POLICY": policy}
-    return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT") or SPINS}
+    given = {name: value for name in WAITING if (value := os.environ.get(name))}
+    return given if "OMP_WAIT_POLICY" in given else WAITING | given
