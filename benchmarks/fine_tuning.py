@@ -12,12 +12,11 @@ after is printed.
 """
 
 import argparse
-import contextlib
 import copy
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch  # noqa: TID253  (a benchmark of one framework)
@@ -67,10 +66,8 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-@contextlib.contextmanager
-def computing(device: torch.device, how: str) -> Iterator[None]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=how != "float32"):
-        yield
+def computing(device: torch.device, how: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=how != "float32")
 
 
 def forward(network: Call, images: Tensor, how: str) -> None:

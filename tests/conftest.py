@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,19 @@ def _one_framework(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if wanted := request.config.getoption("group"):
         assert groups.loaded(sys.modules) <= {wanted}
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of every batch that a frozen network, or its front, computes features of, as it goes."""
+    from stages.backbones.pytorch.shared import features
+
+    sizes: list[int] = []
+    batch = features.Extractor.batch
+
+    def counted(self: Any, images: Any) -> Any:
+        sizes.append(len(images))
+        return batch(self, images)
+
+    monkeypatch.setattr(features.Extractor, "batch", counted)
+    return sizes

@@ -48,22 +48,6 @@ def weights(tmp_path: Path) -> str:
     return str(tmp_path / "w.safetensors")
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of every batch that goes through a front, as it goes."""
-    from stages.backbones.pytorch.shared import features
-
-    sizes: list[int] = []
-    batch = features.Extractor.batch
-
-    def counted(self: Any, images: Images) -> Any:
-        sizes.append(len(images))
-        return batch(self, images)
-
-    monkeypatch.setattr(features.Extractor, "batch", counted)
-    return sizes
-
-
 def toy_set(n: int = 48) -> tuple[Images, Labels]:
     labels = (np.arange(n) % 2).astype(np.int64)
     images = np.random.default_rng(5).integers(0, 120, (n, 16, 16, 3))

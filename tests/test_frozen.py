@@ -48,22 +48,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "scratch"
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of every batch that goes through the network, as it goes."""
-    from stages.backbones.pytorch.shared import features as _features
-
-    sizes: list[int] = []
-    batch = _features.Extractor.batch
-
-    def counted(self: Any, images: Images) -> Any:
-        sizes.append(len(images))
-        return batch(self, images)
-
-    monkeypatch.setattr(_features.Extractor, "batch", counted)
-    return sizes
-
-
 def alone(folder: Path, images: Any = IMAGES, labels: Labels = LABELS, seed: int = 7, **changes: Any) -> Path:
     RECIPE.fit(images, labels, params(**changes), seed=seed, folder=folder, report=lambda *_: None)
     return folder

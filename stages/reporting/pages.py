@@ -13,7 +13,7 @@ from stages.images.arrays import Images
 from stages.images.dataset import Dataset
 from stages.reporting import evidence, figures, gallery, summary, tables, templates, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, cut, distinct, svg
-from stages.reporting.results import STACK, Results
+from stages.reporting.results import BEHIND, STACK, Results
 
 TEMPLATE = "page.html.j2"
 TABLES: dict[str, tuple[str, Callable[[Results], tables.Table]]] = {
@@ -93,9 +93,8 @@ def scores(results: Results) -> Draw:
 def combiners(results: Results) -> Draw:
     """By what was chosen by, whatever that is; one that took no part has nothing to draw."""
     label, unit = CRITERIA[results.stack["criterion"]]
-    columns = ("behind", "behind_low", "behind_high")
     able = [row for row in results.combiners if tables.known(row["behind"])]
-    rows = [figures.Score(row["combiner"], *(unit * row[name] for name in columns)) for row in able]
+    rows = [figures.Score(row["combiner"], *(unit * row[name] for name in BEHIND)) for row in able]
     dot = "one standard error either way"
     return partial(figures.scores, rows, results.stack["combiner"], dot, label=label)
 

@@ -43,7 +43,8 @@ class Packaged:
 
     def origin(self) -> dict[str, str]:
         """As `zoo.Chosen.origin`."""
-        name = f"{self.package} {scratch.version(self.package)}, SHA-256 {scratch.digest(self.path())[:8]}"
+        self.path()
+        name = f"{self.package} {scratch.version(self.package)}, SHA-256 {self.sha256[:8]}"
         return {"weights": name, "licence": self.licence, "source": self.source}
 
 
