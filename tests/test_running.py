@@ -234,9 +234,10 @@ class Listening:
 
     def __init__(self) -> None:
         self.rows: list[history.Row] = []
+        self.notes: list[str] = []
 
     def progress(self, fold: int, images: float, note: str) -> None:
-        pass
+        self.notes.append(note)
 
     def add(self, row: history.Row) -> None:
         self.rows.append(row)
@@ -252,6 +253,18 @@ def test_each_epoch_tells_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder(4, {"train_loss": 0.4})
     assert [row["seconds"] for row in observer.rows] == [10, 12, 16]
     assert [row["images_per_second"] for row in observer.rows] == [5, 25, 25]
+
+
+def test_what_comes_before_the_first_epoch_is_shown_and_no_part_of_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 130.0, 160.0, 170.0])
+    monkeypatch.setattr(history.time, "monotonic", lambda: next(clock))
+    observer = Listening()
+    recorder = history.Recorder(1, 50, observer)
+    recorder(0, {"prepared": 0.0})
+    recorder(0, {"prepared": 0.5})
+    recorder(1, {"train_loss": 1.0})
+    assert observer.notes == ["fold 2, preparing, 0%", "fold 2, preparing, 50%", "fold 2, epoch 1.0, loss 1.0000"]
+    assert [(row["epoch"], row["seconds"], row["images_per_second"]) for row in observer.rows] == [(1, 70, 5)]
 
 
 def test_a_finished_fold_is_kept_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Report(Protocol):
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
         """Take the values reached after `epoch` epochs; a fraction moves the bar, a whole number enters the history.
 
-        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`.
+        Names are the field's: `train_loss`, `train_accuracy`, `learning_rate`. Before the first epoch `prepared` alone
+        is the share of what has to be computed first, such as what a frozen front makes of the images.
         """
 
 

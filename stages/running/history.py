@@ -76,9 +76,12 @@ class Recorder:
         self.rows: list[Row] = []
 
     def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
-        loss = values.get("train_loss")
-        note = f"fold {self.fold + 1}, epoch {epoch:.1f}" + (f", loss {loss:.4f}" if loss is not None else "")
-        if float(epoch).is_integer() and values:
+        loss, note = values.get("train_loss"), f"fold {self.fold + 1}, epoch {epoch:.1f}"
+        note += f", loss {loss:.4f}" if loss is not None else ""
+        if "prepared" in values:
+            self.before = time.monotonic()  # the rate is that of the epochs
+            note = f"fold {self.fold + 1}, preparing, {values['prepared']:.0%}"
+        elif float(epoch).is_integer() and values:
             self.add(int(epoch), values)
         self.observer.progress(self.fold, epoch * self.images, note)
 

@@ -167,10 +167,10 @@ class Kept:
         self.check_room()
         starts = range(0, len(self.images), READ)
         keys: dict[int, list[list[bytes]]] = {}
-        for start in map(int, np.roll(starts, seed % len(starts))):
+        for done, start in enumerate(map(int, np.roll(starts, seed % len(starts)))):
+            report(0, {"prepared": done / len(starts)})
             chunk = self.images[start : start + READ]
             keys[start] = [self.front.known(view(chunk, number, self.flip, self.reach)) for number in range(self.views)]
-            report(0, {})
         self.keys = [[key for start in starts for key in keys[start][number]] for number in range(self.views)]
 
     def check_room(self) -> None:
