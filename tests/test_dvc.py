@@ -120,6 +120,7 @@ def test_below_a_folder_with_accents_copies_need_a_cache_elsewhere(
     assert ran(repository.run("dvc", "exp", "run", "-S", "seed=2", "split")) == ["split"]
     said = fails(repository, "dvc", "exp", "run", "--temp", "-S", "seed=3", "split")
     assert "unexpected error - 'ascii' codec can't encode character" in said
+    repository.run("mv", ".dvc/cache", str(tmp_path / "cache"))
     repository.run("dvc", "cache", "dir", "--local", str(tmp_path / "cache"))
     assert ran(repository.run("dvc", "exp", "run", "--temp", "-S", "seed=3", "split")) == ["split"]
 
