@@ -1,8 +1,8 @@
 """What lies below a folder: image files by their names, and a count of all that is left out, by reason and kind.
 
 Links to files are taken. A link to a folder is refused: DVC hashes what `data.path` holds without looking behind links,
-so that `split` would not run again when images behind it change. So is a link that leads nowhere: what it led to, as a class
-on a disk that is not mounted, would be missing. Where it is named as an image, reading it fails with its path.
+so that `split` would not run again when images behind it change. So is a link that leads nowhere: what it led to, as a
+class on a disk that is not mounted, would be missing. Where its name is an image's, reading it fails with its path.
 """
 
 import os
