@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-fast test-all check bench bench-gpu format lock clean
+.PHONY: help setup git repro test test-fast test-all check bench bench-gpu format lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,16 @@ $(BIN)/.locked: requirements.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
+# DVC says that Git is missing, not what to do, and only once there is an environment.
+git:
+	@if LC_ALL=C git rev-parse 2>&1 | grep -q 'not a git repository' && ! grep -qs 'no_scm = true' .dvc/config .dvc/config.local; then \
+	  echo 'error: no Git repository, as after a download as ZIP, and DVC needs one: `git init --quiet && git add --all &&' \
+	  'git commit --quiet --message start`; without experiments `make setup && .venv/bin/dvc config --local core.no_scm true` will do' >&2; \
+	  exit 1; \
+	fi
+
 # Stages that run at once wait for DVC's lock, which one holds only before and after its command.
-repro: setup ## Run the job in params.yaml: dvc repro, as many backbones at once as have cores for their threads, or JOBS=4
+repro: git setup ## Run the job in params.yaml: dvc repro, as many backbones at once as have cores for their threads, or JOBS=4
 	@jobs=$${JOBS:-$$(python -m stages.executors.room)} || exit; \
 	if [ "$$jobs" != 1 ]; then \
 	  dvc repro split && \

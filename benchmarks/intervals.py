@@ -88,7 +88,7 @@ def ours(labels: Labels, one: Labels, other: Labels | None, k: int) -> Ends:
 
 def cell(k: int, n: int, accuracy: float, errors: str, sizes: str, given: argparse.Namespace) -> dict[str, Any]:
     """What is found of test sets of one kind, as shares; NaN where there are too few images."""
-    rng = np.random.default_rng([k, n, round(1000 * accuracy)])
+    rng = np.random.default_rng([k, n, round(1000 * accuracy), given.seed])
     table, size = confused(k, accuracy, errors), counts(k, n, sizes)
     labels, right = np.repeat(np.arange(k), size), truth(table, size)
     side = partial(resampled, rng=np.random.default_rng(0)) if given.before else ours
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--errors", nargs="+", default=["even"], choices=["even", "near", "hetero"])
     parser.add_argument("--sizes", nargs="+", default=["equal"], choices=["equal", "spread"])
     parser.add_argument("--draws", type=int, default=2000, help="test sets of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="other test sets")
     parser.add_argument("--before", action="store_true", help="the former method instead")
     given = parser.parse_args()
     kinds = product(given.classes, given.images, given.accuracies, given.errors, given.sizes)

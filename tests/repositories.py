@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 
 from stages.running import history
 from tests.toys import plant
@@ -120,6 +122,29 @@ class Repository:
 def ran(output: str) -> list[str]:
     """The stages that a DVC command really ran, sorted; those taken from the run cache are not among them."""
     return sorted(re.findall(r"Running stage '([^']+)'", output))
+
+
+def fails(repository: Repository, *command: str) -> str:
+    """What a command says that has to fail."""
+    done = subprocess.run(
+        command, cwd=repository.folder, env=repository.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def write_photos(folder: Path, n: int = 8, names: Sequence[str] = ("cat", "dog")) -> None:
+    """Classes of `n` images each."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(n):
+            Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).save(folder / f"train/{name}/{number}.png")
+
+
+def of_photos(path: Path | str) -> dict[str, Any]:
+    return JOB | {"data": {"source": "folder", "path": str(path), "image_size": 8}}
 
 
 def new(folder: Path, params: Mapping[str, Any]) -> Repository:

@@ -133,6 +133,20 @@ def test_the_path_may_be_a_link_and_files_may(tmp_path: Path) -> None:
     assert greys(collected(tmp_path / "data")) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("link", ["train/bird", "test", "train/a/more", "train/b/broken.png"])
+def test_a_link_that_leads_nowhere_is_named(link: str, tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/0.png", "train/b/1.png")
+    (tmp_path / link).symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match=f"{link}(:| is a link that leads nowhere)"):
+        greys(collected(tmp_path))
+
+
+def test_hidden_links_that_lead_nowhere_do_no_harm(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/0.png", "train/b/1.png")
+    (tmp_path / "train/a/.#0.png").symlink_to("someone@somewhere")
+    assert collected(tmp_path).left_out == {("hidden", ".png", "a"): 1}
+
+
 @pytest.mark.parametrize(
     ("train", "test"),
     [

@@ -88,6 +88,13 @@ def test_a_broken_file_is_refused(text: str, message: str, tmp_path: Path) -> No
         parameters.read(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("data: {path: café}\n", encoding=encoding)
+    with pytest.raises(UserError, match=r"params\.yaml is not in UTF-8; save it so"):
+        parameters.read(tmp_path / "params.yaml")
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run from the root of the repository"):
         parameters.read(tmp_path / "params.yaml")

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from tests import repositories
-from tests.repositories import FRAMEWORKS, JOB, TAIL, Repository, ran
+from tests.repositories import FRAMEWORKS, JOB, TAIL, Repository, fails, of_photos, ran, write_photos
 
 NAMES = list(JOB["backbones"])
 
@@ -230,19 +230,6 @@ def test_a_pushed_run_is_pulled_elsewhere_without_running_again(repository: Repo
     assert clone.run("git", "status", "--porcelain") == ""
 
 
-def write_photos(folder: Path, n: int = 8) -> None:
-    """Two classes of `n` images each."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (folder / "train" / name).mkdir(parents=True)
-        for number in range(n):
-            Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).save(folder / f"train/{name}/{number}.png")
-
-
-def of_photos(path: Path | str) -> dict[str, Any]:
-    return JOB | {"data": {"source": "folder", "path": str(path), "image_size": 8}}
-
-
 @pytest.fixture(scope="session")
 def versioned(finished: tuple[Repository, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy where `dvc add images` has been done, and all has run on them and is committed."""
@@ -315,16 +302,6 @@ def finish(repository: Repository, n: int) -> None:
         assert "Failed" not in status, status
         assert time.monotonic() < deadline, status
         time.sleep(3)
-
-
-def fails(repository: Repository, *command: str) -> str:
-    """What a command says that has to fail."""
-    done = subprocess.run(
-        command, cwd=repository.folder, env=repository.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0, done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_another_clone_with_the_same_seed_gives_the_same_bytes(real: tuple[Repository, str], tmp_path: Path) -> None:

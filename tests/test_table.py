@@ -214,6 +214,15 @@ def test_broken_images_of_a_table_are_named_by_their_row(tmp_path: Path) -> None
         greys(collected(tmp_path))
 
 
+@pytest.mark.parametrize("link", ["more.png", "more"])
+def test_a_link_that_leads_nowhere_is_named(link: str, tmp_path: Path) -> None:
+    pictures(tmp_path, ["0", "1"])
+    (tmp_path / link).symlink_to(tmp_path / "unmounted")
+    write_csv(tmp_path / "train.csv", {"image": ["0.png", "1.png", "more.png"], "label": ["a", "b", "b"]})
+    with pytest.raises(UserError, match=f"{link}(: FileNotFoundError| is a link that leads nowhere)"):
+        greys(collected(tmp_path))
+
+
 def test_a_split_column_is_respected_in_any_spelling(tmp_path: Path) -> None:
     pictures(tmp_path, list("abcd"))
     parts = ["Training", "TEST", "val", "train"]

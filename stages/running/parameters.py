@@ -72,6 +72,8 @@ def read(path: Path = PATH) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; run from the root of the repository") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8; save it so") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):

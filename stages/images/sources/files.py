@@ -1,7 +1,8 @@
 """What lies below a folder: image files by their names, and a count of all that is left out, by reason and kind.
 
 Links to files are taken. A link to a folder is refused: DVC hashes what `data.path` holds without looking behind links,
-so that `split` would not run again when images behind it change.
+so that `split` would not run again when images behind it change. So is a link that leads nowhere: what it led to, as a
+class on a disk that is not mounted, would be missing. Where its name is an image's, reading it fails with its path.
 """
 
 import os
@@ -43,6 +44,7 @@ def subfolders(folder: Path, tally: Tally) -> list[str]:
 def loose_images(folder: Path, tally: Tally) -> list[str]:
     """The image files that lie directly in a folder, sorted; other files are counted."""
     names = [entry.name for entry in entries(folder) if not entry.is_dir()]
+    check_links(str(folder), names)
     return sorted(keep_images(names, "", tally))
 
 
@@ -58,6 +60,7 @@ def walk(folder: str, label: str, tally: Tally) -> Iterator[tuple[str, list[str]
     """Every folder below and the names of its files, without the leftovers of systems."""
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = keep_folders(place, folders, label, tally)
+        check_links(place, names)
         yield place, names
 
 
@@ -74,6 +77,14 @@ def keep_folders(place: str, names: list[str], label: str, tally: Tally) -> list
                 "move or copy the folder there, link its files one by one, or let data.path itself be the link"
             )
     return [name for name in names if not left_over(name)]
+
+
+def check_links(place: str, names: list[str]) -> None:
+    """Raises UserError for a link that leads nowhere and may have been one to a folder."""
+    for name in names:
+        path = f"{place}{os.sep}{name}"
+        if not (name.startswith(".") or is_image(name) or os.path.exists(path)):  # noqa: PTH110
+            raise UserError(f"{path} is a link that leads nowhere; mount or bring back what it led to, or remove it")
 
 
 def keep_images(names: list[str], label: str, tally: Tally) -> list[str]:

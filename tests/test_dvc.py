@@ -1,0 +1,170 @@
+"""What DVC itself makes of odd paths, links and places: where an upgrade changes it, docs/images.md is wrong."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.exceptions import InvalidArgumentError
+from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+from hydra.errors import OverrideParseException
+
+from tests import repositories
+from tests.repositories import JOB, Repository, fails, of_photos, ran, write_photos
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+PLAIN = ["/data/my images", "a:b", "100%", "C:\\data", "a+b@c", "a*b", ".hidden/a-b_c.d", "007"]
+QUOTED = [
+    "images (1)",
+    "it's",
+    "a=b",
+    "фото",
+    COMPOSED,
+    DECOMPOSED,
+    "~/x",
+    "a#b",
+    "a&b",
+    "a!b",
+    "a[1]",
+    "{a}",
+    'say "x"',
+]
+READ_OTHERWISE = {"a,b": "a sweep", "[a]": ["a"], "1e3": 1000.0, " lead": "lead", "null": None}
+
+
+def set_by_dvc(folder: Path, value: str) -> object:
+    """What `dvc exp run -S data.path=<value>` writes into a params.yaml, or that it would be several runs."""
+    file, text = folder / "params.yaml", f"data.path={value}"
+    file.write_text("data: {path: data/raw}\n")
+    if to_hydra_overrides([text])[0].is_sweep_override():
+        return "a sweep"
+    apply_overrides(file, [text])
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["path"]
+
+
+def quoted(path: str) -> str:
+    """As docs/images.md says, what the shell takes away already taken away."""
+    return "'{}'".format(path.replace("'", "\\'"))
+
+
+@pytest.mark.parametrize("path", PLAIN)
+def test_a_path_of_plain_letters_needs_no_quotes_of_its_own(path: str, tmp_path: Path) -> None:
+    assert set_by_dvc(tmp_path, path) == path
+
+
+@pytest.mark.parametrize("path", QUOTED)
+def test_a_path_with_other_signs_is_refused_without_quotes_of_its_own(path: str, tmp_path: Path) -> None:
+    with pytest.raises((OverrideParseException, InvalidArgumentError)):
+        set_by_dvc(tmp_path, path)
+
+
+@pytest.mark.parametrize(("path", "read"), READ_OTHERWISE.items())
+def test_a_path_may_be_read_as_something_else_without_quotes_of_its_own(
+    path: str, read: object, tmp_path: Path
+) -> None:
+    assert set_by_dvc(tmp_path, path) == read
+
+
+@pytest.mark.parametrize("path", [*PLAIN, *QUOTED, *READ_OTHERWISE])
+def test_any_path_arrives_in_quotes_of_its_own(path: str, tmp_path: Path) -> None:
+    assert set_by_dvc(tmp_path, quoted(path)) == path
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository with two classes of images, é in both spellings, under DVC; nothing has run."""
+    repository = repositories.new(tmp_path_factory.mktemp("start"), of_photos(COMPOSED))
+    for name in (COMPOSED, DECOMPOSED):
+        write_photos(repository.folder / name, names=(f"{COMPOSED} 1", f"{DECOMPOSED} 2"))
+    repository.run("dvc", "add", COMPOSED, DECOMPOSED)
+    repository.commit("images")
+    return repository
+
+
+def test_an_odd_path_reaches_split_by_an_experiment(start: Repository, tmp_path: Path) -> None:
+    repository, folder = start.copy(tmp_path), tmp_path / "дом (1), it's a=b"
+    write_photos(folder)
+    said = fails(repository, "dvc", "exp", "run", "-S", f"data.path={folder}", "split")
+    assert "LexerNoViableAltException: data.path=" in said
+    assert repository.run("git", "status", "--porcelain") == ""
+    assert ran(repository.run("dvc", "exp", "run", "-S", f"data.path={quoted(str(folder))}", "split")) == ["split"]
+    assert yaml.safe_load((repository.folder / "params.yaml").read_text(encoding="utf-8"))["data"]["path"] == str(
+        folder
+    )
+
+
+def test_a_comma_means_several_runs(start: Repository, tmp_path: Path) -> None:
+    repository = start.copy(tmp_path)
+    said = fails(repository, "dvc", "exp", "run", "-S", "data.path=one,two", "split")
+    assert "Sweep overrides can't be used without `--queue`" in said
+    repository.run("dvc", "exp", "run", "--queue", "-S", "data.path=one,two", "split")
+    assert repository.run("dvc", "queue", "status").count("Queued") == 2
+
+
+@pytest.mark.parametrize("name", [COMPOSED, DECOMPOSED])
+def test_images_and_classes_with_accents_reach_a_copy_in_either_spelling(
+    name: str, start: Repository, tmp_path: Path
+) -> None:
+    repository = start.copy(tmp_path)
+    repository.set(of_photos(name))
+    output = repository.run("dvc", "exp", "run", "--temp", "-S", "seed=3", "split")
+    assert ran(output) == ["split"]
+    assert f"2 classes of 6 to 7 training images: {COMPOSED} 1, {COMPOSED} 2" in output
+
+
+@pytest.mark.parametrize("name", [COMPOSED, DECOMPOSED])
+def test_below_a_folder_with_accents_copies_need_a_cache_elsewhere(
+    name: str, start: Repository, tmp_path: Path
+) -> None:
+    repository = start.copy(tmp_path / name)
+    assert ran(repository.run("dvc", "exp", "run", "-S", "seed=2", "split")) == ["split"]
+    said = fails(repository, "dvc", "exp", "run", "--temp", "-S", "seed=3", "split")
+    assert "unexpected error - 'ascii' codec can't encode character" in said
+    repository.run("mv", ".dvc/cache", str(tmp_path / "cache"))
+    repository.run("dvc", "cache", "dir", "--local", str(tmp_path / "cache"))
+    assert ran(repository.run("dvc", "exp", "run", "--temp", "-S", "seed=3", "split")) == ["split"]
+
+
+@pytest.fixture
+def unpacked(start: Repository, tmp_path: Path) -> Repository:
+    """As a ZIP of the files leaves it: without .git, below no repository."""
+    repository = start.copy(tmp_path)
+    shutil.rmtree(repository.folder / ".git")
+    repository.set(JOB | {"backbones": {"slim": JOB["backbones"]["slim"]}})
+    return repository
+
+
+def test_without_git_make_says_what_to_do_and_that_works(unpacked: Repository) -> None:
+    assert f"ERROR: {unpacked.folder} is not a git repository" in fails(unpacked, "dvc", "repro")
+    make = ("make", "--old-file=setup", "repro", "JOBS=1")
+    said = fails(unpacked, *make)
+    assert said.startswith("error: no Git repository, as after a download as ZIP, and DVC needs one: `git init")
+    unpacked.run("sh", "-c", said.split("`")[1])
+    assert "report" in ran(unpacked.run(*make))
+    assert ran(unpacked.run("dvc", "exp", "run", "-S", "seed=1", "split")) == ["split"]
+
+
+def test_without_git_all_runs_where_dvc_is_told_so(unpacked: Repository) -> None:
+    assert "'.dvc' exists" in fails(unpacked, "dvc", "init", "--no-scm")
+    unpacked.run("dvc", "config", "--local", "core.no_scm", "true")
+    assert "report" in ran(unpacked.run("make", "--old-file=setup", "repro", "JOBS=1"))
+    assert unpacked.json("metrics/costs/slim.json")["commit"] == ""
+    assert "Only supported for Git repositories" in fails(unpacked, "dvc", "exp", "run", "-S", "seed=1", "split")
+
+
+@pytest.mark.parametrize("link", ["9.png", "more"])
+@pytest.mark.parametrize("source", ["folder", "table"])
+def test_dvc_names_a_link_that_leads_nowhere(source: str, link: str, start: Repository, tmp_path: Path) -> None:
+    repository = start.copy(tmp_path)
+    write_photos(repository.folder / "images")
+    broken = repository.folder / "images/train/cat" / link
+    broken.symlink_to(tmp_path / "unmounted")
+    rows = ["image,label"] + [f"train/{name}/{n}.png,{name}" for name in ("cat", "dog") for n in range(8)]
+    (repository.folder / "images/images.csv").write_text("\n".join(rows))
+    data = {"source": source, "path": "images", "image_size": 8, "skip_unreadable": True}
+    repository.set(JOB | {"data": data})
+    for command in (("repro", "split"), ("add", "images")):
+        said = fails(repository, "dvc", *command)
+        assert f"No such file or directory: '{broken}'" in said or f"'images/train/cat/{link}'" in said, said
+    broken.unlink()
+    assert ran(repository.run("dvc", "repro", "split")) == ["split"]
