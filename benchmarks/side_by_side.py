@@ -40,7 +40,7 @@ def rate(run: Callable[[], object], batch: int, seconds: float) -> float:
 
 def serve(connection: Connection, given: argparse.Namespace, threads: int) -> None:
     """A process: for each part and number of seconds that it is sent, it sends the images per second."""
-    import torch  # noqa: TID253  (in this process alone)
+    import torch  # in this process alone
 
     from benchmarks import fine_tuning
     from stages.backbones.pytorch.shared import devices

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
 
 from benchmarks.transfer import Job, foldstack, peer
 from benchmarks.transfer import __main__ as transfer
 from stages import backbones
 from stages.backbones.pytorch.shared import depthwise
 from stages.running import threads
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+"""timm does not close the files that it reads."""
 
 BLOCK: dict[str, Any] = {
     "framework": "pytorch",
@@ -43,7 +45,7 @@ def test_the_parent_names_just_the_sides_that_there_are() -> None:
 @pytest.mark.parametrize("side", transfer.SIDES)
 def test_a_side_sees_every_image_in_every_epoch(job: Job, side: str) -> None:
     train = (foldstack.SIDES | peer.SIDES)[side]
-    seen = 2 * (N - N // 3) * 3 if "folds" in side else 2 * N
+    seen = 2 * (N - N // 3) * 3 if " folds" in side else 2 * N
     assert train(job, False) == seen
 
 
@@ -55,7 +57,7 @@ def test_a_side_warms_up_on_two_batches(job: Job, side: str) -> None:
 
 def test_warming_up_computes_no_answer_of_the_front_that_the_timed_training_needs(job: Job) -> None:
     foldstack.SIDES["foldstack"](job, True)
-    known = {file for file in (job.folder / "scratch").rglob("*.digests.npy")}
+    known = set((job.folder / "scratch").rglob("*.digests.npy"))
     foldstack.SIDES["foldstack"](job, False)
     new = [np.load(file) for file in (job.folder / "scratch").rglob("*.digests.npy") if file not in known]
     assert sum(map(len, new)) == 2 * N
@@ -67,7 +69,7 @@ def test_the_frozen_peer_trains_what_the_block_trains(job: Job) -> None:
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any(name.startswith("classifier") for name in learning)
     assert not any(name.startswith(("conv_stem", "blocks.0")) for name in learning)
-    moving = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    moving = {name for name, module in model.named_modules() if type(module).__name__.startswith("BatchNorm")}
     assert moving
     assert all(f"{name}.weight" in learning for name in moving)
 
