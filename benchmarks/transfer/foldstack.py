@@ -17,7 +17,7 @@ from stages.backbones.pytorch.shared import depthwise, devices
 FOLDS = 3
 
 
-def nothing(*_: object) -> None:
+def nothing(*_: object, **__: object) -> None:
     """In the place of what is left out, and of a report that nobody reads."""
 
 

@@ -20,7 +20,8 @@ from stages.backbones.pytorch.shared import zoo
 from stages.backbones.pytorch.timm import updates
 
 CPU = torch.device("cpu")
-data, utils, optim, scheduler = (cast(Any, each) for each in (timm.data, timm.utils, timm.optim, timm.scheduler))
+data, loss, optim = cast(Any, timm.data), cast(Any, timm.loss), cast(Any, timm.optim)
+scheduler, utils = cast(Any, timm.scheduler), cast(Any, timm.utils)
 
 
 def loader(job: Job, params: Any) -> Any:
@@ -70,7 +71,7 @@ def train(job: Job, few: bool, frozen: bool = False, bfloat16: bool = False, cha
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = optim.create_optimizer_v2(model, params.optimizer, params.learning_rate, params.weight_decay)
-    criterion = timm.loss.LabelSmoothingCrossEntropy(params.label_smoothing)
+    criterion = loss.LabelSmoothingCrossEntropy(params.label_smoothing)
     plan, epochs = scheduler.create_scheduler_v2(
         optimizer, num_epochs=params.epochs, updates_per_epoch=len(batches), warmup_lr=1e-5
     )
@@ -106,11 +107,11 @@ def train_epoch(
         if channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with computing():
-            loss = criterion(model(inputs), targets)
-        loss.backward()
+            value = criterion(model(inputs), targets)
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.update(loss.item(), len(inputs))
+        losses.update(value.item(), len(inputs))
         seen += len(inputs)
         steps.update(time.time() - began)
         plan.step_update(num_updates=epoch * len(batches) + number + 1, metric=losses.avg)
