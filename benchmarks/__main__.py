@@ -19,6 +19,7 @@ from stages.showing.command import command
 
 PACKAGES = {
     "throughput": ("torch", "torchvision", "timm", "tensorflow", "keras", "airbench"),
+    "transfer": ("torch", "timm", "pillow"),
     "stacking": ("numpy", "scipy", "scikit-learn", "xgboost"),
     "split": ("pillow", "torch", "torchvision"),
     "combiners": ("scikit-learn", "mlxtend", "xgboost", "scipy"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 PAGE = Path("docs/benchmarks.md")
-SECTIONS = ("throughput", "stacking", "combiners", "split", "folds", "orchestration", "gpu")
+SECTIONS = ("throughput", "transfer", "stacking", "combiners", "split", "folds", "orchestration", "gpu")
 INTRODUCTION = """# Benchmarks
 
 What foldstack costs, side by side with what else does the same work. `make bench` measures it, `make bench-gpu` what

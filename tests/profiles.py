@@ -44,6 +44,9 @@ SMALL = {
 REAL = SMALL | {"EfficientNet": "EfficientNetB0", "MobileNet": "MobileNetV2", "ResNet50": "ResNet50"}
 """The same where there is more time: the smallest of the block's own kind."""
 
+LEARNING = ("learns_a_toy_set", "learns_nothing_from_rows_of_weight_0")
+"""The claims that ask for a score."""
+
 LAST = 4
 """The layers that train where a block names more of them: the siblings have few."""
 
@@ -65,9 +68,9 @@ def last(part: str | int) -> str | int:
 
 
 def claims(name: str) -> list[str]:
-    """What the block has to keep. One that begins with downloaded weights cannot learn in a few steps without them."""
-    pretrained = BLOCKS[name].get("weights") == "imagenet"
-    return [claim for claim in contract.CLAIMS if claim != "learns_a_toy_set" or not pretrained]
+    """What the block has to keep. One that begins with pretrained weights cannot learn in a few steps without them."""
+    pretrained = BLOCKS[name].get("weights") in ("imagenet", "package")
+    return [claim for claim in contract.CLAIMS if claim not in LEARNING or not pretrained]
 
 
 def of(framework: str) -> list[str]:

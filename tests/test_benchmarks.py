@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import processes, results
+from benchmarks import processes, results, side_by_side
 from benchmarks.settings import changed
 from stages.running.errors import UserError
 
@@ -68,3 +70,40 @@ def test_settings_change_parameters_at_any_depth() -> None:
     assert changed(content, given) == {"data": {"path": "/images", "image_size": 32}, "split": {"folds": 5}}
     with pytest.raises(UserError, match="expected NAME=VALUE"):
         changed({}, ["seed"])
+
+
+class Line(list[Any]):
+    """In the place of a connection to a process that answers at once; keeps what it was sent."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def send(self, wanted: object) -> None:
+        self.append(wanted)
+
+    def recv(self) -> float:
+        return self.rate
+
+
+def test_layouts_take_turns_and_processes_of_one_are_added() -> None:
+    one, several = [Line(100.0)], [Line(60.0), Line(70.0)]
+    layouts: dict[str, Any] = {"one": one, "several": several}
+    found = side_by_side.measured(layouts, rounds=2, seconds=3)
+    assert found.to_dict("list") == {
+        "part": ["front", "tail"] * 2,
+        "one": [100.0] * 4,
+        "several": [130.0] * 4,
+    }
+    assert [*one, *several] == [[("front", 3), ("tail", 3)] * 2] * 3
+
+
+def test_the_ratio_of_layouts_is_that_of_each_round() -> None:
+    found = pd.DataFrame({"part": ["front", "front"], "one": [10.0, 40.0], "several": [20.0, 40.0]})
+    assert side_by_side.table(found).loc["front", "ratio"] == "1.50 (1.00 to 2.00)"
+
+
+def test_a_rate_counts_whole_passes_and_at_least_one() -> None:
+    passes: list[int] = []
+    assert side_by_side.rate(lambda: passes.append(1), batch=8, seconds=0) > 0
+    assert passes == [1]
