@@ -162,7 +162,8 @@ class Phases:
             return zoo.prepared(pixels, settings) if front is None else pixels.to(dtype)
 
         how: dict[str, Any] = {"inputs": inputs, "dtype": dtype, "chosen": chosen, "forward": forward}
-        self.training = Training(self.model, params, self.examples, rng, **how, batches=self.shown)
+        batches = None if self.shown is None else self.shown.epoch
+        self.training = Training(self.model, params, self.examples, rng, **how, batches=batches)
         self.best = stopping.Best[dict[str, Tensor]]()
 
     def run(self, report: Report) -> nn.Module:

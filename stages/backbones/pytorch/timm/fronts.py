@@ -6,6 +6,7 @@ and for predicting. It sees a fixed number of views of each image in place of ch
 
 import copy
 import hashlib
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from stages.backbones import Report
 from stages.backbones.pytorch.shared import devices, rows
-from stages.backbones.pytorch.shared.features import READ, Backbone, Compute, Extractor, Features, digests
+from stages.backbones.pytorch.shared.features import Backbone, Compute, Extractor, Features, digests, in_chunks
 from stages.backbones.vocabulary.changes import AnyChange
 from stages.images.arrays import Images, TrainingImages
 from stages.running.errors import UserError
@@ -143,7 +144,7 @@ def state_digest(network: nn.Module) -> str:
 
 
 class Kept:
-    """In the place of `Augmented`: batches of what the front made of the views of each row.
+    """In the place of `training.augmented`: batches of what the front made of the views of each row.
 
     In every epoch a row shows the next of its views, so that after as many epochs as there are views it has shown all.
     """
@@ -163,15 +164,14 @@ class Kept:
         self.images = images
 
     def compute(self, seed: int, report: Report) -> None:
-        """See to it that all is in the store. Folds side by side begin at different images."""
+        """See to it that all is in the store."""
         self.check_room()
-        starts = range(0, len(self.images), READ)
-        keys: dict[int, list[list[bytes]]] = {}
-        for start in map(int, np.roll(starts, seed % len(starts))):
-            chunk = self.images[start : start + READ]
-            keys[start] = [self.front.known(view(chunk, number, self.flip, self.reach)) for number in range(self.views)]
-            report(0, {})
-        self.keys = [[key for start in starts for key in keys[start][number]] for number in range(self.views)]
+
+        def keys(chunk: Images) -> list[list[bytes]]:
+            return [self.front.known(view(chunk, number, self.flip, self.reach)) for number in range(self.views)]
+
+        chunks = in_chunks(self.images, keys, seed, lambda _: report(0, {}))
+        self.keys = [list(itertools.chain(*of_view)) for of_view in zip(*chunks, strict=True)]
 
     def check_room(self) -> None:
         """Raises UserError where the disk has no room for what is still to come."""
@@ -184,11 +184,10 @@ class Kept:
                 f"where {free / 1e9:.1f} GB are free; expected fewer, or FOLDSTACK_SCRATCH to name another place"
             )
 
-    def begin(self, epoch: int) -> None:
-        self.view = ((self.first + epoch) % self.views).tolist()
-
-    def batch(self, batch: Tensor) -> Tensor:
-        return self.front.tensor([self.keys[self.view[row]][row] for row in batch.tolist()])
+    def epoch(self, number: int) -> Compute:
+        """As `training.Batches`."""
+        shown = ((self.first + number) % self.views).tolist()
+        return lambda batch: self.front.tensor([self.keys[shown[row]][row] for row in batch.tolist()])
 
 
 def view(images: Images, number: int, flip: bool, reach: int) -> Images:
