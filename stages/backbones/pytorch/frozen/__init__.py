@@ -82,7 +82,6 @@ def fit(
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
-    devices.keep_memory()
     images = params.sized(images)
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
@@ -99,7 +98,6 @@ def fit(
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
-    devices.keep_memory()
     settings = Settings.restore(folder / SETTINGS)
     backbone, views = settings.backbone, VIEWS[settings.params.views]
     head = load_file(folder / HEAD)["weight"].numpy()

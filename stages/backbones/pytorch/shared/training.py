@@ -88,22 +88,21 @@ class Training:
         *,
         inputs: Inputs,
         dtype: torch.dtype,
+        forward: Callable[[Tensor], Tensor],
         chosen: Tensor | None = None,
-        forward: Callable[[Tensor], Tensor] | None = None,
         batches: Batches | None = None,
     ) -> None:
-        """`dtype`: of the products; `chosen`: the rows to train on, else all; `forward`: a faster way through the
-        network, where there is one; `batches`: in the place of changed images. Raises UserError for changes that do
-        not fit the images."""
+        """`dtype`: of the products; `forward`: the way through the network; `chosen`: the rows to train on, else all;
+        `batches`: in the place of changed images. Raises UserError for changes that do not fit the images."""
         self.params, self.targets, self.weights, self.generator = params, examples.targets, examples.weights, generator
-        self.inputs, self.dtype, self.forward = inputs, dtype, forward or network
+        self.inputs, self.dtype, self.forward = inputs, dtype, forward
         self.chosen = torch.arange(len(self.targets), device=self.targets.device) if chosen is None else chosen
         factors = examples.factors(params.class_weights)
         self.classes, self.mix = len(factors), mixer(params, len(factors))
         self.loss = objective(params, factors, self.weights is not None)
         self.batches = batches or augmented(params.augmentation, examples, generator)
         self.average, self.steps = Average(network, params.ema_decay), 0
-        self.per_epoch = rows.batch_count(len(self.chosen), params.batch_size)
+        self.per_epoch = math.ceil(len(self.chosen) / params.batch_size)
 
     @property
     def epochs(self) -> float:

@@ -9,8 +9,9 @@ import hashlib
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,44 +40,35 @@ def cut(network: nn.Module, learning: set[str], size: devices.Size) -> Cut:
     `learning`: names of parameters; `network` in evaluation mode. That front and tail in turn are the network is tried.
     """
     frozen = {name for name, _ in network.named_parameters()} - learning
-    begun, ended = traced(network, size)
+    begun: set[str] = set()
+    done: list[str] = []  # ended before the first of `later` began, which learns whole
+    later: list[str] = []
 
-    def learns(module: str) -> bool:
-        own = {f"{module}.{name}" for name, _ in network.get_submodule(module).named_parameters()}
-        return bool(own) and own <= learning
+    def begins(name: str, module: nn.Module, *_: object) -> None:
+        own = {f"{name}.{each}" for each, _ in module.named_parameters()}
+        if name not in begun and (later or (own and own <= learning)):
+            later.append(name)
+        begun.add(name)
 
-    place = next(filter(learns, begun), "")
-    done = [name for name in ended if place and ended[name] < begun[place]]
-    if frozen and all(any(within(name, module) for module in done) for name in frozen):
-        later = [name for name in begun if begun[name] >= begun[place]]
-        found = Cut(place, without(network, later), without(network, done))
+    def ends(name: str, *_: object) -> None:
+        if not later:
+            done.append(name)
+
+    inner = [(name, module) for name, module in network.named_modules() if name]
+    hooks = [module.register_forward_pre_hook(partial(begins, name)) for name, module in inner]
+    hooks += [module.register_forward_hook(partial(ends, name)) for name, module in inner]
+    with torch.inference_mode():
+        network(probe(network, size))
+    for hook in hooks:
+        hook.remove()
+    if frozen and later and all(any(within(name, module) for module in done) for name in frozen):
+        found = Cut(later[0], without(network, later), without(network, done))
         if same(network, found, size):
             return found
     raise UserError(
         "front_views: this architecture cannot be cut where its frozen front ends; expected front_views: 0, or another "
         "number of blocks in trainable"
     )
-
-
-def traced(network: nn.Module, size: devices.Size) -> tuple[dict[str, int], dict[str, int]]:
-    """When each module within the network begins and ends, in order, counted from 1."""
-    begun: dict[str, int] = {}
-    ended: dict[str, int] = {}
-
-    def noted(name: str, where: dict[str, int]) -> Callable[..., None]:
-        def note(*_: object) -> None:
-            where.setdefault(name, 1 + len(begun) + len(ended))
-
-        return note
-
-    inner = [(name, module) for name, module in network.named_modules() if name]
-    hooks = [module.register_forward_pre_hook(noted(name, begun)) for name, module in inner]
-    hooks += [module.register_forward_hook(noted(name, ended)) for name, module in inner]
-    with torch.inference_mode():
-        network(probe(network, size))
-    for hook in hooks:
-        hook.remove()
-    return begun, ended
 
 
 def probe(network: nn.Module, size: devices.Size) -> Tensor:
