@@ -165,7 +165,8 @@ def augmented(changes: Sequence[Change], examples: rows.Examples, generator: Gen
         mirrored = rows.flips(flip, number, first, generator)
 
         def batch(chosen: Tensor) -> Tensor:
-            pixels = examples.read(chosen, *rows.shifts(len(chosen), reach, generator), mirrored[chosen])
+            down, right = rows.shifts(len(chosen), reach, generator)
+            pixels = examples.read(chosen, down, right, mirrored[chosen])
             return pixels if change is None else change(pixels)
 
         return batch
