@@ -61,7 +61,8 @@ class Depthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (PyTorch's name)
         if not torch.is_autocast_enabled(input.device.type):
             return super().forward(input)
-        return Product.apply(input.bfloat16(), self.weight, self.stride[0], self.padding[0])  # pyright: ignore[reportReturnType]
+        sides: Any = self.stride[0], self.padding[0]
+        return Product.apply(input.bfloat16(), self.weight, *sides)  # pyright: ignore[reportReturnType]
 
 
 class DepthwiseSame(Depthwise):
