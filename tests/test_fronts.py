@@ -206,8 +206,7 @@ def test_every_row_shows_each_of_its_views_once_before_one_returns() -> None:
     kept.keys = [[bytes([view, row]) for row in range(len(images))] for view in range(4)]
     seen: set[tuple[int, int]] = set()
     for epoch in range(4):
-        kept.begin(epoch)
-        shown = [(view, row) for view, row in kept.batch(torch.arange(len(images))).tolist()]
+        shown = [(view, row) for view, row in kept.epoch(epoch)(torch.arange(len(images))).tolist()]
         assert len({view for view, _ in shown}) > 1
         assert [row for _, row in shown] == list(range(len(images)))
         seen |= set(shown)

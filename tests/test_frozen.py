@@ -106,8 +106,9 @@ def test_folds_side_by_side_begin_at_different_images_and_get_the_same_features(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, file: dict[str, Any]
 ) -> None:
     from stages.backbones.pytorch import frozen
+    from stages.backbones.pytorch.shared import features
 
-    monkeypatch.setattr(frozen, "READ", 16)
+    monkeypatch.setattr(features, "READ", 16)
     begun: list[bytes] = []
     drawn = frozen.drawn
     monkeypatch.setattr(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from stages.backbones import Predict, Report
 from stages.backbones.pytorch.frozen import heads
 from stages.backbones.pytorch.shared import devices, zoo
-from stages.backbones.pytorch.shared.features import READ, Backbone, Compute, Extractor, digests
+from stages.backbones.pytorch.shared.features import Backbone, Compute, Extractor, digests, in_chunks
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
 from stages.running import scratch
@@ -82,7 +82,6 @@ def fit(
 
     Raises UserError for weights that are not there or do not fit, and for features that are not finite.
     """
-    devices.keep_memory()
     images = params.sized(images)
     extractor = described(params, images, seed, folder / WEIGHTS)
     share_weights(extractor, folder / WEIGHTS)
@@ -99,7 +98,6 @@ def fit(
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
-    devices.keep_memory()
     settings = Settings.restore(folder / SETTINGS)
     backbone, views = settings.backbone, VIEWS[settings.params.views]
     head = load_file(folder / HEAD)["weight"].numpy()
@@ -164,15 +162,12 @@ def training_rows(
     extractor: Extractor, images: TrainingImages, params: Params, seed: int, report: Report
 ) -> tuple[Float32[np.ndarray, "v n d"], Bool[np.ndarray, " n"]]:
     """The features of every image in every view, and which images are of the inner validation part."""
-    starts = range(0, len(images), READ)
-    parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    # Folds that are trained side by side begin at different images and find there what the others have computed.
-    for start in map(int, np.roll(starts, seed % len(starts))):
-        chunk = images[start : start + READ]
+
+    def seen(chunk: Images) -> tuple[np.ndarray, np.ndarray]:
         features = np.stack([extractor(view(chunk)) for view in VIEWS[params.views]])
-        parts[start] = features, drawn(chunk, params.validation_fraction)
-        report(len(parts) / len(starts), {})
-    features, inner = zip(*(parts[start] for start in starts), strict=True)
+        return features, drawn(chunk, params.validation_fraction)
+
+    features, inner = zip(*in_chunks(images, seen, seed, lambda share: report(share, {})), strict=True)
     return np.concatenate(features, axis=1), np.concatenate(inner)
 
 

@@ -1,6 +1,7 @@
 """Compiling a network once for all folds of a process."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,15 @@ def compiles(choice: bool | None, device: torch.device) -> bool:
     return device.type == "cuda" if choice is None else choice
 
 
-def reused(network: nn.Module, key: str) -> tuple[nn.Module, Forward]:
-    """A network in the state of this one, and its compiled forward pass for batches of any number of rows.
+def reused(network: nn.Module, settings: Any, device: torch.device) -> tuple[nn.Module, Forward]:
+    """A network in the state of this one, and its forward pass for batches of any number of rows, compiled if asked.
 
-    Where the last one had the same key, which names the architecture, it is that one with its parameters and buffers
+    Where the last one had the same settings but for statistics, it is that one with its parameters and buffers
     overwritten in place, so that nothing is compiled again.
     """
-    if key not in _kept:
+    if not compiles(settings.params.compiled, device):
+        return network, network
+    if (key := settings.model_dump_json(exclude={"mean", "deviation"})) not in _kept:
         _kept.clear()
         _kept[key] = network, compiled(network)
     kept, forward = _kept[key]

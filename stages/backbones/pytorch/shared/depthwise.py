@@ -59,22 +59,17 @@ def backward(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: 
 
 class Depthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (PyTorch's name)
-        return product(self, input, self.padding[0]) if autocasts(input) else super().forward(input)
+        if not torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        sides: Any = self.stride[0], self.padding[0]
+        return Product.apply(input.bfloat16(), self.weight, *sides)  # pyright: ignore[reportReturnType]
 
 
-class DepthwiseSame(Conv2dSame):
-    def forward(self, x: Tensor) -> Tensor:
-        module: Any = self
-        padded = pad_same(x, module.kernel_size, module.stride) if autocasts(x) else x
-        return product(self, padded, 0) if autocasts(x) else super().forward(x)
+class DepthwiseSame(Depthwise):
+    """As timm's Conv2dSame, which pads by as much as the size of the images asks for."""
 
-
-def autocasts(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
-
-
-def product(module: Any, x: Tensor, padding: Any) -> Tensor:
-    return Product.apply(x.bfloat16(), module.weight, module.stride[0], padding)  # pyright: ignore[reportReturnType]
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return super().forward(pad_same(input, self.kernel_size, self.stride))  # pyright: ignore[reportArgumentType]
 
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Depthwise, Conv2dSame: DepthwiseSame}

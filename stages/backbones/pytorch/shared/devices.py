@@ -49,7 +49,11 @@ def scales(mean: tuple[float, ...], deviation: tuple[float, ...], device: torch.
 
 
 def device() -> torch.device:
-    """What `FOLDSTACK_DEVICE` names, else the first CUDA GPU, else the CPU. Raises UserError for what is not there."""
+    """What `FOLDSTACK_DEVICE` names, else the first CUDA GPU, else the CPU. Raises UserError for what is not there.
+
+    From here on the process keeps its memory.
+    """
+    keep_memory()
     number = gpu(torch.cuda.device_count(), "PyTorch")
     return torch.device("cpu") if number is None else torch.device("cuda", number)
 
@@ -57,8 +61,12 @@ def device() -> torch.device:
 def predicting_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The number format of a network's products when it predicts; `auto` is bfloat16 where the hardware has it."""
     if precision != "auto":
-        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
-    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:  # emulated products are slower than float32
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def training_dtype(precision: Precision, device: torch.device, network: nn.Module, size: Size) -> torch.dtype:
@@ -71,13 +79,6 @@ def training_dtype(precision: Precision, device: torch.device, network: nn.Modul
     dtype = predicting_dtype(precision, device)
     wrong = dtype == torch.bfloat16 and device.type == "cpu" and strides_over_a_pixel(network, size)
     return torch.float32 if wrong else dtype
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has bfloat16 products: emulated ones are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def strides_over_a_pixel(network: nn.Module, size: Size) -> bool:

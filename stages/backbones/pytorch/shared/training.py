@@ -8,7 +8,6 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from pydantic import Field, field_validator
@@ -24,6 +23,8 @@ from stages.running.errors import UserError
 
 Inputs = Callable[[Tensor, int], Tensor]
 """Pixels [b, 3, h, w] and the number of steps before this one to what the network takes in."""
+Batches = Callable[[int], Callable[[Tensor], Tensor]]
+"""The number of an epoch to a function of row numbers that gives their pixels in it."""
 
 SIGNS = 20
 """Signs of life in an epoch, about."""
@@ -87,22 +88,21 @@ class Training:
         *,
         inputs: Inputs,
         dtype: torch.dtype,
+        forward: Callable[[Tensor], Tensor],
         chosen: Tensor | None = None,
-        forward: Callable[[Tensor], Tensor] | None = None,
-        batches: "Batches | None" = None,
+        batches: Batches | None = None,
     ) -> None:
-        """`dtype`: of the products; `chosen`: the rows to train on, else all; `forward`: a faster way through the
-        network, where there is one; `batches`: in the place of changed images. Raises UserError for changes that do
-        not fit the images."""
+        """`dtype`: of the products; `forward`: the way through the network; `chosen`: the rows to train on, else all;
+        `batches`: in the place of changed images. Raises UserError for changes that do not fit the images."""
         self.params, self.targets, self.weights, self.generator = params, examples.targets, examples.weights, generator
-        self.inputs, self.dtype, self.forward = inputs, dtype, forward or network
+        self.inputs, self.dtype, self.forward = inputs, dtype, forward
         self.chosen = torch.arange(len(self.targets), device=self.targets.device) if chosen is None else chosen
         factors = examples.factors(params.class_weights)
         self.classes, self.mix = len(factors), mixer(params, len(factors))
         self.loss = objective(params, factors, self.weights is not None)
-        self.augmented = batches or Augmented(params.augmentation, examples, generator)
+        self.batches = batches or augmented(params.augmentation, examples, generator)
         self.average, self.steps = Average(network, params.ema_decay), 0
-        self.per_epoch = rows.batch_count(len(self.chosen), params.batch_size)
+        self.per_epoch = math.ceil(len(self.chosen) / params.batch_size)
 
     @property
     def epochs(self) -> float:
@@ -114,12 +114,12 @@ class Training:
 
         Raises UserError for a loss that is not finite.
         """
-        self.augmented.begin(self.steps // self.per_epoch)
+        pixels = self.batches(self.steps // self.per_epoch)
         totals, seen = torch.zeros(2, device=self.targets.device), 0
         often, steps = math.ceil(self.per_epoch / SIGNS), min(self.per_epoch, most or self.per_epoch)
         batches = rows.batches(len(self.chosen), self.params.batch_size, self.generator)
         for number, batch in enumerate(itertools.islice(batches, steps), 1):
-            totals += self.step(self.chosen[batch], updates)
+            totals += self.step(self.chosen[batch], pixels, updates)
             seen += len(batch)
             if number % often == 0 and number < steps:
                 report(self.epochs, {"learning_rate": updates.rate})
@@ -130,11 +130,11 @@ class Training:
         known = {} if self.params.mixes else {"train_accuracy": accuracy}
         return {"train_loss": loss, **known, "learning_rate": updates.rate}
 
-    def step(self, batch: Tensor, updates: Updates) -> Tensor:
+    def step(self, batch: Tensor, pixels: Callable[[Tensor], Tensor], updates: Updates) -> Tensor:
         """One update from these rows; their summed loss and the number classified rightly, on the device."""
         updates.prepare()
         targets = self.targets[batch]
-        inputs, mixed = self.inputs(self.augmented.batch(batch), self.steps), targets
+        inputs, mixed = self.inputs(pixels(batch), self.steps), targets
         if self.weights is not None:
             mixed = functional.one_hot(targets, self.classes) * self.weights[batch, None]
         if self.mix is not None:
@@ -148,37 +148,30 @@ class Training:
         return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
 
 
-class Batches(Protocol):
-    """Where batches come from, of rows by their numbers."""
+def augmented(changes: Sequence[Change], examples: rows.Examples, generator: Generator) -> Batches:
+    """Examples changed as the list says: what leads it by one indexed read, all else by libraries.
 
-    def begin(self, epoch: int) -> None: ...
+    Pixels 0 to 255, [b, 3, h, w] in channels_last memory.
+    """
+    flip, reach, rest = rows.leading(changes)
+    check_reach(reach, examples.size)
+    first, change = rows.coins(len(examples.rows), generator), None
+    if rest:
+        from stages.backbones.pytorch.shared.changes import changer  # its library takes a second to import
 
-    def batch(self, batch: Tensor) -> Tensor: ...
+        change = changer(rest, examples.size)
 
+    def epoch(number: int) -> Callable[[Tensor], Tensor]:
+        mirrored = rows.flips(flip, number, first, generator)
 
-class Augmented:
-    """Batches of examples changed as the list says: what leads it by one indexed read, all else by libraries."""
+        def batch(chosen: Tensor) -> Tensor:
+            down, right = rows.shifts(len(chosen), reach, generator)
+            pixels = examples.read(chosen, down, right, mirrored[chosen])
+            return pixels if change is None else change(pixels)
 
-    def __init__(self, changes: Sequence[Change], examples: rows.Examples, generator: Generator) -> None:
-        self.flip, self.reach, rest = rows.leading(changes)
-        check_reach(self.reach, examples.size)
-        self.examples, self.generator = examples, generator
-        self.first = rows.coins(len(examples.rows), generator)
-        self.change = None
-        if rest:
-            from stages.backbones.pytorch.shared.changes import changer  # its library takes a second to import
+        return batch
 
-            self.change = changer(rest, examples.size)
-
-    def begin(self, epoch: int) -> None:
-        """Decide which rows are mirrored in this epoch."""
-        self.mirrored = rows.flips(self.flip, epoch, self.first, self.generator)
-
-    def batch(self, batch: Tensor) -> Tensor:
-        """Pixels 0 to 255 of these rows, [b, 3, h, w] in channels_last memory."""
-        down, right = rows.shifts(len(batch), self.reach, self.generator)
-        pixels = self.examples.read(batch, down, right, self.mirrored[batch])
-        return pixels if self.change is None else self.change(pixels)
+    return epoch
 
 
 def objective(params: losses.Loss, factors: Tensor, weighted: bool = False) -> Callable[[Tensor, Tensor], Tensor]:

@@ -12,6 +12,7 @@ For members of an ensemble that err differently the body may be a residual netwo
     augmentation: [flip, {shift: 4}]
 """
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +60,6 @@ def fit(
     """Train on these rows alone and leave weights and settings in `folder`."""
     images = params.sized(images)
     size, classes = (images.shape[1], images.shape[2]), int(labels.max()) + 1
-    devices.keep_memory()
     device = devices.device()
     generator = devices.seeded(seed, device)
     mean, deviation = channel_statistics(images)
@@ -76,7 +76,6 @@ def fit(
 
 def load(folder: Path) -> Predict:
     """A function from images to log-probabilities, averaged over the views that the parameters name."""
-    devices.keep_memory()
     device = devices.device()
     settings = Settings.restore(folder / SETTINGS)
     network = built(settings, device)
@@ -101,11 +100,9 @@ def trained(
     network: nn.Module, settings: Settings, examples: rows.Examples, generator: Generator, report: Report
 ) -> nn.Module:
     """The network to keep after every epoch, the last of which may be a part of one."""
-    params, device, forward = settings.params, generator.device, None
-    if compiling.compiles(params.compiled, device):
-        architecture = settings.model_dump_json(exclude={"mean", "deviation"})
-        network, forward = compiling.reused(network, architecture)
-    per_epoch = rows.batch_count(len(examples.targets), params.batch_size)
+    params, device = settings.params, generator.device
+    network, forward = compiling.reused(network, settings, device)
+    per_epoch = math.ceil(len(examples.targets) / params.batch_size)
     steps = max(1, round(params.epochs * per_epoch))
     sizes = params.sizes(examples.size, steps)
     dtype = devices.training_dtype(params.precision, device, network, sizes[0])

@@ -92,7 +92,6 @@ def fit(
     Raises UserError for weights that are not there or do not fit, for phases that ask for more blocks than there are,
     and for a loss that is no longer finite.
     """
-    devices.keep_memory()
     device, images = devices.device(), params.sized(images)
     scratch = params.weights == zoo.SCRATCH
     mean, deviation = channel_statistics(images) if scratch else params.normalization()
@@ -109,7 +108,6 @@ def fit(
 
 def load(folder: Path) -> Predict:
     """A function from images of any size to log-probabilities. Nothing is fetched from the network."""
-    devices.keep_memory()
     device = devices.device()
     settings = Settings.restore(folder / SETTINGS)
     params, classes = settings.params, settings.classes
@@ -152,17 +150,17 @@ class Phases:
         if (rng.device.type, dtype) == ("cpu", torch.bfloat16):
             depthwise.quicken(model)
         front, self.model = divided(model, settings)
-        self.front, self.shown, forward = front, None, None
+        self.front, self.shown = front, None
         if front is not None:
             self.shown = fronts.Kept(front, images, params.front_views, params.augmentation, rng)
-        if compiling.compiles(params.compiled, rng.device):
-            self.model, forward = compiling.reused(self.model, settings.model_dump_json(exclude={"mean", "deviation"}))
+        self.model, forward = compiling.reused(self.model, settings, rng.device)
 
         def inputs(pixels: Tensor, step: int) -> Tensor:
             return zoo.prepared(pixels, settings) if front is None else pixels.to(dtype)
 
         how: dict[str, Any] = {"inputs": inputs, "dtype": dtype, "chosen": chosen, "forward": forward}
-        self.training = Training(self.model, params, self.examples, rng, **how, batches=self.shown)
+        batches = None if self.shown is None else self.shown.epoch
+        self.training = Training(self.model, params, self.examples, rng, **how, batches=batches)
         self.best = stopping.Best[dict[str, Tensor]]()
 
     def run(self, report: Report) -> nn.Module:

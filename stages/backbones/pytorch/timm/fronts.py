@@ -6,10 +6,12 @@ and for predicting. It sees a fixed number of views of each image in place of ch
 
 import copy
 import hashlib
+import itertools
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from stages.backbones import Report
 from stages.backbones.pytorch.shared import devices, rows
-from stages.backbones.pytorch.shared.features import READ, Backbone, Compute, Extractor, Features, digests
+from stages.backbones.pytorch.shared.features import Backbone, Compute, Extractor, Features, digests, in_chunks
 from stages.backbones.vocabulary.changes import AnyChange
 from stages.images.arrays import Images, TrainingImages
 from stages.running.errors import UserError
@@ -38,44 +40,35 @@ def cut(network: nn.Module, learning: set[str], size: devices.Size) -> Cut:
     `learning`: names of parameters; `network` in evaluation mode. That front and tail in turn are the network is tried.
     """
     frozen = {name for name, _ in network.named_parameters()} - learning
-    begun, ended = traced(network, size)
+    begun: set[str] = set()
+    done: list[str] = []  # ended before the first of `later` began, which learns whole
+    later: list[str] = []
 
-    def learns(module: str) -> bool:
-        own = {f"{module}.{name}" for name, _ in network.get_submodule(module).named_parameters()}
-        return bool(own) and own <= learning
+    def begins(name: str, module: nn.Module, *_: object) -> None:
+        own = {f"{name}.{each}" for each, _ in module.named_parameters()}
+        if name not in begun and (later or (own and own <= learning)):
+            later.append(name)
+        begun.add(name)
 
-    place = next(filter(learns, begun), "")
-    done = [name for name in ended if place and ended[name] < begun[place]]
-    if frozen and all(any(within(name, module) for module in done) for name in frozen):
-        later = [name for name in begun if begun[name] >= begun[place]]
-        found = Cut(place, without(network, later), without(network, done))
+    def ends(name: str, *_: object) -> None:
+        if not later:
+            done.append(name)
+
+    inner = [(name, module) for name, module in network.named_modules() if name]
+    hooks = [module.register_forward_pre_hook(partial(begins, name)) for name, module in inner]
+    hooks += [module.register_forward_hook(partial(ends, name)) for name, module in inner]
+    with torch.inference_mode():
+        network(probe(network, size))
+    for hook in hooks:
+        hook.remove()
+    if frozen and later and all(any(within(name, module) for module in done) for name in frozen):
+        found = Cut(later[0], without(network, later), without(network, done))
         if same(network, found, size):
             return found
     raise UserError(
         "front_views: this architecture cannot be cut where its frozen front ends; expected front_views: 0, or another "
         "number of blocks in trainable"
     )
-
-
-def traced(network: nn.Module, size: devices.Size) -> tuple[dict[str, int], dict[str, int]]:
-    """When each module within the network begins and ends, in order, counted from 1."""
-    begun: dict[str, int] = {}
-    ended: dict[str, int] = {}
-
-    def noted(name: str, where: dict[str, int]) -> Callable[..., None]:
-        def note(*_: object) -> None:
-            where.setdefault(name, 1 + len(begun) + len(ended))
-
-        return note
-
-    inner = [(name, module) for name, module in network.named_modules() if name]
-    hooks = [module.register_forward_pre_hook(noted(name, begun)) for name, module in inner]
-    hooks += [module.register_forward_hook(noted(name, ended)) for name, module in inner]
-    with torch.inference_mode():
-        network(probe(network, size))
-    for hook in hooks:
-        hook.remove()
-    return begun, ended
 
 
 def probe(network: nn.Module, size: devices.Size) -> Tensor:
@@ -143,7 +136,7 @@ def state_digest(network: nn.Module) -> str:
 
 
 class Kept:
-    """In the place of `Augmented`: batches of what the front made of the views of each row.
+    """In the place of `training.augmented`: batches of what the front made of the views of each row.
 
     In every epoch a row shows the next of its views, so that after as many epochs as there are views it has shown all.
     """
@@ -163,15 +156,14 @@ class Kept:
         self.images = images
 
     def compute(self, seed: int, report: Report) -> None:
-        """See to it that all is in the store. Folds side by side begin at different images."""
+        """See to it that all is in the store."""
         self.check_room()
-        starts = range(0, len(self.images), READ)
-        keys: dict[int, list[list[bytes]]] = {}
-        for done, start in enumerate(map(int, np.roll(starts, seed % len(starts)))):
-            report(0, {"prepared": done / len(starts)})
-            chunk = self.images[start : start + READ]
-            keys[start] = [self.front.known(view(chunk, number, self.flip, self.reach)) for number in range(self.views)]
-        self.keys = [[key for start in starts for key in keys[start][number]] for number in range(self.views)]
+
+        def keys(chunk: Images) -> list[list[bytes]]:
+            return [self.front.known(view(chunk, number, self.flip, self.reach)) for number in range(self.views)]
+
+        chunks = in_chunks(self.images, keys, seed, lambda share: report(0, {"prepared": share}))
+        self.keys = [list(itertools.chain(*of_view)) for of_view in zip(*chunks, strict=True)]
 
     def check_room(self) -> None:
         """Raises UserError where the disk has no room for what is still to come."""
@@ -184,11 +176,10 @@ class Kept:
                 f"where {free / 1e9:.1f} GB are free; expected fewer, or FOLDSTACK_SCRATCH to name another place"
             )
 
-    def begin(self, epoch: int) -> None:
-        self.view = ((self.first + epoch) % self.views).tolist()
-
-    def batch(self, batch: Tensor) -> Tensor:
-        return self.front.tensor([self.keys[self.view[row]][row] for row in batch.tolist()])
+    def epoch(self, number: int) -> Compute:
+        """As `training.Batches`."""
+        shown = ((self.first + number) % self.views).tolist()
+        return lambda batch: self.front.tensor([self.keys[shown[row]][row] for row in batch.tolist()])
 
 
 def view(images: Images, number: int, flip: bool, reach: int) -> Images:
