@@ -121,6 +121,7 @@ def loop(network, epoch=1):
         torch.Generator(),
         inputs=lambda batch, step: batch / 255,
         dtype=torch.float32,
+        forward=network,
         chosen=torch.arange(8).repeat(epoch),
     )
     return training, Updates(network, chosen, torch.float32, steps=epoch, per_epoch=epoch)
@@ -243,6 +244,7 @@ def linear_step(chosen, weights=None, **changes):
         torch.Generator(),
         inputs=lambda batch, step: batch / 255,
         dtype=torch.float32,
+        forward=network,
     )
     said = training.epoch(Updates(network, block, torch.float32, steps=1, per_epoch=1), lambda *_: None)
     return network[1].weight, said["train_loss"]
