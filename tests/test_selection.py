@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.stacking.choosing import selection
+from stages.stacking.choosing import averaging, selection
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_fit, cross_temper, held_out
 from stages.stacking.choosing.selection import Candidate, choose, compare
 from stages.stacking.combiners import COMBINERS, USUAL, logistic, temperature
@@ -186,6 +186,20 @@ def test_what_averaging_gains_counts_for_the_choice():
     choice = choose([single, pool], one_standard_error=True)
     assert choice.name == "best_single"
     assert choice.reasons["pool"].startswith("behind best_single by 0.03000")
+
+
+def test_folds_that_choose_different_backbones_make_no_ensemble_of_the_best_single_one():
+    labels, folds = np.arange(600) % 3, np.arange(600) // 200
+    share = np.array([[0.9, 0.8], [0.8, 0.9], [0.85, 0.85]])[folds]  # right, of either backbone
+    right = np.random.default_rng(0).random((600, 2)) < share
+    said = np.where(right, labels[:, None], (labels[:, None] + 1) % 3)
+    values = np.log(np.where(said[:, :, None] == np.arange(3), 0.9, 0.05))
+    data = LevelOne(values, labels, folds, np.stack([values[:100]] * 3))  # a backbone's three models agree
+    single, mean = compare(data, ["best_single", "mean"], criterion="log_loss", seed=0)
+    assert len({int(fitted.weights.argmax()) for fitted in single.fits}) == 2
+    np.testing.assert_allclose(single.ambiguity, 0, atol=1e-12)
+    assert choose([single, mean], one_standard_error=True).name == "mean"
+    assert averaging.measured("best_single", single.fits, data, 0) == {}
 
 
 def test_a_combiner_that_cannot_be_fitted_steps_aside_and_says_why(monkeypatch):

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from stages.stacking.choosing.out_of_fold import LevelOne, Models, answers, cross_fit, cross_temper, held_out
-from stages.stacking.combiners import COMBINERS, Combiner, Fitted
+from stages.stacking.combiners import COMBINERS, SIMPLEST, Combiner, Fitted
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import LogScores, average, log_losses
 
@@ -42,8 +42,11 @@ def measured(name: str, fits: Sequence[Fitted], data: LevelOne, seed: int) -> Me
     """Every mode that can be measured, beside `refitted`.
 
     `fits`: for each fold, the combiner of that name fitted on the other folds. `fold_combiners` takes three folds and
-    is not tried with more than MAX_ROWS rows, `averaged` takes two seeds; what is not measured is left out.
+    is not tried with more than MAX_ROWS rows, `averaged` takes two seeds; what is not measured is left out. The best
+    single backbone is one, whatever the folds choose: nothing is measured.
     """
+    if name == SIMPLEST:
+        return {}
     combiner, pairs = COMBINERS[name], dict[str, tuple[LogScores, LogScores]]()
     if len(fits) > 2 and len(data.labels) <= MAX_ROWS:
         pairs[FOLD_COMBINERS] = (without_another(combiner, data, seed), held_out(fits, data))

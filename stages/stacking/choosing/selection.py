@@ -21,12 +21,11 @@ import pandas as pd
 from jaxtyping import Float64
 
 from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fit, cross_temper, held_out
-from stages.stacking.combiners import COMBINERS, Fitted, doubt, temperature
+from stages.stacking.combiners import COMBINERS, SIMPLEST, Fitted, doubt, temperature
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.scores import RowLosses
 
 Criterion = Literal["log_loss", "macro_f1", "accuracy"]
-SIMPLEST = "best_single"
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,9 @@ def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Ca
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
     heat = temperature.fit(raw, labels)
+    # Where the folds choose different backbones, one alone answers for new images all the same: how far the folds' choices
+    # lie apart is nothing that averaging would gain.
+    own = [combiner.fit(data.stack, labels, seed)] * len(fits) if name == SIMPLEST else fits
     return Candidate(
         name,
         scores.summary(log_p, labels),
@@ -108,7 +110,7 @@ def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Ca
         heat,
         fits,
         time.perf_counter() - start,
-        ambiguities(fits, data.models, heat) if criterion == "log_loss" else np.empty(0),
+        ambiguities(own, data.models, heat) if criterion == "log_loss" else np.empty(0),
     )
 
 

@@ -74,5 +74,8 @@ COMBINERS: dict[str, Combiner] = {
 }
 """Simplest first: the order in which the one-standard-error rule prefers them."""
 
+SIMPLEST = "best_single"
+"""What all others have to beat."""
+
 USUAL = tuple(name for name in COMBINERS if not name.endswith("_extended"))
 """Those that take part unless params.yaml says otherwise."""
