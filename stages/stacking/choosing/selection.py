@@ -98,8 +98,8 @@ def examine(name: str, data: LevelOne, *, criterion: Criterion, seed: int) -> Ca
     losses = scores.row_losses(log_p, labels, criterion)
     by_fold = np.array([losses[folds == fold].mean() for fold in np.unique(folds)])
     heat = temperature.fit(raw, labels)
-    # Where the folds choose different backbones, one alone answers for new images all the same: how far the folds' choices
-    # lie apart is nothing that averaging would gain.
+    # Where the folds choose different backbones, one alone answers for new images all the same: how far the folds'
+    # choices lie apart is nothing that averaging would gain.
     own = [combiner.fit(data.stack, labels, seed)] * len(fits) if name == SIMPLEST else fits
     return Candidate(
         name,
