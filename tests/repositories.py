@@ -55,7 +55,11 @@ class Repository:
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = folder, scratch
-        self.environment = os.environ | {
+        # A make within the make that runs the tests would take up its flags and say so.
+        outside = {
+            name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+        }
+        self.environment = outside | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "FOLDSTACK_SCRATCH": str(scratch),
             "DVC_NO_ANALYTICS": "1",
