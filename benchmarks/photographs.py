@@ -87,13 +87,13 @@ def told(found: uncertainty.Interval) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.photographs", description=__doc__)
     parser.add_argument("--architecture", default="tf_efficientnet_lite0")
-    for name, default in {"side": 160, "epochs": 10, "batch": 32, "workers": 0, "seed": 0}.items():
+    for name, default in {"side": 192, "epochs": 10, "batch": 32, "workers": 0, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     given = parser.parse_args()
-    index, folder = dataset.Dataset.load().index, Path(parameters.read()["data"]["path"])
+    data, folder = dataset.Dataset.load(), Path(parameters.read()["data"]["path"])
+    index, classes = data.index, data.classes
     said = pq.read_table("metrics/images.parquet", columns=["row", "prediction"]).to_pydict()
-    classes = dataset.Dataset.load().classes
     stack = {row: classes.index(name) for row, name in zip(said["row"], said["prediction"], strict=True)}
     test = np.flatnonzero(index.folds[0] == dataset.TEST)
     train = np.flatnonzero(index.folds[0] != dataset.TEST)
