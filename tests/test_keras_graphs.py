@@ -23,7 +23,7 @@ LAYERS: list[Any] = [
     "flatten",
 ]
 CNN = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
-TRANSFER = TOYS["keras/transfer"] | {"architecture": "MobileNet", "epochs": 1, "views": "flip"}
+TRANSFER = TOYS["keras/transfer"] | {"epochs": 1, "views": "flip"}
 BLOCKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "whitened and mirrored": ("cnn", CNN | {"layers": LAYERS, "views": "flip"}, (16, 16)),
     "smaller than stored": ("cnn", CNN | {"layers": LAYERS[1:], "image_size": 12}, (12, 12)),

@@ -48,13 +48,21 @@ def reading(settings: Any, stored: Size) -> Size:
 
 
 def scaling(settings: transfer.Settings, stored: Size) -> Compute:
-    """As `transfer.resized`, by a matrix for each side: ONNX has no antialiased scaling that equals TensorFlow's."""
+    """As `transfer.resized`, by a matrix for each side: ONNX has no antialiased scaling that equals TensorFlow's.
+
+    By products alone: what tf2onnx made of an einsum was wrong.
+    """
     old, new = reading(settings, stored), settings.size
     if old == new:
         return lambda pixels: pixels
     how = settings.params.interpolation
     down, right = (side(*pair, interpolation=how) for pair in zip(old, new, strict=True))
-    return lambda pixels: tf.clip_by_value(tf.einsum("ab,nbcd,ec->naed", down, pixels, right), 0, 255)
+
+    def scaled(pixels: Any) -> Any:
+        channels = tf.matmul(tf.matmul(down, tf.transpose(pixels, [0, 3, 1, 2])), right, transpose_b=True)
+        return tf.clip_by_value(tf.transpose(channels, [0, 2, 3, 1]), 0, 255)
+
+    return scaled
 
 
 def side(old: int, new: int, *, interpolation: transfer.Interpolation) -> Any:
