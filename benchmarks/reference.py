@@ -76,7 +76,8 @@ def trained(
 
         def report(epoch: float, values: Mapping[str, float]) -> None:
             nonlocal before
-            bar.update((epoch - before) * len(rows), f"epoch {epoch:.1f}, loss {values.get('train_loss', np.nan):.4f}")
+            loss = f", loss {values['train_loss']:.4f}" if "train_loss" in values else ""  # only at the end of an epoch
+            bar.update((epoch - before) * len(rows), f"epoch {epoch:.1f}{loss}")
             before = epoch
 
         start = time.monotonic()

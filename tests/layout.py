@@ -17,7 +17,7 @@ import yaml
 from stages import backbones
 
 FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "keras", "jax", "flax"}
-BESIDE = ("tuning", "benchmarks", "tests")
+BESIDE = ("serving", "tuning", "benchmarks", "tests")
 ALLOWED = {  # what a package may import besides itself
     "running": set(),
     "showing": {"running"},
@@ -26,6 +26,7 @@ ALLOWED = {  # what a package may import besides itself
     "backbones": {"running", "showing", "images"},
     "stacking": {"running", "showing", "images"},
     "reporting": {"running", "images", "stacking"},
+    "bundling": {"running", "images", "stacking"},
 }
 NO_DEPENDENCIES = ("showing", "executors")
 """Packages that no stage depends on: what a bar shows, how a mistake is worded, what a machine is called and in which
@@ -154,6 +155,17 @@ def imports_are_dependencies(root: Path) -> list[str]:
     return complaints
 
 
+def graphs_decide_bundles(root: Path) -> list[str]:
+    """How networks become ONNX, which comes by `importlib`, makes `bundle` run again and no training."""
+    found = {path.relative_to(root).as_posix() for path in (root / "stages/backbones").glob("*/graphs.py")}
+    left = sorted(found - set(dependencies(root, "bundle")))
+    complaints = [f"bundle: {path} is no dependency in dvc.yaml" for path in left]
+    for recipe in recipes(root):
+        inside = found - set(uncovered(root, [root / file for file in found], dependencies(root, "train", recipe)))
+        complaints += [f"train of {recipe} depends on {file}" for file in sorted(inside)]
+    return complaints
+
+
 def sources_decide_models(root: Path) -> list[str]:
     """The hash that finished folds are kept under covers just what DVC compares before it trains."""
     complaints = []
@@ -272,14 +284,15 @@ def readme_names_every_folder(root: Path) -> list[str]:
     packages = [f"stages/{path.parent.name}/" for path in sorted((root / "stages").glob("*/__init__.py"))]
     return [
         f"README has no line for {name}"
-        for name in (*packages, "tuning/", "benchmarks/", "tests/")
+        for name in (*packages, "serving/", "tuning/", "benchmarks/", "tests/")
         if f"`{name}`" not in readme
     ]
 
 
 def functions_stay_short(root: Path) -> list[str]:
     complaints = []
-    for path in [path for folder in ("stages", "tuning", "benchmarks") for path in (root / folder).rglob("*.py")]:
+    folders = ("stages", "serving", "tuning", "benchmarks")
+    for path in [path for folder in folders for path in (root / folder).rglob("*.py")]:
         text = path.read_text()
         if text.count("\n") > 250:
             complaints.append(f"{path.relative_to(root)} has more than 250 lines")
@@ -293,6 +306,7 @@ GUARDS = (
     steps_are_stages,
     descriptions_match,
     imports_are_dependencies,
+    graphs_decide_bundles,
     sources_decide_models,
     dependencies_exist,
     imports_make_no_circle,

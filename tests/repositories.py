@@ -47,7 +47,7 @@ FRAMEWORKS: dict[str, Any] = JOB | {
     },
 }
 """The same with a recipe of each framework, one of which has smaller images than the others."""
-TAIL = ["stack", "evaluate", "report"]
+TAIL = ["stack", "evaluate", "bundle", "report"]
 
 
 class Repository:
@@ -108,10 +108,12 @@ class Repository:
         return sorted(json.loads(self.run("dvc", "status", "--json")))
 
     def locked(self) -> dict[str, str]:
-        """The digests of models and predictions in dvc.lock; other outputs have the seconds that training took."""
+        """The digests of models and predictions in dvc.lock; other outputs have the seconds that training took, and the
+        bundle its commit."""
         stages = yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"].values()
         outs = [out for stage in stages for out in stage["outs"]]
-        return {out["path"]: out["md5"] for out in outs if out["path"].startswith(("models/", "data/"))}
+        found = {out["path"]: out["md5"] for out in outs if out["path"].startswith(("models/", "data/"))}
+        return {path: digest for path, digest in found.items() if path != "models/bundle"}
 
     def folds_begun(self, name: str) -> int:
         path = self.folder / f"metrics/history/{name}.csv"

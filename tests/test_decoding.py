@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from stages.images import decoding
-from stages.images.decoding import Wanted, decode_all, decode_batch
+from stages.images.decoding import Wanted, pool
+from stages.images.decoding.pool import decode_all, decode_batch
 from stages.running.errors import UserError
 
 ORIENTATION = 0x0112
@@ -230,10 +231,10 @@ def test_workers_change_nothing_and_keep_the_order(tmp_path: Path) -> None:
 
 
 def test_the_environment_sets_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(decoding.WORKERS, "5")
-    assert decoding.worker_count() == 5
-    monkeypatch.delenv(decoding.WORKERS)
-    assert 1 <= decoding.worker_count() <= (os.cpu_count() or 1)
-    monkeypatch.setenv(decoding.WORKERS, "many")
+    monkeypatch.setenv(pool.WORKERS, "5")
+    assert pool.worker_count() == 5
+    monkeypatch.delenv(pool.WORKERS)
+    assert 1 <= pool.worker_count() <= (os.cpu_count() or 1)
+    monkeypatch.setenv(pool.WORKERS, "many")
     with pytest.raises(UserError, match="FOLDSTACK_WORKERS is 'many'"):
-        decoding.worker_count()
+        pool.worker_count()

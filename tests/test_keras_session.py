@@ -54,6 +54,12 @@ def test_on_the_cpu_a_gpu_decides_nothing_about_precision(monkeypatch: pytest.Mo
     assert session.precision("auto") == "bfloat16"
 
 
+def test_a_processor_predicts_in_float32_unless_bfloat16_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDSTACK_DEVICE", "cpu")
+    assert session.predicting("auto", "bfloat16") == "float32"
+    assert session.predicting("bfloat16", "bfloat16") == "bfloat16"
+
+
 STARTED = """
 import sys
 import stages.backbones

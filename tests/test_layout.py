@@ -32,6 +32,7 @@ PLANTED = {
     layout.imports_are_dependencies: lambda root: append(
         root / "stages/backbones/pytorch/speedrun/networks.py", "from stages.images import decoding\n"
     ),
+    layout.graphs_decide_bundles: lambda root: (root / "stages/backbones/flax/graphs.py").write_text(""),
     layout.sources_decide_models: lambda root: replace(
         root / "dvc.yaml", "        - stages/backbones/${item.framework}/shared\n", ""
     ),

@@ -73,6 +73,15 @@ def test_repro_runs_every_stage_from_nothing(job: str, request: pytest.FixtureRe
     assert not list((repository.scratch).glob("*/fold-*")), "export frees the finished folds"
 
 
+def test_the_bundle_of_a_run_answers_as_it_was_scored(finished: tuple[Repository, str]) -> None:
+    assert "models/bundle answers as it was scored" in finished[0].run("python", "-m", "serving.check")
+
+
+def test_a_comment_in_how_networks_are_exported_makes_the_bundle_anew(repository: Repository) -> None:
+    repository.comment("stages/backbones/pytorch/graphs.py")
+    assert repository.outdated() == ["bundle"]
+
+
 def test_backbones_of_two_image_sizes_stand_in_one_stack(tmp_path: Path) -> None:
     toy = {"framework": "numpy", "recipe": "toy", "epochs": 4}
     blocks = {"whole": toy, "half": toy | {"image_size": 16}}
@@ -245,7 +254,7 @@ def versioned(finished: tuple[Repository, str], tmp_path_factory: pytest.TempPat
 def test_images_under_dvc_reach_experiments_in_a_copy(versioned: Repository, tmp_path: Path) -> None:
     repository = versioned.copy(tmp_path)
     temporary = repository.run("dvc", "exp", "run", "--temp", "-S", "stack.one_standard_error=false")
-    assert ran(temporary) == ["report", "stack"]
+    assert ran(temporary) == ["bundle", "report", "stack"]
     repository.run("dvc", "exp", "run", "--queue", "--name", "thirds", "-S", "split.folds=3", "split")
     repository.run("dvc", "queue", "start")
     finish(repository, 1)

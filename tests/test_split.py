@@ -15,9 +15,10 @@ import yaml
 from PIL import Image
 
 from stages import split
-from stages.images import counts, decoding, folds, sources
+from stages.images import counts, folds, sources
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
+from stages.images.decoding import pool
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.running.errors import UserError
@@ -156,7 +157,7 @@ def test_sixteen_bit_grey_is_scaled_by_what_the_whole_set_uses(
     peaks = [largest // 2] * 19 + [largest]
     written = []
     for batch in (1, 1 << 20):  # the largest value may come last, in a batch of its own
-        monkeypatch.setattr(decoding, "BATCH_BYTES", batch)
+        monkeypatch.setattr(pool, "BATCH_BYTES", batch)
         dataset, numbers = prepared(tmp_path, source="folder", path=deep_tree(tmp_path / "raw", peaks))
         written.append(outputs(tmp_path))
     assert written[0] == written[1]
@@ -348,7 +349,7 @@ def test_copies_do_not_count_as_images_for_the_folds(tmp_path: Path) -> None:
 
 def test_files_of_many_batches_come_through_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = noise(1_000), np.arange(1_000) % 10
-    monkeypatch.setattr(decoding, "BATCH_BYTES", images.nbytes // 9)
+    monkeypatch.setattr(pool, "BATCH_BYTES", images.nbytes // 9)
     root = write_tree(tmp_path / "raw", images, labels)
     dataset, numbers = prepared(tmp_path, source="folder", path=root)
     assert numbers["training_images"] == 800

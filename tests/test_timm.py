@@ -71,6 +71,19 @@ def test_filters_that_only_padding_reaches_keep_their_values_in_bfloat16(tmp_pat
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def test_a_processor_predicts_in_float32_and_trains_in_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from stages.backbones.pytorch.shared import devices
+
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda device: True)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert devices.predicting_dtype("auto", cpu) == torch.float32
+    assert devices.predicting_dtype("bfloat16", cpu) == torch.bfloat16
+    assert devices.predicting_dtype("auto", gpu) == torch.bfloat16
+    assert devices.training_dtype("auto", cpu, torch.nn.Identity(), (16, 16)) == torch.bfloat16
+
+
 def test_bfloat16_stays_where_no_strided_convolution_sees_a_single_pixel() -> None:
     import timm
     import torch

@@ -60,10 +60,12 @@ TOY = cast(Recipe, SimpleNamespace(Params=ToyParams, fit=toy_fit, load=toy_load)
 
 
 def plant(root: Path) -> None:
-    """Give the code in that folder two recipes, `numpy/toy` and `numpy/twin`: both are tests/softmax.py."""
+    """Give the code in that folder two recipes, `numpy/toy` and `numpy/twin`, and their graphs: both are
+    tests/softmax.py."""
     framework = root / "stages/backbones/numpy"
     for name in ("shared", "toy", "twin"):
         (framework / name).mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("softmax.py"), framework / name / "__init__.py")
+    shutil.copy(Path(__file__).with_name("softmax_graphs.py"), framework / "graphs.py")
     for folder in (framework, framework / "shared"):
         (folder / "__init__.py").write_text('"""Planted."""\n')

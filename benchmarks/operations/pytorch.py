@@ -18,7 +18,7 @@ from stages.backbones.pytorch.timm import updates
 def cost(recipe: str, params: Any, size: Size, classes: int) -> Cost:
     device = devices.device()
     if recipe == "frozen":
-        return Cost(None, peak_of(devices.predicting_dtype(params.precision, device), device))
+        return Cost(None, peak_of(devices.computing_dtype(params.precision, device), device))
     network = of_timm(params, size, classes) if recipe == "timm" else of_speedrun(params, size, classes)
     dtype = devices.training_dtype(params.precision, device, network, size)
     # `speedrun` keeps no validation part.

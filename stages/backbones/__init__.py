@@ -17,6 +17,9 @@ crosses the line:
                                not there is a UserError (`stages.running.devices.gpu`).
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
 
+A framework whose models can be served has a `graphs.py` beside its recipes, which writes them as ONNX: see
+`stages/bundling/graphs.py`. No training depends on it.
+
 Preprocessing, input size and test-time augmentation belong to the recipe and are saved with its weights. Weights are
 safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be able to run code.
 """
@@ -126,8 +129,8 @@ def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if not isinstance(name, str):
             how = f'write it in quotes, "{name}"'
             raise UserError(f"params: backbones: got the name {name!r}, which YAML reads as no text; {how}")
-        if not NAME.fullmatch(name) or name == "stack":
-            wanted = "lower-case letters, digits, _ and -, and not stack, the name of the ensemble"
+        if not NAME.fullmatch(name) or name in ("stack", "bundle"):
+            wanted = "lower-case letters, digits, _ and -, and neither stack nor bundle, which models/ holds besides"
             raise UserError(f"params: backbones: got the name {name!r}; expected {wanted}")
         for key in ("framework", "recipe"):
             if not isinstance(block, dict) or not isinstance(block.get(key), str):

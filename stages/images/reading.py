@@ -8,7 +8,8 @@ import numpy as np
 
 from stages.images.arrays import Rows
 from stages.images.collection import Batch, Data
-from stages.images.decoding import Decoded, Encoded, Wanted, decode_all
+from stages.images.decoding import Wanted
+from stages.images.decoding.pool import Decoded, Encoded, decode_all
 from stages.running.errors import UserError
 
 DEPTHS = (8, 10, 12, 14)

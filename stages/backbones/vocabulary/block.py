@@ -18,7 +18,8 @@ from stages.running.errors import UserError
 from stages.running.parameters import Block
 
 Precision = Literal["auto", "bfloat16", "float32"]
-"""The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster."""
+"""The format that products are computed in; weights are float32 in any case. `auto`: bfloat16 where that is faster, but
+a processor predicts in float32, as whatever serves the network does."""
 
 Views = Literal["none", "flip"]
 """What is averaged when predicting: the image alone, or with its mirror image."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.images.arrays import Mask, Numbers, Rows, Weights
 from stages.images.collection import Collection, Data, pick
-from stages.images.decoding import Encoded
+from stages.images.decoding.pool import Encoded
 from stages.images.reading import read_encoded
 from stages.images.sources import columns
 from stages.images.sources.columns import Columns

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from stages.images.arrays import Labels
@@ -17,6 +17,7 @@ from stages.running.errors import UserError
 from stages.running.parameters import Block
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_temper, held_out, level_one
+from stages.stacking.judging import conformal
 from stages.stacking.predictions import scores, tables
 from stages.stacking.predictions.log_space import LogScores, average
 from stages.stacking.predictions.tables import Predictions
@@ -111,6 +112,12 @@ class Evaluation:
     def nested(self) -> LogScores:
         """The stack of the training rows, each by a combiner and models that had not seen it; not tempered."""
         return held_out(self.ensemble.fold_combiners, self.level_one)
+
+    @cached_property
+    def known(self) -> list[Float64[np.ndarray, " _"]]:
+        """For each fold, how strange its rows' labels are to the models that never saw them: what sets are told by."""
+        folds = [self.folds == fold for fold in np.unique(self.folds)]
+        return [conformal.strangeness(self.nested[own], self.train_labels[own]) for own in folds]
 
     @cached_property
     def tempered(self) -> LogScores:

@@ -120,12 +120,8 @@ def sets(job: Evaluation, coverage: float) -> tuple[dict[str, float], pd.DataFra
     The share that is covered comes with Wilson's interval.
     """
     assert job.level_one.models is not None
-    known = [
-        conformal.strangeness(job.nested[job.folds == fold], job.train_labels[job.folds == fold])
-        for fold in np.unique(job.folds)
-    ]
     models = answers(job.ensemble.fold_combiners, job.level_one.models)
-    found = conformal.filled(conformal.sets(known, models, coverage), job.stack.argmax(axis=1))
+    found = conformal.filled(conformal.sets(job.known, models, coverage), job.stack.argmax(axis=1))
     means, n = conformal.overall(found, job.labels), len(job.labels)
     low, high = uncertainty.shares(np.array([means["coverage"] * n]), np.array([n]), job.confidence)
     whole = {"asked": coverage, **means, "coverage_low": float(low[0]), "coverage_high": float(high[0])}

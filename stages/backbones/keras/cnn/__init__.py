@@ -61,6 +61,7 @@ def load(folder: Path) -> Predict:
     session.use_device()
     settings = Settings.restore(folder / SETTINGS)
     params = settings.params
+    settings = settings.model_copy(update={"precision": session.predicting(params.precision, settings.precision)})
     return params.any_size(predictor(build(settings), folder, views=params.views, batch=BATCH), settings.size)
 
 

@@ -67,6 +67,12 @@ def end() -> None:
     keras.backend.clear_session()
 
 
+def predicting(wanted: Precision, trained: Precision) -> Precision:
+    """The format that a network predicts in: what it trained in, but on a processor float32 unless bfloat16 is wanted:
+    what is scored is what is served, and no bundle's network multiplies bfloat16."""
+    return "float32" if wanted == "auto" and device() is None else trained
+
+
 def precision(wanted: Precision) -> Precision:
     """`auto` resolved for this machine: bfloat16 where the hardware multiplies it, else float32."""
     if wanted != "auto":

@@ -117,7 +117,9 @@ def fit(
 def load(folder: Path) -> Predict:
     session.use_device()
     settings = Settings.restore(folder / SETTINGS)
-    params, (model, _) = settings.params, build(settings)
+    params = settings.params
+    settings = settings.model_copy(update={"precision": session.predicting(params.precision, settings.precision)})
+    model, _ = build(settings)
     predict = predictor(model, folder, views=params.views, batch=params.batch_size, resize=resizing(settings))
     return params.any_size(predict, settings.size)
 

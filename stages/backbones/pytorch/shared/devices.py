@@ -59,7 +59,16 @@ def device() -> torch.device:
 
 
 def predicting_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The number format of a network's products when it predicts; `auto` is bfloat16 where the hardware has it."""
+    """The number format of a network's products when it predicts.
+
+    On a processor `auto` is float32: what is scored is what is served, and no bundle's network multiplies bfloat16.
+    """
+    on_processor = precision == "auto" and device.type == "cpu"
+    return torch.float32 if on_processor else computing_dtype(precision, device)
+
+
+def computing_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """That of training and of features that are kept; `auto` is bfloat16 where the hardware has it."""
     if precision != "auto":
         return getattr(torch, precision)
     if device.type == "cuda":
@@ -72,11 +81,11 @@ def predicting_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def training_dtype(precision: Precision, device: torch.device, network: nn.Module, size: Size) -> torch.dtype:
     """The number format to train this network in, on images of that height and width at the least.
 
-    That of predicting; but on a CPU float32 where a convolution with a stride gets maps one pixel wide, such as a
+    That of `computing_dtype`; on a CPU float32 where a convolution with a stride gets maps one pixel wide, such as a
     ResNet's last stage for images of 16 pixels: of its filters' gradient in bfloat16 PyTorch 2.10 leaves what only
     padding reaches unset, and what was in memory there, NaN too, becomes part of the weights.
     """
-    dtype = predicting_dtype(precision, device)
+    dtype = computing_dtype(precision, device)
     wrong = dtype == torch.bfloat16 and device.type == "cpu" and strides_over_a_pixel(network, size)
     return torch.float32 if wrong else dtype
 

@@ -49,7 +49,7 @@ class Backbone(devices.Inputs):
     def store(self, device: torch.device) -> Path:
         """The folder of these features. Other versions, devices and number formats round in other ways."""
         versions = [str(scratch.version(package)) for package in ("torch", "timm")]
-        parts = [self.model_dump_json(), str(devices.predicting_dtype(self.precision, device)), device.type, *versions]
+        parts = [self.model_dump_json(), str(devices.computing_dtype(self.precision, device)), device.type, *versions]
         return scratch.root() / f"features-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}"
 
 
@@ -62,7 +62,7 @@ class Extractor:
     def __init__(self, backbone: Backbone, network: Callable[[], Compute]) -> None:
         """`network`: gives what `backbone` describes."""
         self.backbone, self.network, self.device = backbone, functools.cache(network), devices.device()
-        self.dtype = devices.predicting_dtype(backbone.precision, self.device)
+        self.dtype = devices.computing_dtype(backbone.precision, self.device)
         self.store = Store(backbone.store(self.device))
 
     def __call__(self, images: Images) -> Features:

@@ -226,5 +226,5 @@ def log_probabilities(model: nn.Module, settings: Settings, front: fronts.Front 
         views = [front.of(each) for each in ([pixels, pixels.flip(3)] if both else [pixels])]
     dtype = devices.predicting_dtype(settings.params.precision, pixels.device)
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        logits = torch.stack([model(view).float() for view in views]).mean(0)
+        logits = torch.stack([model(view.float()).float() for view in views]).mean(0)
     return functional.log_softmax(logits, dim=1)

@@ -1,9 +1,4 @@
-"""Image files to square RGB arrays, in several processes, in the order of the files.
-
-What an image becomes: its first frame; upright by its EXIF orientation; transparent parts white; 16-bit grey scaled to
-8 bits by a value that the caller gives; CMYK, grey and palettes as RGB; the centre square scaled to the wanted size,
-bicubic with antialiasing. A JPEG that is much larger is decoded at a fraction of its size, never below twice that.
-"""
+"""Image files decoded in several processes, in the order of the files."""
 
 import hashlib
 import multiprocessing
@@ -14,29 +9,17 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
-from io import BytesIO
 from itertools import islice
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import loky
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from stages.images.arrays import Images, Rows
+from stages.images.decoding import FORMATS, TooLargeError, Wanted, decode
 from stages.running.errors import UserError
 
-AVIF = find_spec("PIL._avif") is not None
-"""Whether Pillow was built with it."""
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *(["AVIF"] if AVIF else []))
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *([".avif"] if AVIF else []),
-)
-WHITE = 65535
-"""The largest value of 16-bit grey."""
 BATCH_BYTES = 1 << 20
 """Decoded bytes that travel from a worker at a time."""
 AHEAD = 64
@@ -44,22 +27,6 @@ AHEAD = 64
 PATIENCE = 1.0
 """Seconds of work that this process does alone: workers take a second to start."""
 WORKERS = "FOLDSTACK_WORKERS"
-
-# What Pillow takes for attacks: large images, for which there is a parameter here, and long texts, such as the history
-# of all that was done to a picture.
-Image.MAX_IMAGE_PIXELS = None
-PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28, 1 << 29
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What images are to become."""
-
-    size: int
-    """Pixels, height and width."""
-    max_megapixels: int = 180
-    white: int = WHITE
-    """The value of 16-bit grey that becomes 255; larger ones too."""
 
 
 @runtime_checkable
@@ -69,10 +36,6 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[str | bytes]: ...
-
-
-class TooLargeError(Exception):
-    """An image has more pixels than are wanted."""
 
 
 Task = tuple[int, Sequence[str | bytes], Wanted]
@@ -96,53 +59,9 @@ class Decoded(NamedTuple):
     """The largest value in any of these; 0 where there is none."""
 
 
-def decode(content: bytes, wanted: Wanted) -> tuple[np.ndarray, int | None]:
-    """A file's bytes as uint8 [size, size, 3], and the largest value where it is 16-bit grey.
-
-    Raises whatever Pillow raises for what is no whole image.
-    """
-    size, peak = wanted.size, None
-    with Image.open(BytesIO(content), formats=FORMATS) as image:
-        megapixels = image.width * image.height / 1e6
-        if megapixels > wanted.max_megapixels:
-            raise TooLargeError(f"{image.width:,} x {image.height:,} pixels, {megapixels:,.0f} megapixels")
-        image.draft(None, (2 * size, 2 * size))
-        image.load()
-        with suppress(Exception):  # an EXIF block that cannot be read spoils no image: it stays as it is
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode[0] in "IF":  # I, I;16, I;16B and F: one channel of more than 8 bits
-            grey, peak = scale_grey(image, wanted.white)
-            upright = grey.convert("RGB")
-        else:
-            upright = to_rgb(image)
-    if upright.size != (size, size):
-        upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(upright), peak
-
-
 def read(path: str) -> bytes:
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (half the time of pathlib's, a tenth of a small image's)
         return file.readall()
-
-
-def scale_grey(image: Image.Image, white: int) -> tuple[Image.Image, int]:
-    """Grey of 16 bits as 8, rounded, and its largest value. Raises ValueError for what has no such range."""
-    deep = np.asarray(image)
-    low, peak = deep.min(), deep.max()
-    if image.mode == "F" or low < 0 or peak > WHITE:
-        raise ValueError(f"grey values from {low:g} to {peak:g}; expected whole ones from 0 to {WHITE}")
-    scaled = (np.minimum(deep, white).astype(np.uint32) * 255 + white // 2) // white
-    return Image.fromarray(scaled.astype(np.uint8)), int(peak)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion paints transparent parts in whatever colour lies below."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    clear = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
 
 
 def decode_batch(start: int, encoded: Sequence[str | bytes], wanted: Wanted) -> Decoded:

@@ -1,0 +1,184 @@
+"""A bundle: every network that the stack asks, as ONNX, and what the stack makes of them, in one folder.
+
+manifest.json       what it is: classes, sizes in pixels, scores, versions, the sha256 of every other file
+stack.json          the fitted combiner, its mode and its temperature
+strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
+networks/<backbone>/fold-<number>.onnx
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from serving.combining import Stack, average
+from serving.pictures import Picture, decoded
+from stages.images.decoding import Wanted
+from stages.running.errors import UserError
+
+MANIFEST, STACK, STRANGENESS = "manifest.json", "stack.json", "strangeness.npy"
+FORMAT = 1
+FLOOR = float(np.log(np.finfo(np.float64).eps))
+"""The least log-probability of a backbone that the stack is told: stages/stacking/predictions/tables.py."""
+BATCH = 256
+"""Images that go through a network together, at most: bounds memory."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bundle says of some images."""
+
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    """float64 [n, k]; each row sums to one."""
+    sets: np.ndarray
+    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Never empty."""
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The likeliest class of each image, int64 [n]."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.classes[number] for number in self.numbers]
+
+
+class Network:
+    """One backbone's model of one fold."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Dozens of networks would each have threads that spin for the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.name = self.session.get_inputs()[0].name
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Log-probabilities float32 [n, k] of pixels uint8 [n, h, w, 3] in its own size."""
+        starts = range(0, len(pixels), BATCH)
+        return np.concatenate([self.session.run(None, {self.name: pixels[i : i + BATCH]})[0] for i in starts])
+
+
+class Bundle:
+    """A bundle in memory."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.classes = tuple(manifest["classes"])
+        self.backbones: dict[str, dict[str, Any]] = manifest["backbones"]
+        pictures = manifest["images"]
+        self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
+        self.stack = Stack.restored(json.loads((folder / STACK).read_text(encoding="utf-8")))
+        ends = np.cumsum(manifest["sets"]["rows"])[:-1]
+        self.known = np.split(np.load(folder / STRANGENESS, allow_pickle=False), ends)
+        self.threads = threads
+
+    @classmethod
+    def load(cls, folder: str | Path, threads: int = 0) -> "Bundle":
+        """The bundle in a folder, every file compared with its hash. `threads`: of each network; 0: all cores.
+
+        Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported.
+        """
+        folder = Path(folder)
+        manifest = read(folder)
+        for name, why in manifest["missing"].items():
+            raise UserError(f"{folder} lacks the networks of {name}: {why}")
+        for name, digest in manifest["files"].items():
+            path = folder / name
+            if not path.is_file() or sha256(path) != digest:
+                came = "is not what the manifest says" if path.is_file() else "is not there"
+                raise UserError(f"{path} {came}; copy the bundle again, or run `dvc repro bundle`")
+        return cls(folder, manifest, threads)
+
+    @cached_property
+    def networks(self) -> dict[str, list[Network]]:
+        """Every backbone's models, by number."""
+        return {
+            name: [Network(self.folder / file, self.threads) for file in known["networks"]]
+            for name, known in self.backbones.items()
+        }
+
+    def predict(self, images: np.ndarray | Sequence[Picture]) -> Answer:
+        """What the stack says of images: paths, bytes of files, or an array uint8 [n, size, size, 3] of such as `split`
+        has decoded.
+
+        Raises UserError, with their names, for files that are no images.
+        """
+        pixels, none = self.pixels(images), (0, len(self.classes))
+        if not len(pixels):
+            return Answer(self.classes, np.zeros(none), np.zeros(none, bool))
+        return self.answer(self.log_probabilities(pixels))
+
+    def pixels(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
+        if not isinstance(images, np.ndarray):
+            return decoded(images, self.wanted)
+        size = self.wanted.size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            came = f"{images.dtype} {list(images.shape)}"
+            raise UserError(f"images: got {came}; expected uint8 [n, {size}, {size}, 3], or paths of files")
+        return images
+
+    def log_probabilities(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """What every backbone's models say of decoded images, float32 [models, n, k]."""
+        scaled: dict[tuple[int, int], np.ndarray] = {}
+        found: dict[str, np.ndarray] = {}
+        for name, models in self.networks.items():
+            height, width = self.backbones[name]["size"]
+            size = height, width
+            if size not in scaled:
+                scaled[size] = resized(pixels, size)
+            found[name] = np.stack([model(scaled[size]) for model in models])
+        return found
+
+    def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
+        """The stack's answer to what its backbones say."""
+        folds = len(self.known)
+        models = np.stack([by_fold(said[name], folds) for name in self.backbones], axis=2)
+        p = np.exp(self.stack.predict(models))
+        sets = self.stack.sets(models, self.known, self.manifest["sets"]["coverage"], p.argmax(axis=1))
+        return Answer(self.classes, p, sets)
+
+
+def by_fold(models: np.ndarray, folds: int) -> np.ndarray:
+    """[folds, n, k]: of several seeds' models, numbered through, the average over the seeds; at least FLOOR."""
+    seeds = np.maximum(models, np.float32(FLOOR)).reshape(-1, folds, *models.shape[1:])
+    single = seeds[0] if len(seeds) == 1 else np.maximum(average(seeds), np.float32(FLOOR))
+    return single.astype(np.float64)
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """By Pillow, bicubic: the bytes that `stages/images/scaling.py` makes for training."""
+    if pixels.shape[1:3] == size:
+        return np.ascontiguousarray(pixels)
+    height, width = size
+    images = [Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC) for one in pixels]
+    return np.stack([np.asarray(image) for image in images])
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest. Raises UserError where there is none of this format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["format"]
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; expected a bundle, the folder that `dvc repro bundle` writes") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no manifest of a bundle ({error}); run `dvc repro bundle`") from None
+    if known != FORMAT:
+        raise UserError(f"{path} has format {known}; expected {FORMAT}: take `serving` of the commit that wrote it")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""Hold a bundle against what was scored: `python -m serving.check models/bundle`, in the repository that made it.
+
+Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
+those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from serving.bundle import Bundle
+from serving.commands import command
+from stages.bundling import parity
+from stages.images.dataset import Dataset
+from stages.running.errors import UserError
+
+BATCHES = (1, 2, 33)
+"""Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
+IMAGES = 500
+PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
+
+
+def compared(
+    bundle: Bundle, pixels: np.ndarray, scored: Mapping[str, np.ndarray], stack: np.ndarray, batch: int
+) -> Iterator[tuple[str, parity.Difference]]:
+    """How far each network, and last the stack, is from what was scored, so many images at a time.
+
+    `scored`: log-probabilities [models, n, k] by backbone; `stack`: probabilities [n, k].
+    """
+    chunks = [pixels[start : start + batch] for start in range(0, len(pixels), batch)]
+    said = [bundle.log_probabilities(chunk) for chunk in chunks]
+    for name, known in scored.items():
+        found = np.concatenate([one[name] for one in said], axis=1)
+        for model, pair in enumerate(zip(found, known, strict=True)):
+            yield f"{name}, fold-{model}", parity.difference(*map(np.exp, pair))
+    answers = [bundle.answer(one).probabilities for one in said]
+    yield "the stack", parity.difference(np.concatenate(answers), stack)
+
+
+def of_the_stack(path: Path, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
+    """The probabilities [n, k] that `evaluate` had for these test rows, given in ascending order."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there; run `dvc repro evaluate` or `dvc pull`")
+    table = pq.ParquetFile(path).read(["row", *(f"p.{name}" for name in bundle.classes)])
+    row = np.from_dlpack(table["row"].combine_chunks())
+    places = np.flatnonzero(np.isin(row, rows))
+    places = places[np.argsort(row[places])]
+    columns = [np.from_dlpack(column.combine_chunks())[places] for column in table.columns[1:]]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def checked(bundle: Bundle, dataset: Dataset, images: int) -> list[str]:
+    """Compare, say what was found, and return the names of what differs."""
+    rows = dataset.test_rows[:images]
+    pixels, stack = dataset.take(rows), of_the_stack(SCORED, bundle, rows)
+    scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
+    wrong: list[str] = []
+    for batch in BATCHES:
+        for name, found in compared(bundle, pixels, scored, stack, batch):
+            print(f"{'ok   ' if found.right else 'WRONG'} {name}, {batch} at a time: {found}", flush=True)
+            wrong += [] if found.right or name in wrong else [name]
+    return wrong
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m serving.check", description=__doc__)
+    parser.add_argument("bundle", nargs="?", default="models/bundle", help="its folder")
+    parser.add_argument("--images", type=int, default=IMAGES, help="of the test set, at most")
+    arguments = parser.parse_args()
+    bundle, dataset = Bundle.load(arguments.bundle, threads=1), Dataset.load()
+    if bundle.classes != dataset.classes:
+        raise UserError(f"{arguments.bundle} has other classes than data/classes.json; run `dvc repro bundle`")
+    if wrong := checked(bundle, dataset, arguments.images):
+        how = "docs/serving.md says why that may be"
+        raise UserError(f"{', '.join(wrong)}: not what was scored, within {parity.TOLERANCE:g}; {how}")
+    print(f"{arguments.bundle} answers as it was scored")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""How the commands meet the shell: a mistake of the user is one line and exit status 1, without a traceback."""
+
+import functools
+import sys
+from collections.abc import Callable
+
+from stages.running.errors import UserError
+
+INTERRUPTED = 130
+"""The exit status that shells expect after Ctrl-C."""
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where this one ended", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+    return wrapped

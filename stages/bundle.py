@@ -1,0 +1,194 @@
+"""Gather in one folder, to be copied anywhere, what answers for new images: networks as ONNX, the stack, its scores.
+
+Writes `models/bundle/`, read by the package `serving`, which has its layout; `python -m serving.check models/bundle`
+holds it against what was scored. Only backbones that the stack or its conformal sets ask are in it. What cannot be
+exported is named in the manifest and by whoever loads the bundle.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import backbones
+from stages.bundling import graphs, parity
+from stages.bundling.graphs import Exported, Wanted
+from stages.images.collection import Data
+from stages.images.dataset import Dataset
+from stages.images.scaling import resize
+from stages.running import parameters
+from stages.showing import machine
+from stages.showing.command import command
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.combiners import Fitted
+from stages.stacking.combiners.pools import Pool
+from stages.stacking.judging.evaluation import Evaluation, Params
+from stages.stacking.predictions import files
+
+DATA, METRICS, MODELS = Path("data"), Path("metrics"), Path("models")
+FOLDER = MODELS / "bundle"
+FORMAT = 1
+COMPARED = 128
+"""Test images that each graph is asked about here; `serving.check` asks about all."""
+PACKAGES = ("torch", "timm", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+def heard(ensemble: Ensemble) -> list[str]:
+    """The members that change a label or a conformal set: those that the combiner or one of the folds' weighs."""
+    own: tuple[Fitted, ...] = (ensemble.combiner, *ensemble.fold_combiners)
+    weighed = [
+        one.weights.any(axis=1) if isinstance(one, Pool) else np.ones(len(ensemble.members), bool) for one in own
+    ]
+    return [name for name, needed in zip(ensemble.members, np.any(weighed, axis=0), strict=True) if needed]
+
+
+def stack(ensemble: Ensemble, names: Sequence[str]) -> dict[str, Any]:
+    """What `stack.json` of a bundle holds, for these members alone."""
+    kept = np.isin(ensemble.members, names)
+
+    def state(fitted: Fitted) -> dict[str, Any]:
+        return (Pool(fitted.weights[kept]) if isinstance(fitted, Pool) else fitted).state()
+
+    return {
+        "combiner": ensemble.name,
+        "members": list(names),
+        "mode": ensemble.mode,
+        "temperature": ensemble.temperature,
+        "state": state(ensemble.combiner),
+        "fold_states": [state(each) for each in ensemble.fold_combiners],
+    }
+
+
+def networks(blocks: Mapping[str, Mapping[str, Any]], models: int) -> dict[str, list[str]]:
+    """Where the graphs of each backbone lie in the bundle. `models`: of a backbone, for each of its seeds."""
+    return {
+        name: [f"networks/{name}/fold-{model}.onnx" for model in range(models * block.get("seeds", 1))]
+        for name, block in blocks.items()
+    }
+
+
+def export(
+    blocks: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Sequence[str]], stored: graphs.Size
+) -> dict[str, Exported]:
+    """Write all graphs, the frameworks side by side; what became of each backbone's."""
+    wanted: dict[str, list[Wanted]] = {}
+    for name, block in blocks.items():
+        models = [(str(MODELS / name / f"fold-{model}"), str(FOLDER / path)) for model, path in enumerate(paths[name])]
+        wanted.setdefault(block["framework"], []).extend(Wanted(name, block["recipe"], *pair) for pair in models)
+    found: dict[str, Exported] = {}
+    with ThreadPoolExecutor() as pool:
+        for part in pool.map(lambda framework: graphs.export(framework, wanted[framework], stored), wanted):
+            found |= part
+    return {name: found[name] for name in blocks}
+
+
+def compared(name: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
+    """How far the graphs of a backbone are from its predictions, the worst of them, on some test images."""
+    rows = dataset.test_rows[:COMPARED]
+    pixels = resize(dataset.take(rows), exported.size)
+    scored = parity.scored(DATA / "predictions" / f"{name}.parquet", dataset.classes, rows)
+    found = [
+        parity.difference(np.exp(parity.said(FOLDER / path, pixels)), np.exp(known))
+        for path, known in zip(paths, scored, strict=True)
+    ]
+    worst = parity.Difference(max(one.probability for one in found), max(one.labels for one in found))
+    return {"images": len(rows), **asdict(worst), "right": worst.right}
+
+
+def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float) -> dict[str, Any]:
+    """What the manifest says of the job, beside its networks."""
+    data = parameters.section(content, "data", Data)
+    bits = read("split.json", "split").get("rescaled_bits") or 16
+    known = {name: value for name, value in content.items() if name != "search"}
+    return {
+        "format": FORMAT,
+        "commit": machine.commit(),
+        "parameters": hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest(),
+        "classes": list(dataset.classes),
+        "images": {"size": data.image_size, "max_megapixels": data.max_megapixels, "white": (1 << bits) - 1},
+        "asked": job.ensemble.asked,
+        "sets": {"coverage": coverage, "rows": [len(own) for own in job.known]},
+        "scores": read("scores.json", "evaluate"),
+        "conformal": read("conformal.json", "evaluate"),
+        "versions": {"python": platform.python_version(), **versions()},
+    }
+
+
+def read(name: str, stage: str) -> dict[str, Any]:
+    return files.read(METRICS / name, stage, dict)
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its path within the folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def show(manifest: Mapping[str, Any]) -> None:
+    """What the step prints."""
+    for name, why in manifest["missing"].items():
+        print(f"warning: {name} is not in the bundle, which cannot answer without it: {why}")
+    for name, known in manifest["backbones"].items():
+        found = known["compared"]
+        told = parity.Difference(found["probability"], found["labels"])
+        print(f"{name}: {len(known['networks'])} networks; on {found['images']} test images {told}")
+        if not told.right:
+            print(f"warning: {name} answers otherwise than it was scored; docs/serving.md says why that may be")
+
+
+@command
+def main() -> None:
+    content = parameters.read()
+    params = parameters.section(content, "evaluate", Params)
+    dataset, index = (loaded := Dataset.load()), loaded.index
+    job = Evaluation.read(content, params, index, index.label, index.folds[0], dataset.classes)
+    names = heard(job.ensemble)
+    blocks = {name: backbones.block(content, name) for name in names}
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    height, width = dataset.images.shape[1:3]
+    paths = networks(blocks, dataset.folds)
+    exported = export(blocks, paths, (height, width))
+    files.write(FOLDER, {"stack.json": stack(job.ensemble, names)})
+    np.save(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
+    manifest = described(content, dataset, job, params.coverage)
+    manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
+    manifest["backbones"] = {
+        name: {
+            "recipe": f"{blocks[name]['framework']}/{blocks[name]['recipe']}",
+            "size": one.size,
+            "networks": paths[name],
+            "compared": compared(name, paths[name], one, dataset),
+        }
+        for name, one in exported.items()
+        if not one.objection
+    }
+    manifest["files"] = digests(FOLDER)
+    files.write(FOLDER, {"manifest.json": manifest})
+    show(manifest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""A bundle answers as the stack was judged wherever it is copied, with nothing but numpy, Pillow and onnxruntime."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from serving import Bundle, check
+from serving import predict as batch
+from serving.bundle import MANIFEST, sha256
+from stages.bundling import graphs, parity
+from stages.images.dataset import Dataset
+from stages.images.decoding import Wanted
+from stages.images.decoding.pool import decode_all
+from stages.images.scaling import resize
+from stages.running.errors import UserError
+from tests import bundles
+from tests.layout import imports
+
+ROOT = Path(__file__).parent.parent
+FILES = ("__init__", "running/__init__", "running/errors", "images/__init__", "images/decoding/__init__")
+"""What `serving` takes of `stages`."""
+SERVED = ("__init__", "bundle", "combining", "commands", "pictures", "predict")
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+ALLOWED = {"numpy", "PIL", "onnxruntime", "serving", "stages", *sys.stdlib_module_names}
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] not in ALLOWED:
+            raise ModuleNotFoundError(f"{name} is not part of what serves", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from serving import Bundle
+answer = Bundle.load("copied").predict(np.load("images.npy"))
+np.savez("answer.npz", p=answer.probabilities, sets=answer.sets)
+print(*answer.labels)
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return bundles.made(tmp_path_factory.mktemp("made"), ["mean", "pool", "xgboost"])
+
+
+@pytest.fixture
+def copy(repository, tmp_path, monkeypatch):
+    shutil.copytree(repository, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def scored(folder):
+    """The rows of the test set in metrics/images.parquet, in order: labels and probabilities."""
+    table = pq.read_table(folder / "metrics/images.parquet").to_pandas()
+    table = table[table["fold"] == -1].sort_values("row")
+    return table["prediction"].tolist(), table[[f"p.{name}" for name in bundles.CLASSES]].to_numpy()
+
+
+def test_a_copy_answers_as_judged_without_the_repository_and_without_what_trained_it(repository, tmp_path):
+    for name in FILES:
+        (tmp_path / "stages" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "stages" / f"{name}.py", tmp_path / "stages" / f"{name}.py")
+    shutil.copytree(ROOT / "serving", tmp_path / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(repository / "models/bundle", tmp_path / "copied")
+    data = Dataset.load(repository / "data")
+    np.save(tmp_path / "images.npy", data.take(data.test_rows))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", BLOCKED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels, p = scored(repository)
+    assert done.stdout.split() == labels
+    answer = np.load(tmp_path / "answer.npz")
+    np.testing.assert_allclose(answer["p"], p, atol=parity.TOLERANCE)
+    covered = json.loads((repository / "metrics/conformal.json").read_text())
+    truth = data.labels[data.test_rows]
+    assert answer["sets"][np.arange(len(truth)), truth].mean() == pytest.approx(covered["coverage"])
+    assert answer["sets"].sum(axis=1).mean() == pytest.approx(covered["size"])
+
+
+def test_what_serves_imports_nothing_else_of_ours():
+    names = set().union(*(imports(ROOT / "serving" / f"{name}.py") for name in SERVED))
+    found = {name for name in names if name.startswith("stages") and (ROOT / name.replace(".", "/")).exists()}
+    found |= {name for name in names if (ROOT / f"{name.replace('.', '/')}.py").is_file() and name.startswith("stages")}
+    modules = {"stages." + name.replace("/", ".").removesuffix(".__init__") for name in FILES[1:]}
+    assert found <= modules
+
+
+@pytest.mark.parametrize(("combiner", "seeds"), [("logistic_extended", 1), ("greedy", 2)])
+def test_other_combiners_and_several_seeds_answer_as_judged_too(combiner, seeds, tmp_path):
+    folder = bundles.made(tmp_path, [combiner], seeds=seeds)
+    data = Dataset.load(folder / "data")
+    answer = Bundle.load(folder / "models/bundle").predict(data.take(data.test_rows))
+    labels, p = scored(folder)
+    assert answer.labels == labels
+    np.testing.assert_allclose(answer.probabilities, p, atol=parity.TOLERANCE)
+
+
+def test_the_manifest_says_what_it_is(repository):
+    manifest = json.loads((repository / "models/bundle" / MANIFEST).read_text())
+    files = {path.relative_to(repository / "models/bundle").as_posix() for path in bundle_files(repository)}
+    assert set(manifest["files"]) == files - {MANIFEST}
+    assert manifest["scores"] == json.loads((repository / "metrics/scores.json").read_text())
+    assert manifest["classes"] == bundles.CLASSES
+    assert manifest["missing"] == {}
+    assert {"python", "numpy", "onnxruntime"} <= set(manifest["versions"])
+    assert all(one["compared"]["right"] for one in manifest["backbones"].values())
+
+
+def bundle_files(folder):
+    return [path for path in (folder / "models/bundle").rglob("*") if path.is_file()]
+
+
+def test_a_file_that_was_changed_is_refused_by_name(copy):
+    path = copy / "models/bundle/networks/left/fold-1.onnx"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"left/fold-1.onnx is not what the manifest says"):
+        Bundle.load("models/bundle")
+    path.unlink()
+    with pytest.raises(UserError, match=r"left/fold-1.onnx is not there"):
+        Bundle.load("models/bundle")
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}", '{"format": 0}'])
+def test_what_is_no_bundle_is_refused(text, tmp_path):
+    if text is not None:
+        (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        Bundle.load(tmp_path)
+
+
+def test_a_network_that_cannot_be_exported_is_named_and_fails_no_stage(tmp_path, capsys):
+    folder = bundles.made(tmp_path, ["mean"], recipes=["toy", "strange"])
+    assert "right is not in the bundle, which cannot answer without it: no such graph" in capsys.readouterr().out
+    with pytest.raises(UserError, match="lacks the networks of right: no such graph"):
+        Bundle.load(folder / "models/bundle")
+
+
+def test_check_holds_and_names_the_network_that_differs(copy, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["check", "models/bundle"])
+    check.main()
+    assert capsys.readouterr().out.endswith("models/bundle answers as it was scored\n")
+    networks = copy / "models/bundle/networks/right"
+    shutil.copy(networks / "fold-0.onnx", networks / "fold-2.onnx")
+    manifest = json.loads((copy / "models/bundle" / MANIFEST).read_text())
+    manifest["files"]["networks/right/fold-2.onnx"] = sha256(networks / "fold-2.onnx")
+    (copy / "models/bundle" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(SystemExit) as ended:
+        check.main()
+    assert str(ended.value).startswith("error: right, fold-2, the stack: not what was scored")
+
+
+def test_a_graph_that_no_framework_writes_is_an_objection_and_no_error(tmp_path):
+    wanted = [graphs.Wanted("odd", "cnn", str(tmp_path), str(tmp_path / "odd.onnx"))]
+    assert "flax/cnn cannot be exported to ONNX" in graphs.write("flax", wanted, (8, 8))["odd"].objection
+
+
+def pictures(folder, images):
+    """PNG files in two folders, and what is no image."""
+    for number, image in enumerate(images):
+        path = folder / f"{number % 2}" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    return folder
+
+
+def test_files_are_decoded_as_split_decodes_them(repository, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = [(40, 30, 3), (9, 8, 4), (8, 8, 3)]
+    paths = [tmp_path / f"{number}.png" for number in range(len(shapes))]
+    for path, shape in zip(paths, shapes, strict=True):
+        Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(path)
+    loaded = Bundle.load(repository / "models/bundle")
+    (expected,) = decode_all([str(path) for path in paths], Wanted(bundles.SIZE))
+    np.testing.assert_array_equal(loaded.pixels(paths), expected.images)
+    np.testing.assert_array_equal(loaded.pixels([path.read_bytes() for path in paths]), expected.images)
+    with pytest.raises(UserError, match=r"absent.png: No such file"):
+        loaded.predict([paths[0], tmp_path / "absent.png"])
+
+
+def test_no_image_has_no_answer_and_another_size_is_refused(repository):
+    loaded = Bundle.load(repository / "models/bundle")
+    assert loaded.predict([]).labels == []
+    with pytest.raises(UserError, match=r"got uint8 \[2, 9, 8, 3\]; expected uint8 \[n, 8, 8, 3\]"):
+        loaded.predict(np.zeros((2, 9, 8, 3), np.uint8))
+
+
+def test_images_are_scaled_as_they_were_for_training():
+    from serving.bundle import resized
+
+    images = np.random.default_rng(1).integers(0, 256, (3, 12, 12, 3)).astype(np.uint8)
+    for size in ((8, 8), (12, 12), (20, 16)):
+        np.testing.assert_array_equal(resized(images, size), resize(images, size))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_a_folder_is_classified_into_a_table(copy, name, monkeypatch, capsys):
+    data = Dataset.load()
+    folder = pictures(copy / "pictures", data.take(data.test_rows[:9]))
+    monkeypatch.setattr(batch, "PART", 4)
+    monkeypatch.setattr(sys, "argv", ["predict", str(folder), "--out", name])
+    batch.main()
+    answer = Bundle.load("models/bundle").predict(data.take(data.test_rows[:9]))
+    expected = {f"{number % 2}/{number:03}.png": label for number, label in enumerate(answer.labels)}
+    text = Path(name).read_text().splitlines() if name.endswith("csv") else []
+    table = list(csv.DictReader(text)) or pq.read_table(name).to_pylist()
+    assert {row["path"]: row["label"] for row in table} == expected
+    order = [int(row["path"][2:5]) for row in table]
+    p = np.array([[float(row[f"p.{each}"]) for each in bundles.CLASSES] for row in table])
+    np.testing.assert_allclose(p, answer.probabilities[order], atol=1e-6)
+    told = [{bundles.CLASSES[number] for number in np.flatnonzero(answer.sets[row])} for row in order]
+    assert [set(row["set"].split("|")) for row in table] == told
+    assert "broken.png: no PNG" in capsys.readouterr().err
+    assert not list(copy.glob(".out*"))
+
+
+def test_an_interrupted_run_goes_on_where_it_ended(copy, monkeypatch):
+    data = Dataset.load()
+    folder = pictures(copy / "pictures", data.take(data.test_rows[:9]))
+    monkeypatch.setattr(batch, "PART", 3)
+    monkeypatch.setattr(sys, "argv", ["predict", str(folder), "--out", "whole.csv"])
+    batch.main()
+    asked, most, predict = [], 2, Bundle.predict
+
+    def counted(self, images):
+        if len(asked) == most:
+            raise KeyboardInterrupt
+        asked.append(len(images))
+        return predict(self, images)
+
+    monkeypatch.setattr(Bundle, "predict", counted)
+    monkeypatch.setattr(sys, "argv", ["predict", str(folder), "--out", "out.csv"])
+    with pytest.raises(SystemExit):
+        batch.main()
+    assert asked == [3, 3]
+    most = 9
+    batch.main()
+    assert asked == [3, 3, 3]
+    assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+def test_an_output_of_no_known_kind_is_refused(copy, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict", "data", "--out", "out.xlsx"])
+    with pytest.raises(SystemExit, match=r"expected a name that ends in \.parquet or \.csv"):
+        batch.main()
