@@ -1,5 +1,6 @@
 """What DVC itself makes of odd paths, links and places: where an upgrade changes it, docs/images.md is wrong."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -150,6 +151,22 @@ def test_without_git_all_runs_where_dvc_is_told_so(unpacked: Repository) -> None
     assert "report" in ran(unpacked.run("make", "--old-file=setup", "repro", "JOBS=1"))
     assert unpacked.json("metrics/costs/slim.json")["commit"] == ""
     assert "Only supported for Git repositories" in fails(unpacked, "dvc", "exp", "run", "-S", "seed=1", "split")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone may give files to another user")
+def test_in_a_clone_of_another_user_experiments_wait_for_gits_permission(start: Repository, tmp_path: Path) -> None:
+    repository = start.copy(tmp_path)
+    repository.environment["HOME"] = str(tmp_path)  # without what this machine's Git permits
+    repository.set(JOB | {"backbones": {"slim": JOB["backbones"]["slim"]}})
+    repository.commit("digits")
+    repository.run("chown", "-R", "12345:12345", ".")
+    assert "dubious ownership" in fails(repository, "git", "status")
+    assert "report" in ran(repository.run("dvc", "repro"))
+    assert repository.json("metrics/costs/slim.json")["commit"] == ""
+    experiment = ("dvc", "exp", "run", "-S", "seed=1", "split")
+    assert f"repository path '{repository.folder}' is not owned by current user" in fails(repository, *experiment)
+    repository.run("git", "config", "--global", "--add", "safe.directory", str(repository.folder))
+    assert ran(repository.run(*experiment)) == ["split"]
 
 
 @pytest.mark.parametrize("link", ["9.png", "more"])
