@@ -278,8 +278,9 @@ def batteries(folder: Path) -> dict[str, Battery]:
     """For each of the folder's blocks; the files of one lie under its number."""
     found = {}
     for number, (name, block) in enumerate(json.loads((folder / "blocks.json").read_text()).items()):
-        framework, recipe = block.pop("framework"), block.pop("recipe")
-        found[name] = Battery(framework, backbones.find(framework, recipe), block, folder / f"{number}.npy")
+        framework, recipe = block["framework"], backbones.find(block["framework"], block["recipe"])
+        own = {key: value for key, value in block.items() if key not in backbones.OURS}
+        found[name] = Battery(framework, recipe, own, folder / f"{number}.npy")
     return found
 
 
