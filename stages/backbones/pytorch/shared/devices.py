@@ -71,11 +71,14 @@ def computing_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """That of training and of features that are kept; `auto` is bfloat16 where the hardware has it."""
     if precision != "auto":
         return getattr(torch, precision)
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware does: emulated products are slower than float32."""
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:  # emulated products are slower than float32
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def training_dtype(precision: Precision, device: torch.device, network: nn.Module, size: Size) -> torch.dtype:
