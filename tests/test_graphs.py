@@ -1,23 +1,17 @@
 """The ONNX graphs of the PyTorch recipes answer as their models do, whatever the size, the views and the batch."""
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from stages import backbones
 from stages.backbones.pytorch import graphs
-from stages.bundling import parity
-from stages.images.scaling import resize
-from stages.running.parameters import check
-from tests.contract import toy_set
+from tests import exported
 
 SPEEDRUN = {"epochs": 2, "batch_size": 24, "widths": [8, 16]}
 TIMM = {"architecture": "test_resnet", "epochs": 2, "batch_size": 24, "learning_rate": 5e-3}
 FROZEN = {"architecture": "test_resnet", "weights": "none", "batch_size": 24}
 FRONT = {"architecture": "test_efficientnet", "augmentation": [], "phases": [{"trainable": 2}], "front_views": 1}
-BLOCKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+BLOCKS: dict[str, exported.Case] = {
     "plain": ("speedrun", SPEEDRUN | {"views": "none"}, (16, 16)),
     "six views": ("speedrun", SPEEDRUN | {"views": "flip_shift", "depth": 3, "activation": "silu"}, (16, 16)),
     "more views where unsure": ("speedrun", SPEEDRUN | {"views": "none", "sure": 0.6}, (16, 16)),
@@ -37,7 +31,6 @@ BLOCKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
         (16, 16),
     ),
 }
-"""Recipe, parameters and the size that the graph reads, of images stored with 16 x 16 pixels."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +40,4 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_graph_answers_as_its_model(name: str, tmp_path: Path) -> None:
-    recipe, block, read = BLOCKS[name]
-    module = backbones.find("pytorch", recipe)
-    images, labels = toy_set(72)
-    params = check(block, module.Params, place="backbones.toy")
-    (tmp_path / "model").mkdir()
-    module.fit(images, labels, params, seed=0, folder=tmp_path / "model", report=lambda epoch, values: None)
-    expected = np.exp(module.load(tmp_path / "model")(images))
-    assert expected.std(axis=0).min() > 20 * parity.TOLERANCE, "told apart at all"
-    assert graphs.write(recipe, tmp_path / "model", (16, 16), tmp_path / "model.onnx") == read
-    for batch in (1, 33):
-        found = np.exp(parity.said(tmp_path / "model.onnx", resize(images, read), batch))
-        assert parity.difference(found, expected).right
+    exported.answers_as_its_model("pytorch", BLOCKS[name], tmp_path, graphs.write)
