@@ -77,7 +77,7 @@ format: setup ## Format, and mend what the linter can
 
 lock: setup ## Resolve pyproject.toml anew into requirements.lock
 	uv pip compile --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --all-extras --group dev pyproject.toml --output-file requirements.lock
+	  --no-emit-index-url --no-header --all-extras --group dev --group serving pyproject.toml --output-file requirements.lock
 
 clean: ## Remove .venv and tool caches, never data, models or metrics
 	rm -rf .venv .pytest_cache .ruff_cache
