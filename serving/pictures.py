@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from stages.images.decoding import FORMATS, Wanted, decode
+from stages.images.decoding import Wanted, decode
 from stages.running.errors import UserError, some
 
 Picture = str | Path | bytes
@@ -20,13 +20,13 @@ class UnreadableError(Exception):
 
 def opened(picture: Picture, wanted: Wanted) -> np.ndarray:
     """uint8 [size, size, 3]. Raises UnreadableError."""
-    content = picture if isinstance(picture, bytes) else b""
+    content = b""
     try:
-        content = content or Path(str(picture)).read_bytes()
+        content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         with warnings.catch_warnings(action="ignore"):  # Pillow's, of metadata that change no pixel
             return decode(content, wanted)[0]
     except UnidentifiedImageError:
-        raise UnreadableError(f"no {', '.join(FORMATS)} image" if content else "0 bytes") from None
+        raise UnreadableError(f"no {', '.join(wanted.formats)} image" if content else "0 bytes") from None
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from None
     except Exception as error:  # Pillow's decoders fail on broken files with a dozen types of exception

@@ -38,6 +38,7 @@ class Wanted:
     max_megapixels: int = 180
     white: int = WHITE
     """The value of 16-bit grey that becomes 255; larger ones too."""
+    formats: tuple[str, ...] = FORMATS
 
 
 class TooLargeError(Exception):
@@ -50,7 +51,7 @@ def decode(content: bytes, wanted: Wanted) -> tuple[np.ndarray, int | None]:
     Raises whatever Pillow raises for what is no whole image.
     """
     size, peak = wanted.size, None
-    with Image.open(BytesIO(content), formats=FORMATS) as image:
+    with Image.open(BytesIO(content), formats=wanted.formats) as image:
         megapixels = image.width * image.height / 1e6
         if megapixels > wanted.max_megapixels:
             raise TooLargeError(f"{image.width:,} x {image.height:,} pixels, {megapixels:,.0f} megapixels")

@@ -1,0 +1,42 @@
+"""`python -m serving.server models/bundle`."""
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from serving.bundle import Bundle
+from serving.commands import command
+from serving.server.app import create
+from serving.server.connections import protocol
+from serving.server.settings import Settings
+from stages.running.errors import UserError
+
+
+def settings() -> Settings:
+    """From flags and the environment. Raises UserError."""
+    try:
+        return CliApp.run(Settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from None
+    except SettingsError as error:
+        raise UserError(str(error)) from None
+
+
+@command
+def main() -> None:
+    given = settings()
+    app = create(Bundle.load(given.bundle, given.threads), given)
+    uvicorn.run(
+        app,
+        host=given.host,
+        port=given.port,
+        http=protocol(given.patience),
+        timeout_graceful_shutdown=given.drain,
+        access_log=False,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What is answered, as JSON."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from serving.bundle import Bundle
+from serving.server.service import Said
+
+TOP = 3
+
+
+class Ranked(BaseModel):
+    label: str
+    probability: float
+
+
+class Prediction(BaseModel):
+    """Of one image."""
+
+    label: str = Field(description="the likeliest class")
+    probability: float
+    top: list[Ranked] = Field(description=f"the {TOP} likeliest classes")
+    probabilities: dict[str, float] = Field(description="of every class; they sum to one")
+    set: list[str] = Field(
+        description="the conformal set: it holds the true class as often as `coverage` in /model says"
+    )
+    unsure: str | None = Field(description="what to think of the label where the set has more classes; else null")
+    model: str = Field(description="which bundle answered")
+
+
+class File(BaseModel):
+    """Of one of several images: a prediction or why there is none."""
+
+    name: str
+    prediction: Prediction | None = None
+    error: str | None = None
+
+
+class Predictions(BaseModel):
+    files: list[File] = Field(description="in the order in which they came")
+
+
+class Error(BaseModel):
+    error: str = Field(description="what came and what was expected")
+
+
+class Base64Image(BaseModel):
+    image: str = Field(description="an image file in base64")
+
+
+def prediction(bundle: Bundle, said: Said, version: str) -> Prediction:
+    ranked = [
+        Ranked(label=bundle.classes[number], probability=float(said.probabilities[number])) for number in said.ranked()
+    ]
+    chosen = [one.label for one in ranked if said.set[bundle.classes.index(one.label)]]
+    return Prediction(
+        label=ranked[0].label,
+        probability=ranked[0].probability,
+        top=ranked[:TOP],
+        probabilities=dict(zip(bundle.classes, said.probabilities.tolist(), strict=True)),
+        set=chosen,
+        unsure=unsure(chosen, bundle.manifest["sets"]["coverage"]),
+        model=version,
+    )
+
+
+def unsure(chosen: list[str], coverage: float) -> str | None:
+    """In one line; None where the set has one class."""
+    if len(chosen) == 1:
+        return None
+    *most, last = chosen
+    return f"unsure: {', '.join(most)} or {last}; one of them is right for {coverage:.0%} of images"
+
+
+def model(bundle: Bundle, version: str) -> dict[str, Any]:
+    """What /model says: what the manifest knows that is of use to who asks."""
+    known = ("commit", "parameters", "classes", "images", "scores", "conformal", "versions")
+    networks = {
+        name: {"recipe": one["recipe"], "networks": len(one["networks"])} for name, one in bundle.backbones.items()
+    }
+    manifest = {name: bundle.manifest[name] for name in known}
+    return {"model": version, **manifest, "coverage": bundle.manifest["sets"]["coverage"], "backbones": networks}

@@ -1,0 +1,123 @@
+"""Micro-batches: while the networks are busy, images of all requests gather; what has gathered goes through together.
+
+Nothing waits for company where the networks are free, so that a lone request is as quick as without. The queue is
+bounded, and so is the time that an image may spend in it.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from serving.server.refusals import RefusedError
+
+Said = TypeVar("Said")
+Ask = Callable[[np.ndarray], Sequence[Said]]
+"""From images uint8 [n, size, size, 3] to what is said of each."""
+SMOOTHING = 0.1
+"""Weight of the newest batch in the seconds that an image takes."""
+
+
+@dataclass
+class Waiting(Generic[Said]):
+    pixels: np.ndarray
+    since: float
+    future: "asyncio.Future[Said]"
+
+
+class Batcher(Generic[Said]):
+    """Asks for all that waits, `lanes` batches at a time."""
+
+    def __init__(
+        self,
+        ask: Ask[Said],
+        *,
+        batch: int,
+        queue: int,
+        deadline: float,
+        lanes: int = 1,
+        seen: Callable[[int, float, float], None] = lambda images, waited, seconds: None,
+    ) -> None:
+        """`seen` is told of each batch: images, the seconds that its first one waited, and those of the networks."""
+        self.ask, self.batch, self.limit, self.deadline, self.seen = ask, batch, queue, deadline, seen
+        self.queue: asyncio.Queue[Waiting[Said]] = asyncio.Queue()
+        self.threads = ThreadPoolExecutor(lanes, thread_name_prefix="networks")
+        self.lanes, self.tasks = lanes, []
+        self.under_way, self.seconds = 0, 0.0
+
+    def start(self) -> None:
+        self.tasks = [asyncio.create_task(self.lane()) for _ in range(self.lanes)]
+
+    async def stop(self) -> None:
+        """End; nobody is to wait any more."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.threads.shutdown()
+
+    def room(self, images: int) -> None:
+        """Raises RefusedError where so many more cannot wait."""
+        if self.under_way + images > self.limit:
+            raise self.busy(f"{self.under_way} images wait, {self.limit} may")
+
+    def busy(self, why: str) -> RefusedError:
+        left = math.ceil(self.seconds * self.under_way / self.lanes)
+        return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"busy: {why}; try again later", retry_after=max(1, left))
+
+    async def one(self, pixels: np.ndarray) -> Said:
+        """What is said of an image, uint8 [size, size, 3]. Raises RefusedError where it would wait too long."""
+        self.room(1)
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(pixels, loop.time(), loop.create_future())
+        self.under_way += 1
+        self.queue.put_nowait(waiting)
+        try:
+            return await waiting.future
+        finally:
+            self.under_way -= 1
+
+    async def lane(self) -> None:
+        while True:
+            gathered = [await self.queue.get()]
+            while len(gathered) < self.batch and not self.queue.empty():
+                gathered.append(self.queue.get_nowait())
+            if fresh := self.fresh(gathered):
+                await self.answer(fresh)
+
+    def fresh(self, gathered: Sequence[Waiting[Said]]) -> list[Waiting[Said]]:
+        """Those that somebody still waits for; who waited too long is told so."""
+        least = asyncio.get_running_loop().time() - self.deadline
+        for one in gathered:
+            if one.since < least and not one.future.done():
+                one.future.set_exception(self.busy(f"an image waited for more than {self.deadline:g} s"))
+        return [one for one in gathered if not one.future.done()]
+
+    async def answer(self, batch: Sequence[Waiting[Said]]) -> None:
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
+        waited = loop.time() - batch[0].since
+        said = await loop.run_in_executor(self.threads, self.each, [one.pixels for one in batch])
+        seconds = time.perf_counter() - start
+        self.seconds += SMOOTHING * (seconds / len(batch) - self.seconds)
+        self.seen(len(batch), waited, seconds)
+        for one, result in zip(batch, said, strict=True):
+            if one.future.done():
+                continue
+            if isinstance(result, Exception):
+                one.future.set_exception(result)
+            else:
+                one.future.set_result(result)
+
+    def each(self, images: Sequence[np.ndarray]) -> Sequence[Said | Exception]:
+        """What is said of each; where a batch fails its images go alone, so that one spoils no other."""
+        try:
+            return self.ask(np.stack(images))
+        except Exception as error:
+            if len(images) == 1:
+                return [error]
+            return [said for image in images for said in self.each([image])]
