@@ -26,6 +26,7 @@ def create(bundle: Bundle, settings: Settings) -> FastAPI:
     app = FastAPI(title="foldstack", version=service.version, lifespan=lifespan, openapi_url="/openapi.json")
     app.state.service = service
     app.include_router(routes.router(service))
+    app.include_router(routes.watching(service))
     app.include_router(protocol.router(service))
     refusals.add(app)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 
 from serving.server import answers
 from serving.server.refusals import RefusedError
@@ -77,6 +77,13 @@ def router(service: Service) -> APIRouter:
             ]
         )
 
+    return routes
+
+
+def watching(service: Service) -> APIRouter:
+    """For those who watch over the server."""
+    routes = APIRouter()
+
     @routes.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the process lives."""
@@ -134,10 +141,8 @@ async def files(request: Request, name: str, most: int, body: int) -> Sequence[t
         async with request.form(max_files=most, max_fields=most, max_part_size=body) as found:
             parts = [part for part in found.getlist(name) if isinstance(part, UploadFile)]
             contents = [(part.filename or "", await part.read()) for part in parts]
-    except MultiPartException as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.message}") from None
-    except Exception as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error}") from None
+    except HTTPException as error:  # what Starlette makes of a form that its parser refuses
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.detail}") from None
     if not contents or (most == 1 and len(contents) > 1):
         what = "one file" if most == 1 else "files"
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form has {len(contents)} files named {name}; expected {what}")
