@@ -242,6 +242,11 @@ def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(bundle):
     assert again.status_code == 422
 
 
+def test_a_compressed_body_is_refused(client):
+    answer = client.post("/predict", content=b"x", headers={"content-encoding": "gzip"})
+    assert (answer.status_code, "coded as gzip; expected none" in answer.json()["error"]) == (415, True)
+
+
 def test_unknown_routes_and_methods_are_refused_as_json(client):
     assert client.get("/absent").json() == {"error": "Not Found"}
     answer = client.get("/predict")

@@ -49,7 +49,11 @@ class Limits:
     async def arrive(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Fill `body`. Raises RefusedError."""
         self.count(scope)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        if coding := headers.get(b"content-encoding", b"").decode("latin-1"):
+            message = f"the body is coded as {coding[:20]}; expected none, since a small one may become a large one"
+            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+        announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.body:
             raise self.too_large(int(announced))
         try:
