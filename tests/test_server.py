@@ -362,16 +362,25 @@ def test_one_image_that_fails_spoils_no_other():
 
 def test_the_queue_is_bounded_and_says_when_to_come_again():
     async def play(batcher, slow):
-        tasks = [asyncio.create_task(batcher.one(pixels(n))) for n in range(8)]
-        await asyncio.sleep(0.05)
-        with pytest.raises(RefusedError, match="busy: 8 images wait, 8 may") as refused:
-            await batcher.one(pixels(9))
-        slow.gate.set()
-        return refused.value, await asyncio.gather(*tasks)
+        with batcher.places(7):
+            words = "busy: 7 of 8 places are taken, 2 more were asked for"
+            with pytest.raises(RefusedError, match=words) as refused, batcher.places(2):
+                pass
+            with batcher.places(1):
+                pass
+        return refused.value, batcher.under_way
 
-    refused, answers = batched(play)
-    assert (refused.status, refused.retry_after) == (503, 1)
-    assert answers == list(range(8))
+    refused, under_way = batched(play)
+    assert (refused.status, refused.retry_after, under_way) == (503, 1, 0)
+
+
+def test_a_request_that_finds_no_place_is_told_503_and_others_are_answered(bundle, images):
+    app = create(bundle, settings(queue=2))
+    with TestClient(app) as client:
+        busy = client.post("/predict/batch", files=[("images", png(image)) for image in images[:3]])
+        answers = client.post("/predict/batch", files=[("images", png(image)) for image in images[:2]])
+    assert (busy.status_code, busy.headers["Retry-After"]) == (503, "1")
+    assert [one["error"] for one in answers.json()["files"]] == [None, None]
 
 
 def test_an_image_that_waited_too_long_is_told_so_and_asks_no_network():
@@ -396,9 +405,9 @@ def test_who_gave_up_is_not_asked_for():
         await asyncio.sleep(0.02)
         second.cancel()
         slow.gate.set()
-        return await first, await batcher.one(pixels(3)), sum(slow.sizes), batcher.under_way
+        return await first, await batcher.one(pixels(3)), sum(slow.sizes)
 
-    assert batched(play) == (1, 3, 2, 0)
+    assert batched(play) == (1, 3, 2)
 
 
 @pytest.fixture

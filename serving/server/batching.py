@@ -7,8 +7,9 @@ bounded, and so is the time that an image may spend in it.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Generic, TypeVar
@@ -61,26 +62,27 @@ class Batcher(Generic[Said]):
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.threads.shutdown()
 
-    def room(self, images: int) -> None:
-        """Raises RefusedError where so many more cannot wait."""
+    @contextmanager
+    def places(self, images: int) -> Iterator[None]:
+        """Holds room for so many images, decoded or not. Raises RefusedError where there is none."""
         if self.under_way + images > self.limit:
-            raise self.busy(f"{self.under_way} images wait, {self.limit} may")
+            raise self.busy(f"{self.under_way} of {self.limit} places are taken, {images} more were asked for")
+        self.under_way += images
+        try:
+            yield
+        finally:
+            self.under_way -= images
 
     def busy(self, why: str) -> RefusedError:
         left = math.ceil(self.seconds * self.under_way / self.lanes)
         return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"busy: {why}; try again later", retry_after=max(1, left))
 
     async def one(self, pixels: np.ndarray) -> Said:
-        """What is said of an image, uint8 [size, size, 3]. Raises RefusedError where it would wait too long."""
-        self.room(1)
+        """What is said of an image that has a place, uint8 [size, size, 3]. Raises RefusedError where it waits too long."""
         loop = asyncio.get_running_loop()
         waiting = Waiting(pixels, loop.time(), loop.create_future())
-        self.under_way += 1
         self.queue.put_nowait(waiting)
-        try:
-            return await waiting.future
-        finally:
-            self.under_way -= 1
+        return await waiting.future
 
     async def lane(self) -> None:
         while True:

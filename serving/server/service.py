@@ -74,17 +74,33 @@ class Service:
 
     async def classify(self, content: bytes) -> Said:
         """What is said of an image file. Raises RefusedError for what is none, and where too many wait."""
-        self.batcher.room(1)
-        return await self.batcher.one(await self.decoded(content))
+        (found,) = await self.classify_all([content])
+        return found
+
+    async def classify_all(self, contents: Sequence[bytes]) -> list[Said]:
+        """The same of several, where one that is no image refuses all."""
+        found = await self.classify_each(contents)
+        for one in found:
+            if isinstance(one, RefusedError):
+                raise one
+        return [one for one in found if isinstance(one, Said)]
 
     async def classify_each(self, contents: Sequence[bytes]) -> list[Said | RefusedError]:
         """The same of each of several, where one that is no image spoils no other."""
-        self.batcher.room(len(contents))
-        found = await asyncio.gather(*map(self.classify, contents), return_exceptions=True)
-        for one in found:
-            if isinstance(one, BaseException) and not isinstance(one, RefusedError):
-                raise one
-        return found  # type: ignore[return-value]
+
+        async def each(content: bytes) -> Said | RefusedError:
+            try:
+                return await self.batcher.one(await self.decoded(content))
+            except RefusedError as refused:
+                return refused
+
+        with self.batcher.places(len(contents)):
+            return await asyncio.gather(*map(each, contents))
+
+    async def classify_pixels(self, images: np.ndarray) -> list[Said]:
+        """What is said of decoded images, uint8 [n, size, size, 3]."""
+        with self.batcher.places(len(images)):
+            return await asyncio.gather(*map(self.batcher.one, images))
 
     async def decoded(self, content: bytes) -> np.ndarray:
         loop, start = asyncio.get_running_loop(), time.perf_counter()
@@ -98,16 +114,3 @@ class Service:
             raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message) from None
         finally:
             self.measures.decoding.observe(time.perf_counter() - start)
-
-    async def classify_all(self, contents: Sequence[bytes]) -> list[Said]:
-        """The same where one that is no image refuses all."""
-        found = await self.classify_each(contents)
-        for one in found:
-            if isinstance(one, RefusedError):
-                raise one
-        return [one for one in found if isinstance(one, Said)]
-
-    async def classify_pixels(self, images: np.ndarray) -> list[Said]:
-        """What is said of decoded images, uint8 [n, size, size, 3]."""
-        self.batcher.room(len(images))
-        return await asyncio.gather(*map(self.batcher.one, images))
