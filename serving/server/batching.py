@@ -78,7 +78,7 @@ class Batcher(Generic[Said]):
         return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"busy: {why}; try again later", retry_after=max(1, left))
 
     async def one(self, pixels: np.ndarray) -> Said:
-        """What is said of an image that has a place, uint8 [size, size, 3]. Raises RefusedError where it waits too long."""
+        """What is said of an image with a place, uint8 [size, size, 3]. Raises RefusedError where it waits too long."""
         loop = asyncio.get_running_loop()
         waiting = Waiting(pixels, loop.time(), loop.create_future())
         self.queue.put_nowait(waiting)
