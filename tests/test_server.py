@@ -6,7 +6,10 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -410,20 +413,47 @@ def test_who_gave_up_is_not_asked_for():
     assert batched(play) == (1, 3, 2)
 
 
-@pytest.fixture
-def served(bundle):
+@contextmanager
+def serving(app, patience=5.0):
     """A real server on loopback, and its port: connections are not the test client's."""
-    given = settings(patience=0.3)
-    server = uvicorn.Server(
-        uvicorn.Config(create(bundle, given), port=0, http=protocol(given.patience), log_level="error")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=protocol(patience), log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    try:
+        yield server, server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def served(bundle):
+    with serving(create(bundle, settings(patience=0.3)), 0.3) as (_, port):
+        yield port
+
+
+def test_what_was_begun_is_finished_before_the_server_ends(bundle, images, monkeypatch):
+    app, begun, gate = create(bundle, settings()), threading.Event(), threading.Event()
+    with serving(app) as (server, port), ThreadPoolExecutor() as pool:
+        ask = app.state.service.batcher.ask
+
+        def slow(images):
+            begun.set()
+            gate.wait(5)
+            return ask(images)
+
+        monkeypatch.setattr(app.state.service.batcher, "ask", slow)
+        url = f"http://127.0.0.1:{port}/predict"
+        answer = pool.submit(httpx.post, url, files={"image": png(images[0])})
+        assert begun.wait(5)
+        server.should_exit = True  # what SIGTERM sets
+        time.sleep(0.3)
+        with pytest.raises(httpx.ConnectError):
+            httpx.post(url, files={"image": png(images[0])})
+        gate.set()
+        assert answer.result().json()["label"] == bundle.predict(images[:1]).labels[0]
 
 
 async def talk(port, *parts):
