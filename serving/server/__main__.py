@@ -26,7 +26,7 @@ def settings() -> Settings:
 @command
 def main() -> None:
     given = settings()
-    app = create(Bundle.load(given.bundle, given.threads), given)
+    app = create(Bundle.load(given.bundle, given.threads, given.cascade), given)
     uvicorn.run(
         app,
         host=given.host,

@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen at; 0.0.0.0: from anywhere")
     port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
     web: bool = Field(True, description="the page to try, which needs Gradio")
+    cascade: bool = Field(False, description="ask all networks only where the cheapest are unsure")
     threads: int = Field(0, ge=0, description="of each network; 0: all cores")
     batch: int = Field(32, ge=1, description="images that go through the networks together, at most")
     queue: int = Field(128, ge=1, description="images that wait or are worked on, at most; the next is told 503")
