@@ -75,9 +75,11 @@ format: setup ## Format, and mend what the linter can
 	ruff format .
 	ruff check --fix .
 
-lock: setup ## Resolve pyproject.toml anew into requirements.lock
-	uv pip compile --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --all-extras --group dev --group serving pyproject.toml --output-file requirements.lock
+COMPILE := uv pip compile --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+lock: setup ## Resolve pyproject.toml anew into requirements.lock, and what serves alone into serving/requirements.lock
+	$(COMPILE) --upgrade --all-extras --group dev --group batch --group serving pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --group serving --output-file serving/requirements.lock
 
 clean: ## Remove .venv and tool caches, never data, models or metrics
 	rm -rf .venv .pytest_cache .ruff_cache
