@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup git repro test test-fast test-all check bench bench-gpu format lock clean
+.PHONY: help setup git repro serve test test-fast test-all check bench bench-gpu format lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ repro: git setup ## Run the job in params.yaml: dvc repro, as many backbones at 
 	  | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}'; \
 	fi
 	dvc repro
+
+serve: setup ## Answer for new images over HTTP with models/bundle; ARGS="--port 9000", docs/deploy.md
+	python -m serving.server $(ARGS)
 
 # Frameworks fight over memory, threads and the order of imports, so that each group of test files (tests/groups.py) has
 # a process of its own, and so many run at once. The longest come first. `make test-keras` runs one.

@@ -3,6 +3,7 @@
 `python -m serving.check` compares all that it is asked for; `bundle` compares a few images and says what it found.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def scored(path: Path, classes: tuple[str, ...], rows: Rows) -> Scored:
 
 def said(path: Path, pixels: Images, batch: int = 64) -> LogProbabilities:
     """What the graph at `path` says of pixels in its own size, so many images at a time."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `serving` does
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
