@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup git repro test test-fast test-all check bench bench-gpu format lock clean
+.PHONY: help setup git repro serve test test-fast test-all check bench bench-gpu format lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ repro: git setup ## Run the job in params.yaml: dvc repro, as many backbones at 
 	  printf '%s\n' bundle report | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item '{}'; \
 	fi
 	dvc repro
+
+serve: setup ## Answer for new images over HTTP with models/bundle; ARGS="--port 9000", docs/deploy.md
+	python -m serving.server $(ARGS)
 
 # Frameworks fight over memory, threads and the order of imports, so that each group of test files (tests/groups.py) has
 # a process of its own, and so many run at once. The longest come first. `make test-keras` runs one.
@@ -77,9 +80,11 @@ format: setup ## Format, and mend what the linter can
 	ruff format .
 	ruff check --fix .
 
-lock: setup ## Resolve pyproject.toml anew into requirements.lock
-	uv pip compile --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --all-extras --group dev --group serving pyproject.toml --output-file requirements.lock
+COMPILE := uv pip compile --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+lock: setup ## Resolve pyproject.toml anew into requirements.lock, and what serves alone into serving/requirements.lock
+	$(COMPILE) --upgrade --all-extras --group dev --group batch --group serving pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --group serving --output-file serving/requirements.lock
 
 clean: ## Remove .venv and tool caches, never data, models or metrics
 	rm -rf .venv .pytest_cache .ruff_cache

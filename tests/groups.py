@@ -27,6 +27,7 @@ PROCESSES = {"subprocess", "multiprocessing", "loky", "ray"}
 STARTERS = {
     "test_benchmarks.py": "measures the memory of small processes that it starts",
     "test_bundle.py": "what a bundle needs where nothing else is installed",
+    "test_deploy.py": "what a container imports",
     "test_export.py": "a step without DVC, with the recipe in numpy",
     "test_imports.py": "what a fresh process imports",
     "test_keras_session.py": "what a fresh process imports",

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,25 +21,12 @@ from stages.images.decoding import Wanted
 from stages.images.decoding.pool import decode_all
 from stages.images.scaling import resize
 from stages.running.errors import UserError
-from tests import bundles
+from tests import alone, bundles
 from tests.layout import imports
 
 ROOT = Path(__file__).parent.parent
-FILES = ("__init__", "running/__init__", "running/errors", "images/__init__", "images/decoding/__init__")
-"""What `serving` takes of `stages`."""
 SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "pictures", "predict")
-BLOCKED = """
-import sys
-from importlib.abc import MetaPathFinder
-
-ALLOWED = {"numpy", "PIL", "onnxruntime", "serving", "stages", *sys.stdlib_module_names}
-
-class Blocker(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] not in ALLOWED:
-            raise ModuleNotFoundError(f"{name} is not part of what serves", name=name)
-
-sys.meta_path.insert(0, Blocker())
+ANSWER = """
 import numpy as np
 from serving import Bundle
 answer = Bundle.load("copied").predict(np.load("images.npy"))
@@ -69,16 +55,13 @@ def scored(folder):
 
 
 def test_a_copy_answers_as_judged_without_the_repository_and_without_what_trained_it(repository, tmp_path):
-    for name in FILES:
-        (tmp_path / "stages" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "stages" / f"{name}.py", tmp_path / "stages" / f"{name}.py")
-    shutil.copytree(ROOT / "serving", tmp_path / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    alone.plant(tmp_path)
     shutil.copytree(repository / "models/bundle", tmp_path / "copied")
     data = Dataset.load(repository / "data")
     np.save(tmp_path / "images.npy", data.take(data.test_rows))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", BLOCKED]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = alone.command(ANSWER, {"numpy", "PIL", "onnxruntime"})
+    told = {"cwd": tmp_path, "env": alone.environment(), "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, **told)
     assert done.returncode == 0, done.stderr
     labels, p = scored(repository)
     assert done.stdout.split() == labels
@@ -94,7 +77,8 @@ def test_what_serves_imports_nothing_else_of_ours():
     names = set().union(*(imports(ROOT / "serving" / f"{name}.py") for name in SERVED))
     found = {name for name in names if name.startswith("stages") and (ROOT / name.replace(".", "/")).exists()}
     found |= {name for name in names if (ROOT / f"{name.replace('.', '/')}.py").is_file() and name.startswith("stages")}
-    modules = {"stages." + name.replace("/", ".").removesuffix(".__init__") for name in FILES[1:]}
+    files = {Path(target).with_suffix("").as_posix() for _, target in alone.copied() if target.startswith("stages/")}
+    modules = {name.replace("/", ".").removesuffix(".__init__") for name in files}
     assert found <= modules
 
 

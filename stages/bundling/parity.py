@@ -3,6 +3,7 @@
 `python -m serving.check` compares all that it is asked for; `bundle` compares a few images and says what it found.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def said(path: Path, pixels: Images, batch: int = 64) -> LogProbabilities:
 
 def opened(path: Path) -> Callable[[Images], LogProbabilities]:
     """The graph at `path`, on one thread."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `serving` does
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
