@@ -30,6 +30,6 @@ def create(bundle: Bundle, settings: Settings) -> FastAPI:
     app.include_router(protocol.router(service))
     refusals.add(app)
 
-    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(Limits, settings=settings, room=service.batcher.room)
     app.add_middleware(Counted, measures=service.measures)
     return app

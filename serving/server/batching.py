@@ -12,27 +12,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from serving.server.refusals import RefusedError
 
-Said = TypeVar("Said")
-Ask = Callable[[np.ndarray], Sequence[Said]]
-"""From images uint8 [n, size, size, 3] to what is said of each."""
+Given, Said = TypeVar("Given"), TypeVar("Said")
+Ask = Callable[[Any], Sequence[Said | Exception]]
+"""From images that go together, as an array [n, ...] unless `together` makes something else of them, to what is said of
+each."""
 SMOOTHING = 0.1
 """Weight of the newest batch in the seconds that an image takes."""
 
 
 @dataclass
-class Waiting(Generic[Said]):
-    pixels: np.ndarray
+class Waiting(Generic[Given, Said]):
+    given: Given
     since: float
     future: "asyncio.Future[Said]"
 
 
-class Batcher(Generic[Said]):
+class Batcher(Generic[Given, Said]):
     """Asks for all that waits, `lanes` batches at a time."""
 
     def __init__(
@@ -43,12 +44,15 @@ class Batcher(Generic[Said]):
         queue: int,
         deadline: float,
         lanes: int = 1,
+        name: str = "networks",
+        together: Callable[[Sequence[Given]], Any] = np.stack,
         seen: Callable[[int, float, float], None] = lambda images, waited, seconds: None,
     ) -> None:
-        """`seen` is told of each batch: images, the seconds that its first one waited, and those of the networks."""
-        self.ask, self.batch, self.limit, self.deadline, self.seen = ask, batch, queue, deadline, seen
-        self.queue: asyncio.Queue[Waiting[Said]] = asyncio.Queue()
-        self.threads = ThreadPoolExecutor(lanes, thread_name_prefix="networks")
+        """`seen` is told of each batch: images, the seconds that they waited on average, and those of `ask`."""
+        self.ask, self.batch, self.limit, self.deadline = ask, batch, queue, deadline
+        self.together, self.seen = together, seen
+        self.queue: asyncio.Queue[Waiting[Given, Said]] = asyncio.Queue()
+        self.threads = ThreadPoolExecutor(lanes, thread_name_prefix=name)
         self.lanes, self.tasks = lanes, []
         self.under_way, self.seconds = 0, 0.0
 
@@ -65,22 +69,26 @@ class Batcher(Generic[Said]):
     @contextmanager
     def places(self, images: int) -> Iterator[None]:
         """Holds room for so many images, decoded or not. Raises RefusedError where there is none."""
-        if self.under_way + images > self.limit:
-            raise self.busy(f"{self.under_way} of {self.limit} places are taken, {images} more were asked for")
+        self.room(images)
         self.under_way += images
         try:
             yield
         finally:
             self.under_way -= images
 
+    def room(self, images: int) -> None:
+        """Raises RefusedError where there is none for so many images."""
+        if self.under_way + images > self.limit:
+            raise self.busy(f"{self.under_way} of {self.limit} places are taken, {images} more were asked for")
+
     def busy(self, why: str) -> RefusedError:
         left = math.ceil(self.seconds * self.under_way / self.lanes)
         return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"busy: {why}; try again later", retry_after=max(1, left))
 
-    async def one(self, pixels: np.ndarray) -> Said:
-        """What is said of an image with a place, uint8 [size, size, 3]. Raises RefusedError where it waits too long."""
+    async def one(self, given: Given) -> Said:
+        """What is said of an image with a place. Raises RefusedError where it waits too long."""
         loop = asyncio.get_running_loop()
-        waiting = Waiting(pixels, loop.time(), loop.create_future())
+        waiting = Waiting(given, loop.time(), loop.create_future())
         self.queue.put_nowait(waiting)
         return await waiting.future
 
@@ -92,7 +100,7 @@ class Batcher(Generic[Said]):
             if fresh := self.fresh(gathered):
                 await self.answer(fresh)
 
-    def fresh(self, gathered: Sequence[Waiting[Said]]) -> list[Waiting[Said]]:
+    def fresh(self, gathered: Sequence[Waiting[Given, Said]]) -> list[Waiting[Given, Said]]:
         """Those that somebody still waits for; who waited too long is told so."""
         least = asyncio.get_running_loop().time() - self.deadline
         for one in gathered:
@@ -100,10 +108,10 @@ class Batcher(Generic[Said]):
                 one.future.set_exception(self.busy(f"an image waited for more than {self.deadline:g} s"))
         return [one for one in gathered if not one.future.done()]
 
-    async def answer(self, batch: Sequence[Waiting[Said]]) -> None:
+    async def answer(self, batch: Sequence[Waiting[Given, Said]]) -> None:
         loop, start = asyncio.get_running_loop(), time.perf_counter()
-        waited = loop.time() - batch[0].since
-        said = await loop.run_in_executor(self.threads, self.each, [one.pixels for one in batch])
+        waited = loop.time() - sum(one.since for one in batch) / len(batch)
+        said = await loop.run_in_executor(self.threads, self.each, [one.given for one in batch])
         seconds = time.perf_counter() - start
         self.seconds += SMOOTHING * (seconds / len(batch) - self.seconds)
         self.seen(len(batch), waited, seconds)
@@ -115,10 +123,10 @@ class Batcher(Generic[Said]):
             else:
                 one.future.set_result(result)
 
-    def each(self, images: Sequence[np.ndarray]) -> Sequence[Said | Exception]:
+    def each(self, images: Sequence[Given]) -> Sequence[Said | Exception]:
         """What is said of each; where a batch fails its images go alone, so that one spoils no other."""
         try:
-            return self.ask(np.stack(images))
+            return self.ask(self.together(images))
         except Exception as error:
             if len(images) == 1:
                 return [error]

@@ -7,6 +7,7 @@ application around the other. A body is gathered here whole: who sends slowly ho
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 
 from limits import parse
@@ -24,8 +25,9 @@ LINGER = 2.0
 
 
 class Limits:
-    def __init__(self, app: Application, settings: Settings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: Application, settings: Settings, room: Callable[[int], None]) -> None:
+        """`room` raises RefusedError where so many images more cannot wait."""
+        self.app, self.settings, self.room = app, settings, room
         self.body, self.bodies = settings.body * MEBIBYTE, settings.bodies * MEBIBYTE
         self.held = 0
         self.rate = parse(settings.rate) if settings.rate else None
@@ -42,9 +44,19 @@ class Limits:
             except RefusedError as refusal:
                 await refuse(refusal, scope, receive, send)
             else:
-                await self.app(scope, replayed(bytes(body), receive), send)
+                await self.pass_on(scope, replayed(bytes(body), receive), send)
         finally:
             self.held -= len(body)
+
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What finds the queue full is refused before anything reads it, which is when time is short."""
+        try:
+            if scope["method"] == "POST":
+                self.room(1)
+        except RefusedError as refusal:
+            await response(refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def arrive(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Fill `body`. Raises RefusedError."""

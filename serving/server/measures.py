@@ -23,7 +23,7 @@ class Measures:
         )
         self.decoding = Histogram(f"{name}_decoding_seconds", "of an image", registry=registry, buckets=BUCKETS)
         self.waited = Histogram(
-            f"{name}_waiting_seconds", "of a batch's first image", registry=registry, buckets=BUCKETS
+            f"{name}_waiting_seconds", "of a batch's images, on average", registry=registry, buckets=BUCKETS
         )
         self.networks = Histogram(f"{name}_networks_seconds", "of a batch", registry=registry, buckets=BUCKETS)
         self.images = Histogram(

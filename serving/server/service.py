@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -19,6 +18,8 @@ from serving.server.settings import Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is decoded, told by content: what browsers and cameras make. Every further decoder is one more to attack."""
+DECODED = 8
+"""Files that a thread decodes in one go, at most: the way there and back costs as much as a small file."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Service:
         self.wanted = replace(self.wanted, max_megapixels=min(self.wanted.max_megapixels, settings.megapixels))
         self.version = f"{(bundle.manifest['commit'] or 'unknown')[:12]}-{sha256(bundle.folder / MANIFEST)[:8]}"
         cores = len(os.sched_getaffinity(0))
-        self.decoders = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
-        self.batcher: Batcher[Said] = Batcher(
+        bounds = {"queue": settings.queue, "deadline": settings.deadline}
+        self.decoders: Batcher[bytes, np.ndarray] = Batcher(
+            self.decode, batch=min(DECODED, settings.batch), lanes=cores, name="decoding", together=list, **bounds
+        )
+        self.batcher: Batcher[np.ndarray, Said] = Batcher(
             self.ask,
+            **bounds,
             batch=settings.batch,
-            queue=settings.queue,
-            deadline=settings.deadline,
             lanes=max(1, cores // settings.threads) if settings.threads else 1,
             seen=self.measures.batch,
         )
@@ -62,6 +65,7 @@ class Service:
 
     async def start(self) -> None:
         """Load the networks and answer once, which is when they take their memory."""
+        self.decoders.start()
         self.batcher.start()
         size = self.wanted.size
         await self.batcher.one(np.zeros((size, size, 3), np.uint8))
@@ -69,8 +73,8 @@ class Service:
 
     async def stop(self) -> None:
         self.ready = False
+        await self.decoders.stop()
         await self.batcher.stop()
-        self.decoders.shutdown()
 
     async def classify(self, content: bytes) -> Said:
         """What is said of an image file. Raises RefusedError for what is none, and where too many wait."""
@@ -103,14 +107,19 @@ class Service:
             return await asyncio.gather(*map(self.batcher.one, images))
 
     async def decoded(self, content: bytes) -> np.ndarray:
-        loop, start = asyncio.get_running_loop(), time.perf_counter()
+        start = time.perf_counter()
         try:
-            return await loop.run_in_executor(self.decoders, opened, content, self.wanted)
-        except UnreadableError as error:
-            what = ", ".join(FORMATS)
-            message = (
-                f"the image cannot be read: {error}; expected {what}, at most {self.wanted.max_megapixels} megapixels"
-            )
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message) from None
+            return await self.decoders.one(content)
         finally:
             self.measures.decoding.observe(time.perf_counter() - start)
+
+    def decode(self, contents: Sequence[bytes]) -> Sequence[np.ndarray | RefusedError]:
+        return [self.pixels(content) for content in contents]
+
+    def pixels(self, content: bytes) -> np.ndarray | RefusedError:
+        try:
+            return opened(content, self.wanted)
+        except UnreadableError as error:
+            what = f"{', '.join(FORMATS)}, at most {self.wanted.max_megapixels} megapixels"
+            message = f"the image cannot be read: {error}; expected {what}"
+            return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, message)
