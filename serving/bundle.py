@@ -9,6 +9,7 @@ networks/<backbone>/fold-<number>.onnx
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,7 @@ class Network:
 
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores()
         # Dozens of networks would each have threads that spin for the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -177,6 +178,11 @@ class Bundle:
             p[rows] = np.exp(stack.predict(models[:, rows]))
             sets[rows] = stack.sets(models[:, rows], self.known, coverage, p[rows].argmax(axis=1))
         return Answer(self.classes, p, sets, votes)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def by_fold(models: np.ndarray, folds: int) -> np.ndarray:

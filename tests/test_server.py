@@ -176,9 +176,13 @@ SHAPE = {"name": "images", "shape": [1, 8, 8, 3], "datatype": "UINT8"}
         ({"inputs": [SHAPE]}, "neither `data` nor `binary_data_size`"),
         ({"inputs": [{**SHAPE, "parameters": {"binary_data_size": 192}}]}, "0 bytes follow the JSON"),
         ({"inputs": [{**SHAPE, "data": [1, 2]}]}, "2 values; expected 192"),
-        ({"inputs": [{**SHAPE, "data": [[1], [1, 2]]}]}, "not equally long"),
+        ({"inputs": [{**SHAPE, "data": [[1], [1, 2]]}]}, "3 values; expected 192"),
         ({"inputs": [{**SHAPE, "data": [0.5] * 192}]}, "whole numbers from 0 to 255"),
         ({"inputs": [{**SHAPE, "data": [256] * 192}]}, "whole numbers from 0 to 255"),
+        ({"inputs": [{**SHAPE, "data": [0] * 191 + ["y" * 9999]}]}, "whole numbers from 0 to 255"),
+        ({"inputs": [{**SHAPE, "data": [[[]] * 9]}]}, "0 values; expected 192"),
+        ({"inputs": [{**SHAPE, "data": [[0], 1]}]}, "whole numbers from 0 to 255"),
+        ({"inputs": [{**SHAPE, "data": [0] * 192}], "outputs": [{"name": "set"}] * 4}, "at most 3 items"),
         ({"inputs": [{**SHAPE, "data": [0] * 192}], "outputs": [{"name": "y"}]}, "output 'y'; expected probabilities"),
         ({"inputs": [{"name": "files", "shape": [1], "datatype": "BYTES", "data": [1]}]}, "texts in base64"),
         (
@@ -197,7 +201,11 @@ def test_a_binary_tensor_that_ends_early_is_refused(client):
     tail = (100).to_bytes(4, "little") + b"short"
     tensor = {"name": "files", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    for length, words in ((str(len(head)), "an element ends after the tensor does"), ("9999", "expected a number")):
+    for length, words in (
+        (str(len(head)), "an element ends after the tensor does"),
+        ("9999", "expected a number"),
+        ("0" * 5000, "expected"),
+    ):
         headers = {"Inference-Header-Content-Length": length}
         answer = client.post("/v2/models/foldstack/infer", content=head + tail, headers=headers)
         assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
@@ -468,12 +476,16 @@ async def talk(port, *parts):
     return found
 
 
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+
+
 @pytest.mark.parametrize(
     ("parts", "answer"),
     [
         ([b"GET /healthz HTTP/1.1\r\n", b"Host: x\r\n"], b""),  # headers that never end
         ([b""], b""),
         ([b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, b"y" * 70_000, b"y"], b""),  # headers that are too long
+        ([CHUNKED, b"X: " + b"y" * 70_000, b"y" * 70_000, b"y"], b""),  # trailers that are too long
         ([b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nshort"], b"HTTP/1.1 408 "),
         ([b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"], b"HTTP/1.1 413 "),
         ([b"no http\r\n\r\n"], b"HTTP/1.1 400 "),
@@ -492,6 +504,11 @@ def test_flags_and_environment_set_the_same(monkeypatch):
 
 
 def test_a_setting_that_cannot_be_is_one_line(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["server"])
+    monkeypatch.setenv("FOLDSTACK_RATE", "nonsense")
+    with pytest.raises(UserError, match=r"rate: .*'nonsense'"):
+        command.settings()
+    monkeypatch.delenv("FOLDSTACK_RATE")
     monkeypatch.setattr("sys.argv", ["server", "--batch", "0"])
     with pytest.raises(UserError, match="batch: Input should be greater than or equal to 1, not '0'"):
         command.settings()

@@ -1,6 +1,7 @@
 """`python -m serving.server models/bundle`."""
 
 import uvicorn
+from PIL import PngImagePlugin
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
@@ -10,6 +11,9 @@ from serving.server.app import create
 from serving.server.connections import protocol
 from serving.server.settings import Settings
 from stages.running.errors import UserError
+
+TEXT = 1 << 20
+"""Bytes of text that a PNG file may have."""
 
 
 def settings() -> Settings:
@@ -26,12 +30,16 @@ def settings() -> Settings:
 @command
 def main() -> None:
     given = settings()
+    # A text of half a megabyte may become hundreds, which `split` bears for the sake of scanners' histories.
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = TEXT, TEXT
     app = create(Bundle.load(given.bundle, given.threads, given.cascade), given)
     uvicorn.run(
         app,
         host=given.host,
         port=given.port,
         http=protocol(given.patience),
+        lifespan="on",
+        root_path=given.root_path,
         timeout_graceful_shutdown=given.drain,
         access_log=False,
         server_header=False,

@@ -18,7 +18,8 @@ import numpy as np
 
 from serving.server.refusals import RefusedError
 
-Given, Said = TypeVar("Given"), TypeVar("Said")
+Given = TypeVar("Given")
+Said = TypeVar("Said")
 Ask = Callable[[Any], Sequence[Said | Exception]]
 """From images that go together, as an array [n, ...] unless `together` makes something else of them, to what is said of
 each."""

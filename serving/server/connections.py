@@ -1,4 +1,4 @@
-"""How long a connection may take over its headers, and how long they may be: uvicorn bounds neither."""
+"""How long a connection may take over its headers, and how long they and trailers may be: uvicorn bounds neither."""
 
 import asyncio
 from typing import Any
@@ -10,11 +10,13 @@ HEADERS = 1 << 16
 
 
 def protocol(patience: float) -> type[HttpToolsProtocol]:
-    """The protocol for uvicorn. A connection is closed that sends no whole headers within `patience` seconds."""
+    """The protocol for uvicorn. A connection is closed that sends no whole headers within `patience` seconds, or more
+    than HEADERS bytes of what is no body."""
 
     class Bounded(HttpToolsProtocol):
         timer: asyncio.TimerHandle | None = None
         came = 0
+        """Bytes since the last of a body."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -37,8 +39,12 @@ def protocol(patience: float) -> type[HttpToolsProtocol]:
             self.stop()
             super().on_headers_complete()
 
+        def on_body(self, body: bytes) -> None:
+            self.came = 0
+            super().on_body(body)
+
         def data_received(self, data: bytes) -> None:
-            if self.timer is not None and self.came > HEADERS:
+            if self.came > HEADERS:
                 self.transport.close()
                 return
             self.came += len(data)

@@ -7,6 +7,7 @@ size, or `files`, image files (in JSON as base64).
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Inference(BaseModel):
     id: str | None = None
     parameters: Parameters = Field(default_factory=Parameters)
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[Output] = []
+    outputs: list[Output] = Field(default=[], max_length=3)
 
 
 def bad(message: str) -> RefusedError:
@@ -130,18 +131,21 @@ async def classified(tensor: Tensor, rest: bytes, service: Service) -> Sequence[
 
 def pixels(tensor: Tensor, rest: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """A UINT8 tensor. Raises RefusedError."""
-    if tensor.data is None:
-        values = np.frombuffer(binary(tensor, rest), np.uint8)
-    else:
-        try:
-            values = np.asarray(tensor.data).reshape(-1)
-        except ValueError:
-            raise bad(f"{tensor.name}: the lists in `data` are not equally long") from None
-        if values.dtype.kind not in "iu" or values.min(initial=0) < 0 or values.max(initial=0) > 255:
-            raise bad(f"{tensor.name}: `data` has other values than whole numbers from 0 to 255")
+    values = np.frombuffer(binary(tensor, rest) if tensor.data is None else flat(tensor), np.uint8)
     if values.size != np.prod(shape):
         raise bad(f"{tensor.name}: {values.size:,} values; expected {np.prod(shape):,}, as `shape` says")
-    return values.reshape(shape).astype(np.uint8)
+    return values.reshape(shape)
+
+
+def flat(tensor: Tensor) -> bytes:
+    """The values of `data`, one list or lists in lists. Raises RefusedError."""
+    values: Any = tensor.data
+    try:
+        while values and isinstance(values[0], list):
+            values = list(chain.from_iterable(values))
+        return bytes(values)
+    except (TypeError, ValueError):
+        raise bad(f"{tensor.name}: `data` has other values than whole numbers from 0 to 255") from None
 
 
 def files(tensor: Tensor, rest: bytes, n: int) -> list[bytes]:
@@ -182,7 +186,7 @@ def parts(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     """The JSON of a request and what follows it. Raises RefusedError."""
     if length is None:
         return body, b""
-    if not (length.isascii() and length.isdigit() and int(length[:20]) <= len(body)):
+    if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
         raise bad(f"{HEADER}: {length[:20]!r}; expected a number of bytes up to {len(body):,}")
     return body[: int(length)], body[int(length) :]
 

@@ -1,7 +1,6 @@
 """From bytes to answers: decoding in threads, the networks in batches, what both took."""
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from http import HTTPStatus
 
 import numpy as np
 
-from serving.bundle import MANIFEST, Bundle, sha256
+from serving.bundle import MANIFEST, Bundle, cores, sha256
 from serving.pictures import UnreadableError, opened
 from serving.server.batching import Batcher
 from serving.server.measures import Measures
@@ -44,16 +43,16 @@ class Service:
         self.wanted = replace(bundle.wanted, formats=FORMATS)
         self.wanted = replace(self.wanted, max_megapixels=min(self.wanted.max_megapixels, settings.megapixels))
         self.version = f"{(bundle.manifest['commit'] or 'unknown')[:12]}-{sha256(bundle.folder / MANIFEST)[:8]}"
-        cores = len(os.sched_getaffinity(0))
+        parallel = cores()
         bounds = {"queue": settings.queue, "deadline": settings.deadline}
         self.decoders: Batcher[bytes, np.ndarray] = Batcher(
-            self.decode, batch=min(DECODED, settings.batch), lanes=cores, name="decoding", together=list, **bounds
+            self.decode, batch=min(DECODED, settings.batch), lanes=parallel, name="decoding", together=list, **bounds
         )
         self.batcher: Batcher[np.ndarray, Said] = Batcher(
             self.ask,
             **bounds,
             batch=settings.batch,
-            lanes=max(1, cores // settings.threads) if settings.threads else 1,
+            lanes=max(1, parallel // settings.threads) if settings.threads else 1,
             seen=self.measures.batch,
         )
         self.measures.waiting.set_function(lambda: self.batcher.under_way)
