@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import processes, results, side_by_side
+from benchmarks import killing, processes, results, side_by_side
 from benchmarks.settings import changed
 from stages.running.errors import UserError
 
@@ -107,3 +107,16 @@ def test_a_rate_counts_whole_passes_and_at_least_one() -> None:
     passes: list[int] = []
     assert side_by_side.rate(lambda: passes.append(1), batch=8, seconds=0) > 0
     assert passes == [1]
+
+
+def test_a_killed_run_did_twice_what_belongs_to_parts_that_were_finished_before() -> None:
+    contents = {"000000.csv": ["a.png", "b.png"], "000001.csv": ["c.png"]}
+    assert killing.again(["000000.csv"], ["c.png", "000001.csv"], contents) == []
+    assert killing.again(["000000.csv"], ["b.png", "c.png", "000000.csv"], contents) == ["b.png", "000000.csv"]
+
+
+def test_a_command_is_killed_only_while_it_is_at_work() -> None:
+    assert killing.lasted([sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
+    assert not killing.lasted([sys.executable, "-c", ""], None)
+    with pytest.raises(subprocess.CalledProcessError):
+        killing.lasted([sys.executable, "-c", "raise SystemExit(3)"], None)
