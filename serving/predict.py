@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from serving.bundle import MANIFEST, Answer, Bundle
@@ -158,16 +160,11 @@ class Parquet:
     """Writes Parquet, a row group per part."""
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         texts = [(name, pa.string()) for name in ("path", "label", "set")]
         self.schema = pa.schema([*texts, *((f"p.{name}", pa.float64()) for name in classes)])
         self.writer = pq.ParquetWriter(path, self.schema, compression="zstd")
 
     def add(self, content: Sequence[Row]) -> None:
-        import pyarrow as pa
-
         columns = list(zip(*content, strict=True)) or [()] * (len(self.schema) + 1)
         numbers = [pa.array([float(value) for value in column], pa.float64()) for column in columns[4:]]
         texts = [pa.array(column, pa.string()) for column in columns[:3]]
