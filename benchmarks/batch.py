@@ -9,8 +9,9 @@ as the bundle's; `Bundle.predict` adds the stack; `serving.predict` is the whole
 a table too. They take turns, each in a process of its own, the first two timed without their start. The start of the
 command is what it takes for a single image. Memory is the kernel's own peak (VmHWM, Linux only) in a run more.
 
-With --kills the command is killed at moments drawn by --seed and started again, until it ends by itself. What it
-decodes and writes is noted: nothing of a part that was finished may be among it, and no finished part may change.
+With --kills the command is killed so often, by SIGKILL, and started again: each time a share of the parts later, and a
+part of the seconds that one takes, drawn by --seed. What it decodes and writes is noted: nothing of a part that was
+finished may be among it, and no finished part may change.
 """
 
 import argparse
@@ -99,20 +100,20 @@ def seconds(command: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def peaks(command: Sequence[str], finished: Path, quarter: int) -> tuple[float, float]:
-    """MB of resident memory at most: while no more than so many parts were finished, and in all."""
-    first, peak, early = 0.0, 0.0, True
+def peaks(command: Sequence[str], finished: Path, n: int) -> list[float]:
+    """MB of resident memory at most: in the first quarter of the n parts, before the last is finished, and in all."""
+    limits, found, peak, seen = (n // 4, n - 1, n), [0.0] * 3, 0.0, 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            early = early and len(list(finished.glob("*.csv"))) <= quarter
-            found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-            peak = max(peak, *(int(value) / 1e3 for value in found), 0.0)
-            first = peak if early else first
+            seen = max(seen, len(list(finished.glob("*.csv"))))
+            lines = status.read_text(encoding="utf-8").splitlines()
+            peak = max(peak, *(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
+            found = [peak if seen <= limit else held for limit, held in zip(limits, found, strict=True)]
             time.sleep(processes.INTERVAL)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return first, peak
+    return found
 
 
 def measured(place: Path, given: argparse.Namespace) -> dict[str, list[float]]:
@@ -161,8 +162,11 @@ def main() -> None:
         show(measured(place, given))
         images, out = place / "many", place / "more.parquet"
         n = sum(1 for _ in parts(files(images), Bundle.load(given.bundle).wanted.size))
-        first, peak = peaks(words(images, out, given.bundle), place / f".{out.name}.parts", n // 4)
-        print(f"\nn = {given.rounds}. Memory at most: {first:.0f} MB in the first quarter, {peak:.0f} MB in all.")
+        held = peaks(words(images, out, given.bundle), place / f".{out.name}.parts", n)
+        first, last, most = (f"{each:.0f} MB" for each in held)
+        print(
+            f"\nn = {given.rounds}. Memory: {first} in the first quarter, {last} before the last part, {most} in all."
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +24,22 @@ from stages.running.errors import UserError, some
 
 Files = dict[str, tuple[int, int]]
 """Finished parts by name: number of the file and time of its last change."""
+LOOK = 0.01
+"""Seconds between two looks at what is finished."""
 UNDER_WAY = 2
 """Parts that a kill costs: what the networks are asked, and what is decoded meanwhile."""
 
 
+class Moment(NamedTuple):
+    """So many seconds after so many parts are finished."""
+
+    parts: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Run:
-    killed: float | None
-    """After so many seconds, or not."""
+    killed: Moment | None
     before: int
     """Finished parts."""
     after: int
@@ -67,11 +76,13 @@ def again(before: Iterable[str], notes: Iterable[str], contents: Mapping[str, Se
     return [name for name in notes if name in done]
 
 
-def lasted(command: Sequence[str], seconds: float | None) -> bool:
-    """Whether it was still at work after so many seconds; then it is killed. Raises CalledProcessError if it fails."""
+def lasted(command: Sequence[str], moment: Moment | None, place: Path) -> bool:
+    """Whether it was still at work at a moment; then it is killed. Raises CalledProcessError if it fails."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while moment and process.poll() is None and len(finished(place)) < moment.parts:
+            time.sleep(LOOK)
         try:
-            process.wait(seconds)
+            process.wait(moment.seconds if moment else None)
         except subprocess.TimeoutExpired:
             process.kill()
             return True
@@ -81,13 +92,13 @@ def lasted(command: Sequence[str], seconds: float | None) -> bool:
 
 
 def runs(
-    images: Path, place: Path, folder: str, moments: Sequence[float | None], contents: Mapping[str, Sequence[str]]
+    images: Path, place: Path, folder: str, moments: Sequence[Moment | None], contents: Mapping[str, Sequence[str]]
 ) -> Iterator[Run]:
     """The command into killed.parquet, killed at each moment, until it ends by itself."""
     for number, moment in enumerate(moments):
         kept, log = place / ".killed.parquet.parts", place / f"{number}.txt"
         before = finished(kept)
-        killed = lasted(command(log, images, place / "killed.parquet", folder), moment)
+        killed = lasted(command(log, images, place / "killed.parquet", folder), moment, kept)
         after, notes = finished(kept), log.read_text(encoding="utf-8").split() if log.exists() else []
         changed = [name for name in before if killed and after.get(name) != before[name]]
         count = len(after) if killed else len(contents)
@@ -105,21 +116,23 @@ def report(images: Path, place: Path, folder: str, kills: int, seed: int) -> Non
     names = predict.files(images)
     contents = {f"{number:06}.csv": part for number, part in parts(names, Bundle.load(folder).wanted.size)}
     start = time.perf_counter()
-    lasted(command(place / "whole.txt", images, place / "whole.parquet", folder), None)
+    lasted(command(place / "whole.txt", images, place / "whole.parquet", folder), None, place)
     whole = time.perf_counter() - start
-    moments = np.random.default_rng(seed).uniform(0, 1.5 * whole / kills, kills)  # each start takes its time too
-    print("| killed after s | parts finished before | and after | images decoded | again of finished parts |")
+    n = len(contents)
+    later = np.random.default_rng(seed).uniform(0, whole / n, kills)
+    moments = [Moment(number * (n - 1) // kills, seconds) for number, seconds in enumerate(later.tolist())]
+    print("| killed | parts finished before | and after | images decoded | again of finished parts |")
     print("| --- | --- | --- | --- | --- |")
     total, twice, number = Counter[str](), list[str](), 0
-    for number, run in enumerate(runs(images, place, folder, [*moments.tolist(), None], contents)):  # noqa: B007
+    for number, run in enumerate(runs(images, place, folder, [*moments, None], contents)):  # noqa: B007
         decoded = [name for name in run.notes if name not in contents]
         total.update(decoded)
         twice += run.twice
-        shown = "" if run.killed is None else f"{run.killed:.2f}"
+        shown = f"{run.killed.seconds:.2f} s after {run.killed.parts}" if run.killed else ""
         print(f"| {shown} | {run.before} | {run.after} | {len(decoded):,} | {len(run.twice):,} |", flush=True)
     extra, most = total.total() - len(names), max(map(len, contents.values()))
     equal = (place / "killed.parquet").read_bytes() == (place / "whole.parquet").read_bytes()
-    print(f"\nKilled {number} times; {len(contents)} parts of {most:,} images; {whole:.1f} s where nothing is killed.")
+    print(f"\nKilled {number} times; {n} parts of {most:,} images; {whole:.1f} s where nothing is killed.")
     print(f"{extra:,} images decoded again, at most {UNDER_WAY * most:,} for each kill: the parts under way.")
     print(f"The outputs are {'equal' if equal else 'not equal'}, byte for byte.")
     if twice or not equal or set(total) != set(names) or extra > number * UNDER_WAY * most:

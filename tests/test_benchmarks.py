@@ -115,8 +115,10 @@ def test_a_killed_run_did_twice_what_belongs_to_parts_that_were_finished_before(
     assert killing.again(["000000.csv"], ["b.png", "c.png", "000000.csv"], contents) == ["b.png", "000000.csv"]
 
 
-def test_a_command_is_killed_only_while_it_is_at_work() -> None:
-    assert killing.lasted([sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
-    assert not killing.lasted([sys.executable, "-c", ""], None)
+def test_a_command_is_killed_only_while_it_is_at_work(tmp_path: Path) -> None:
+    work = "import sys, time; open(sys.argv[1] + '/0.csv', 'w').close(); time.sleep(60)"
+    assert killing.lasted([sys.executable, "-c", work, str(tmp_path)], killing.Moment(1, 0), tmp_path)
+    assert list(killing.finished(tmp_path)) == ["0.csv"]
+    assert not killing.lasted([sys.executable, "-c", ""], killing.Moment(2, 0), tmp_path)
     with pytest.raises(subprocess.CalledProcessError):
-        killing.lasted([sys.executable, "-c", "raise SystemExit(3)"], None)
+        killing.lasted([sys.executable, "-c", "raise SystemExit(3)"], None, tmp_path)
