@@ -13,6 +13,9 @@ from stages.running.errors import UserError, some
 Picture = str | Path | bytes
 """A file, by its path or by its bytes."""
 
+# Of metadata that change no pixel. Once for all images: `catch_warnings` around each is not safe where threads decode.
+warnings.filterwarnings("ignore", module="PIL")
+
 
 class UnreadableError(Exception):
     """Why a picture cannot be read, in words."""
@@ -23,8 +26,7 @@ def opened(picture: Picture, wanted: Wanted) -> np.ndarray:
     content = b""
     try:
         content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        with warnings.catch_warnings(action="ignore"):  # Pillow's, of metadata that change no pixel
-            return decode(content, wanted)[0]
+        return decode(content, wanted)[0]
     except UnidentifiedImageError:
         raise UnreadableError(f"no {', '.join(wanted.formats)} image" if content else "0 bytes") from None
     except OSError as error:

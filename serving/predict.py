@@ -7,6 +7,7 @@ and left out. A run that was interrupted goes on where it ended: finished parts 
 import argparse
 import csv
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from serving.bundle import MANIFEST, Answer, Bundle
@@ -25,28 +28,40 @@ from stages.running.errors import UserError
 
 PART, PART_BYTES = 1024, 64 << 20
 """Images between two writes, which are in memory together, and their bytes, at most: what a kill costs."""
+BLOCKS = 32
+"""Tasks for the threads that decode a part: one for every image of 32 pixels takes 40 % longer."""
 BETWEEN = "|"
 """Between the classes of a set."""
 Row = list[str]
 
 
 def files(folder: Path) -> list[str]:
-    """The images below a folder by their names, relative to it, sorted."""
+    """The images below a folder by their names, relative to it, sorted.
+
+    Raises UserError for a folder that may not be read: its images would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be looked into: {error.strerror}") from None
+
     found = [
         os.path.relpath(os.path.join(place, name), folder)  # noqa: PTH118  (pathlib takes seconds for a million)
-        for place, _, names in os.walk(folder)
+        for place, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]
     return sorted(found)
 
 
-def decoded(folder: Path, name: str, wanted: Wanted) -> np.ndarray | str:
-    """An image's pixels, or why it has none."""
-    try:
-        return opened(folder / name, wanted)
-    except UnreadableError as error:
-        return str(error)
+def decoded(folder: Path, names: Sequence[str], wanted: Wanted) -> list[np.ndarray | str]:
+    """Each image's pixels, or why it has none."""
+    images: list[np.ndarray | str] = []
+    for name in names:
+        try:
+            images.append(opened(folder / name, wanted))
+        except UnreadableError as error:
+            images.append(str(error))
+    return images
 
 
 def rows(names: Sequence[str], images: Sequence[np.ndarray | str], bundle: Bundle) -> list[Row]:
@@ -88,13 +103,15 @@ def finish(folder: Path, names: Sequence[str], bundle: Bundle, place: Path) -> N
     done = len(names) - sum(len(part) for _, part in left)
     with ThreadPoolExecutor() as pool, tqdm(total=len(names), initial=done, unit=" images", disable=None) as bar:
 
-        def begin(part: Sequence[str]) -> list[Future[np.ndarray | str]]:
-            return [pool.submit(decoded, folder, name, bundle.wanted) for name in part]
+        def begin(part: Sequence[str]) -> list[Future[list[np.ndarray | str]]]:
+            n = math.ceil(len(part) / BLOCKS)
+            return [pool.submit(decoded, folder, part[at : at + n], bundle.wanted) for at in range(0, len(part), n)]
 
         waiting = begin(left[0][1]) if left else []
         for at, (number, part) in enumerate(left):
             now, waiting = waiting, begin(left[at + 1][1]) if at + 1 < len(left) else []
-            write(place / f"{number:06}.csv", rows(part, [one.result() for one in now], bundle))
+            content = rows(part, [image for block in now for image in block.result()], bundle)
+            write(place / f"{number:06}.csv", content)
             bar.update(len(part))
 
 
@@ -143,16 +160,11 @@ class Parquet:
     """Writes Parquet, a row group per part."""
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         texts = [(name, pa.string()) for name in ("path", "label", "set")]
         self.schema = pa.schema([*texts, *((f"p.{name}", pa.float64()) for name in classes)])
         self.writer = pq.ParquetWriter(path, self.schema, compression="zstd")
 
     def add(self, content: Sequence[Row]) -> None:
-        import pyarrow as pa
-
         columns = list(zip(*content, strict=True)) or [()] * (len(self.schema) + 1)
         numbers = [pa.array([float(value) for value in column], pa.float64()) for column in columns[4:]]
         texts = [pa.array(column, pa.string()) for column in columns[:3]]
@@ -176,8 +188,9 @@ def prepared(out: Path, known: str) -> Path:
     place, note = out.with_name(f".{out.name}.parts"), out.with_name(f".{out.name}.parts") / "task"
     if place.exists() and (not note.is_file() or note.read_text() != known):
         shutil.rmtree(place)
-    place.mkdir(parents=True, exist_ok=True)
-    note.write_text(known)
+    if not place.exists():  # else a kill while the note is written again would cost every part
+        place.mkdir(parents=True)
+        note.write_text(known)
     return place
 
 

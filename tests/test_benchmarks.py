@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import processes, results, side_by_side
+from benchmarks import killing, processes, results, side_by_side
 from benchmarks.settings import changed
 from stages.running.errors import UserError
 
@@ -107,3 +107,18 @@ def test_a_rate_counts_whole_passes_and_at_least_one() -> None:
     passes: list[int] = []
     assert side_by_side.rate(lambda: passes.append(1), batch=8, seconds=0) > 0
     assert passes == [1]
+
+
+def test_a_killed_run_did_twice_what_belongs_to_parts_that_were_finished_before() -> None:
+    contents = {"000000.csv": ["a.png", "b.png"], "000001.csv": ["c.png"]}
+    assert killing.again(["000000.csv"], ["c.png", "000001.csv"], contents) == []
+    assert killing.again(["000000.csv"], ["b.png", "c.png", "000000.csv"], contents) == ["b.png", "000000.csv"]
+
+
+def test_a_command_is_killed_only_while_it_is_at_work(tmp_path: Path) -> None:
+    work = "import sys, time; open(sys.argv[1] + '/0.csv', 'w').close(); time.sleep(60)"
+    assert killing.lasted([sys.executable, "-c", work, str(tmp_path)], killing.Moment(1, 0), tmp_path)
+    assert list(killing.finished(tmp_path)) == ["0.csv"]
+    assert not killing.lasted([sys.executable, "-c", ""], killing.Moment(2, 0), tmp_path)
+    with pytest.raises(subprocess.CalledProcessError):
+        killing.lasted([sys.executable, "-c", "raise SystemExit(3)"], None, tmp_path)

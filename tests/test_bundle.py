@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +243,36 @@ def test_an_output_of_no_known_kind_is_refused(copy, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["predict", "data", "--out", "out.xlsx"])
     with pytest.raises(SystemExit, match=r"expected a name that ends in \.parquet or \.csv"):
         batch.main()
+
+
+@pytest.mark.parametrize("name", ["absent", "data/classes.json"])
+def test_a_folder_that_cannot_be_looked_into_is_named(copy, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict", name])
+    with pytest.raises(SystemExit, match=f"error: {name} cannot be looked into"):
+        batch.main()
+
+
+def test_a_kill_while_a_run_goes_on_keeps_what_it_belongs_to(tmp_path, monkeypatch):
+    place = batch.prepared(tmp_path / "out.csv", "task")
+    (place / "000000.csv").touch()
+
+    def refuse(*_):
+        raise AssertionError("written again: a kill in between would lose it, and with it every part")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert batch.prepared(tmp_path / "out.csv", "task") == place
+    assert (place / "000000.csv").exists()
+
+
+def test_what_pillow_warns_of_is_decoded_in_silence(tmp_path):
+    """Here a PNG that says it is an animation of no frames."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    chunk = b"acTL" + bytes(8)
+    chunk = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])  # after the header
+    code = "from serving.pictures import opened; from stages.images.decoding import Wanted; opened('a.png', Wanted(8))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
