@@ -13,11 +13,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from serving.bundle import MANIFEST, Answer, Bundle
@@ -160,11 +159,16 @@ class Parquet:
     """Writes Parquet, a row group per part."""
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         texts = [(name, pa.string()) for name in ("path", "label", "set")]
         self.schema = pa.schema([*texts, *((f"p.{name}", pa.float64()) for name in classes)])
         self.writer = pq.ParquetWriter(path, self.schema, compression="zstd")
 
     def add(self, content: Sequence[Row]) -> None:
+        import pyarrow as pa
+
         columns = list(zip(*content, strict=True)) or [()] * (len(self.schema) + 1)
         numbers = [pa.array([float(value) for value in column], pa.float64()) for column in columns[4:]]
         texts = [pa.array(column, pa.string()) for column in columns[:3]]
@@ -207,6 +211,8 @@ def main() -> None:
     folder, out = arguments.folder, arguments.out
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out {out}; expected a name that ends in .parquet or .csv")
+    if out.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise UserError(f"--out {out} takes pyarrow, which is not installed; expected it, or a name that ends in .csv")
     if not (names := files(folder)):
         raise UserError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
     bundle = Bundle.load(arguments.bundle, cascade=arguments.cascade)
