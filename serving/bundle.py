@@ -40,6 +40,8 @@ class Answer:
     """float64 [n, k]; each row sums to one."""
     sets: np.ndarray
     """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Never empty."""
+    votes: Mapping[str, np.ndarray]
+    """What each backbone says by itself, as `probabilities`; NaN for images that a cascade did not ask it about."""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -115,7 +117,8 @@ class Bundle:
         """
         pixels, none = self.pixels(images), (0, len(self.classes))
         if not len(pixels):
-            return Answer(self.classes, np.zeros(none), np.zeros(none, bool))
+            votes = {name: np.zeros(none) for name in self.backbones}
+            return Answer(self.classes, np.zeros(none), np.zeros(none, bool), votes)
         return self.answer(self.log_probabilities(pixels))
 
     def pixels(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
@@ -141,11 +144,12 @@ class Bundle:
 
     def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
         """The stack's answer to what its backbones say."""
-        folds = len(self.known)
-        models = np.stack([by_fold(said[name], folds) for name in self.backbones], axis=2)
+        folds = {name: by_fold(said[name], len(self.known)) for name in self.backbones}
+        votes = {name: np.exp(average(models)) for name, models in folds.items()}
+        models = np.stack([*folds.values()], axis=2)
         p = np.exp(self.stack.predict(models))
         sets = self.stack.sets(models, self.known, self.manifest["sets"]["coverage"], p.argmax(axis=1))
-        return Answer(self.classes, p, sets)
+        return Answer(self.classes, p, sets, votes)
 
 
 def by_fold(models: np.ndarray, folds: int) -> np.ndarray:
