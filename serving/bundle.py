@@ -4,6 +4,7 @@ manifest.json       what it is: classes, sizes in pixels, scores, versions, the 
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
 networks/<backbone>/fold-<number>.onnx
+examples/<row>.png  a few images of the test set, to try
 """
 
 import hashlib

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stages import backbones
-from stages.bundling import graphs, parity
+from stages.bundling import examples, graphs, parity
 from stages.bundling.graphs import Exported, Wanted
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
@@ -185,6 +185,7 @@ def main() -> None:
         for name, one in exported.items()
         if not one.objection
     }
+    manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})
     show(manifest)

@@ -55,7 +55,7 @@ class Page:
     """An ASGI application that lets a request wait until Gradio is there."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self.folder, self.keep = service, Path(), frozenset[Path]()
+        self.service, self.folder = service, Path()
         self.made: asyncio.Future[Application]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,9 +117,7 @@ class Page:
         os.environ["GRADIO_TEMP_DIR"] = str(self.folder)
         from serving.web.page import application
 
-        made = application(self.service)
-        self.keep = frozenset(self.folder.rglob("*"))
-        return made
+        return application(self.service)
 
     def sweep(self) -> None:
-        uploads.sweep(self.folder, self.keep, self.service.settings.bodies * MEBIBYTE)
+        uploads.sweep(self.folder, self.service.settings.bodies * MEBIBYTE)

@@ -9,13 +9,22 @@ import gradio as gr
 from fastapi import FastAPI
 
 from serving.server.refusals import RefusedError
-from serving.server.service import FORMATS, Service
+from serving.server.service import Service
 from serving.server.settings import MEBIBYTE
 from serving.web import uploads, views
 
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
-THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace"))
+THEME = gr.themes.Default(
+    primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
+).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")  # its own are too pale to read
 NOTHING = '<p class="fs-nothing">The answer appears here.</p>'
+CHOOSE = """
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) trigger("click", { number: Number(button.value) });
+});
+"""
+"""Tells which example was chosen."""
 LIVE = '<div role="status" aria-live="polite">${value}</div>'
 """Read out when it changes."""
 File = dict[str, Any]
@@ -57,56 +66,69 @@ def page(service: Service) -> gr.Blocks:
 
 
 def one(service: Service) -> None:
+    folder, examples = service.bundle.folder, service.bundle.manifest.get("examples", [])
+    paths = [folder / each["file"] for each in examples]
+    truths = {path.read_bytes(): each["label"] for path, each in zip(paths, examples, strict=True)}
+
     async def classify(file: File | None) -> str:
         if file is None:
             return NOTHING
         try:
             (content,) = await asyncio.to_thread(uploads.contents, [Path(file["path"])], service.settings)
-            return views.answer(service.bundle, await service.classify(content), service.version)
+            said = await service.classify(content)
+            return views.answer(service.bundle, said, service.version, truths.get(content))
         except RefusedError as error:
             return views.refusal(error)
+
+    def choose(chosen: gr.EventData) -> Path:
+        return paths[chosen.number]
 
     with gr.Row(equal_height=False):
         with gr.Column():
             image = gr.Image(
                 label="Image",
                 type="filepath",
-                image_mode=None,
                 height=320,
                 buttons=[],
+                elem_classes="fs-picture",
+                placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
                 webcam_options=gr.WebcamOptions(mirror=False),
                 alt_text="the image to classify",
             )
-            if examples := service.bundle.manifest.get("examples"):
-                paths = [str(service.bundle.folder / each["file"]) for each in examples]
-                gr.Examples(paths, image, label="Images of the test set")
+            if examples:
+                gallery = gr.HTML(views.examples(paths), js_on_load=CHOOSE)
+                gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
         with gr.Column():
             answer = gr.HTML(NOTHING, html_template=LIVE)
-    event(image, classify, answer)
+    # Gradio itself opens no image: it would decode more formats, and keep other bytes.
+    image.change(
+        classify,
+        image,
+        answer,
+        preprocess=False,
+        show_progress="minimal",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
 
 
 def several(service: Service) -> None:
     settings = service.settings
 
-    async def classify(files: Sequence[File] | None) -> str:
-        if not files:
-            return NOTHING
-        paths = [Path(each["path"]) for each in files]
+    async def classify(given: Sequence[File]) -> tuple[str, None]:
+        paths = [Path(each["path"]) for each in given]
         try:
             contents = await asyncio.to_thread(uploads.contents, paths, settings)
             found = await service.classify_each(contents)
-            return views.batch(service.bundle, paths, found, service.version)
+            return views.batch(service.bundle, paths, found), None
         except RefusedError as error:
-            return views.refusal(error)
+            return views.refusal(error), None
 
-    label = f"At most {settings.files} images, {settings.body} MiB together"
-    files = gr.File(label=label, file_count="multiple", file_types=[f".{name.lower()}" for name in FORMATS] + [".jpg"], height=160)
-    table = gr.HTML(NOTHING, html_template=LIVE)
-    event(files, classify, table)
-
-
-def event(given: Any, classify: Any, answer: gr.HTML) -> None:
-    """Whatever changes the images, by hand or from the examples. Gradio itself opens none of them."""
-    given.change(
-        classify, given, answer, preprocess=False, show_progress="minimal", trigger_mode="always_last", api_visibility="private"
+    files = gr.File(
+        label=f"At most {settings.files} images, {settings.body} MiB together",
+        file_count="multiple",
+        file_types=["image"],
+        height=160,
     )
+    table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
+    files.upload(classify, files, [table, files], preprocess=False, show_progress="minimal", api_visibility="private")

@@ -1,7 +1,7 @@
 """Uploaded files: the bytes as they came, for as long as a browser may ask to see them."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -13,9 +13,9 @@ AGE, FILES = 600.0, 1000
 """Seconds that an upload stays, and how many, at most."""
 
 
-def sweep(folder: Path, keep: Collection[Path], room: int) -> None:
+def sweep(folder: Path, room: int) -> None:
     """Delete what is older than AGE, or the oldest beyond FILES and beyond `room` bytes, and empty folders."""
-    found = [(path.stat(), path) for path in folder.rglob("*") if path not in keep and path.is_file()]
+    found = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
     oldest, count, size = time.time() - AGE, 0, 0
     for known, path in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
         count, size = count + 1, size + known.st_size

@@ -26,10 +26,10 @@ CONFIDENCE = 1.959964
 
 
 def percent(share: float) -> str:
-    """With one digit; never 0 or 100 % for what is neither."""
+    """With one digit; never 0% or 100% for what is neither."""
     if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{share:.1%}".replace("%", " %")
+        return "> 99.9%"
+    return "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 TEMPLATES.filters["percent"] = percent
@@ -73,14 +73,22 @@ def certainty(one: answers.Prediction, coverage: float) -> str:
     return f"Sure: {one.label} stands alone in a set of classes that holds the right one for {coverage:.0%} of images."
 
 
-def answer(bundle: Bundle, said: Said, version: str) -> str:
+def answer(bundle: Bundle, said: Said, version: str, truth: str | None) -> str:
+    """`truth`: the label of an image of the test set."""
     one, told = answers.prediction(bundle, said, version), votes(bundle, said)
     return TEMPLATES.get_template("answer.html").render(
         one=one,
         certainty=certainty(one, bundle.manifest["sets"]["coverage"]),
         votes=told,
         agreement=agreement(told, one.label),
+        truth=truth,
     )
+
+
+def examples(paths: Sequence[Path]) -> str:
+    """A button for each."""
+    images = [base64.b64encode(path.read_bytes()).decode() for path in paths]
+    return TEMPLATES.get_template("examples.html").render(images=images)
 
 
 def refusal(error: RefusedError) -> str:
@@ -88,14 +96,14 @@ def refusal(error: RefusedError) -> str:
     return TEMPLATES.get_template("refusal.html").render(message=message)
 
 
-def batch(bundle: Bundle, paths: Sequence[Path], found: Sequence[Said | RefusedError], version: str) -> str:
+def batch(bundle: Bundle, paths: Sequence[Path], found: Sequence[Said | RefusedError]) -> str:
     """A row per file, and all that was said as a file to download."""
     rows = [
         {
             "name": path.name,
             "source": f"gradio_api/file={quote(str(path))}",
             "error": one.message if isinstance(one, RefusedError) else None,
-            "one": answers.prediction(bundle, one, version) if isinstance(one, Said) else None,
+            "one": answers.prediction(bundle, one, "") if isinstance(one, Said) else None,
         }
         for path, one in zip(paths, found, strict=True)
     ]
