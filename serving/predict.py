@@ -163,8 +163,8 @@ class Parquet:
 
 
 def task(bundle: Bundle, folder: Path, names: Sequence[str]) -> str:
-    """What parts belong to: the same bundle and the same files, unchanged."""
-    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes())
+    """What parts belong to: the same bundle, asked in the same way, and the same files, unchanged."""
+    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes() + str(bundle.step is None).encode())
     for name in names:
         known = (folder / name).lstat()
         found.update(os.fsencode(f"{name}\0{known.st_size} {known.st_mtime_ns}\0"))
@@ -187,13 +187,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of images, in folders of any depth")
     parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help=".parquet or .csv")
     parser.add_argument("--bundle", default="models/bundle", help="its folder")
+    parser.add_argument(
+        "--cascade", action="store_true", help="ask all networks only where the cheapest are unsure; docs/serving.md"
+    )
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out {out}; expected a name that ends in .parquet or .csv")
     if not (names := files(folder)):
         raise UserError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
-    bundle = Bundle.load(arguments.bundle)
+    bundle = Bundle.load(arguments.bundle, cascade=arguments.cascade)
     place = prepared(out, task(bundle, folder, names))
     finish(folder, names, bundle, place)
     unreadable = gather(place, out, bundle.classes)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from stages import backbones
-from stages.bundling import examples, graphs, parity
+from stages.bundling import cascade, examples, graphs, parity
 from stages.bundling.graphs import Exported, Wanted
+from stages.images.arrays import Images
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.scaling import resize
@@ -90,10 +91,25 @@ def export(
     return {name: found[name] for name in blocks}
 
 
-def compared(name: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
-    """How far the graphs of a backbone are from its predictions, the worst of them, on some test images."""
+def backbone(name: str, recipe: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
+    """What the manifest says of a backbone.
+
+    milliseconds: of one image with all its networks. compared: how far they are from its predictions, the worst of
+    them, on some test images.
+    """
     rows = dataset.test_rows[:COMPARED]
     pixels = resize(dataset.take(rows), exported.size)
+    return {
+        "recipe": recipe,
+        "size": exported.size,
+        "networks": paths,
+        "milliseconds": 1000 * cascade.price([FOLDER / path for path in paths], pixels),
+        "compared": compared(name, paths, dataset, pixels),
+    }
+
+
+def compared(name: str, paths: Sequence[str], dataset: Dataset, pixels: Images) -> dict[str, Any]:
+    rows = dataset.test_rows[: len(pixels)]
     scored = parity.scored(DATA / "predictions" / f"{name}.parquet", dataset.classes, rows)
     found = [
         parity.difference(np.exp(parity.said(FOLDER / path, pixels)), np.exp(known))
@@ -120,6 +136,16 @@ def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, cov
         "conformal": read("conformal.json", "evaluate"),
         "versions": {"python": platform.python_version(), **versions()},
     }
+
+
+def steps(known: Mapping[str, Mapping[str, Any]], job: Evaluation, params: Params) -> list[dict[str, Any]]:
+    """The steps of the cascade before the whole stack: one or, where none pays, none."""
+    prices = {name: one["milliseconds"] for name, one in known.items()}
+    found = cascade.cascade(job, prices, params.cascade_loss, params.coverage)
+    if found is None:
+        return []
+    np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
+    return [found.said]
 
 
 def read(name: str, stage: str) -> dict[str, Any]:
@@ -156,6 +182,10 @@ def show(manifest: Mapping[str, Any]) -> None:
         print(f"{name}: {len(known['networks'])} networks; on {found['images']} test images {told}")
         if not told.right:
             print(f"warning: {name} answers otherwise than it was scored; docs/serving.md says why that may be")
+    for step in manifest["cascade"]:
+        test = step["test"]
+        share = f"{100 * test['passed_on']:.1f} % of the test images passed on, {100 * test['cost']:.1f} % of the cost"
+        print(f"cascade: {' + '.join(step['first'])} first; {share}, accuracy {test['accuracy']:.4f}")
 
 
 @command
@@ -176,15 +206,11 @@ def main() -> None:
     manifest = described(content, dataset, job, params.coverage)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
     manifest["backbones"] = {
-        name: {
-            "recipe": f"{blocks[name]['framework']}/{blocks[name]['recipe']}",
-            "size": one.size,
-            "networks": paths[name],
-            "compared": compared(name, paths[name], one, dataset),
-        }
+        name: backbone(name, job.recipes[name], paths[name], one, dataset)
         for name, one in exported.items()
         if not one.objection
     }
+    manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], job, params)
     manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})

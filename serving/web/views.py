@@ -70,7 +70,7 @@ def certainty(one: answers.Prediction, coverage: float) -> str:
     """The conformal set in words."""
     if one.unsure:
         return f"{one.unsure[0].upper()}{one.unsure[1:]}."
-    return f"Sure: {one.label} stands alone in a set of classes that holds the right one for {coverage:.0%} of images."
+    return f"The conformal set is {one.label} alone; for {coverage:.0%} of images such a set holds the right class."
 
 
 def answer(bundle: Bundle, said: Said, version: str, truth: str | None) -> str:
