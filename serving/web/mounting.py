@@ -117,7 +117,10 @@ class Page:
         os.environ["GRADIO_TEMP_DIR"] = str(self.folder)
         from serving.web.page import application
 
-        return application(self.service)
+        async def made() -> FastAPI:
+            return application(self.service)
+
+        return asyncio.run(made())  # where no loop runs Gradio opens one, which nobody closes
 
     def sweep(self) -> None:
         uploads.sweep(self.folder, self.service.settings.bodies * MEBIBYTE)

@@ -16,7 +16,9 @@ from serving.web import uploads, views
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 THEME = gr.themes.Default(
     primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
-).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")  # its own are too pale to read
+).set(
+    body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
+)  # its own are too pale to read
 NOTHING = '<p class="fs-nothing">The answer appears here.</p>'
 CHOOSE = """
 element.addEventListener("click", (event) => {
@@ -54,7 +56,9 @@ def page(service: Service) -> gr.Blocks:
     bundle, settings = service.bundle, service.settings
     with gr.Blocks(title="foldstack", analytics_enabled=False) as blocks:
         count, classes = len(bundle.backbones), len(bundle.classes)
-        gr.HTML(f"<h1>foldstack</h1><p>A stack of {count} backbones tells {classes} classes apart.</p>", elem_id="fs-head")
+        gr.HTML(
+            f"<h1>foldstack</h1><p>A stack of {count} backbones tells {classes} classes apart.</p>", elem_id="fs-head"
+        )
         with gr.Tabs():
             with gr.Tab("One image"):
                 one(service)

@@ -29,7 +29,9 @@ def sweep(folder: Path, room: int) -> None:
 def contents(paths: Sequence[Path], settings: Settings) -> list[bytes]:
     """Raises RefusedError for more than one request may have, and for what has been deleted since."""
     if len(paths) > settings.files:
-        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{len(paths)} files; expected at most {settings.files}")
+        raise RefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{len(paths)} files; expected at most {settings.files}"
+        )
     try:
         size = sum(path.stat().st_size for path in paths)
         if size > settings.body * MEBIBYTE:

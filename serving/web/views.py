@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from serving.server.service import Said
 
 FOLDER = Path(__file__).parent
 TEMPLATES = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-CONFIDENCE = 1.959964
+CONFIDENCE = NormalDist().inv_cdf(0.975)
 """Standard errors of an interval of 95 %."""
 
 
