@@ -1,7 +1,7 @@
 """The page on the server. Gradio takes seconds to import: the API answers before that, and never waits for it.
 
-Gradio serves far more than the page needs: files by path, addresses that it fetches, recordings, its own editor. Only the
-routes listed here reach it.
+Gradio serves far more than the page needs: files by path, addresses that it fetches, recordings, its own editor. Only
+the routes listed here reach it.
 """
 
 import asyncio
@@ -43,9 +43,9 @@ def mount(app: FastAPI, service: Service) -> None:
     page, around = Page(service), app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(of: FastAPI) -> AsyncIterator[object]:
-        async with around(of) as state, page.running():
-            yield state
+    async def lifespan(of: FastAPI) -> AsyncIterator[None]:
+        async with around(of), page.running():
+            yield
 
     app.router.lifespan_context = lifespan
     app.router.routes.extend(Route(path, page, include_in_schema=False) for path in ROUTES)

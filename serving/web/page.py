@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.themes import Default
 
 from serving.server.refusals import RefusedError
 from serving.server.service import Service
@@ -14,9 +15,7 @@ from serving.server.settings import MEBIBYTE
 from serving.web import uploads, views
 
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
-THEME = gr.themes.Default(
-    primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
-).set(
+THEME = Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")).set(
     body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
 )  # its own are too pale to read
 NOTHING = '<p class="fs-nothing">The answer appears here.</p>'
