@@ -5,6 +5,7 @@ stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
 cascade.npy         likewise of the cascade, where one pays
 networks/<backbone>/fold-<number>.onnx
+examples/<row>.png  a few images of the test set, to try
 """
 
 import hashlib

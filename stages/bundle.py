@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stages import backbones
-from stages.bundling import cascade, graphs, parity
+from stages.bundling import cascade, examples, graphs, parity
 from stages.bundling.graphs import Exported, Wanted
 from stages.images.arrays import Images
 from stages.images.collection import Data
@@ -212,6 +212,7 @@ def main() -> None:
         if not one.objection
     }
     manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], job, params)
+    manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})
     show(manifest)

@@ -11,6 +11,7 @@ from serving.server.limits import Limits
 from serving.server.measures import Counted
 from serving.server.service import Service
 from serving.server.settings import Settings
+from serving.web import mounting
 
 
 def create(bundle: Bundle, settings: Settings) -> FastAPI:
@@ -29,6 +30,8 @@ def create(bundle: Bundle, settings: Settings) -> FastAPI:
     app.include_router(routes.watching(service))
     app.include_router(protocol.router(service))
     refusals.add(app)
+    if settings.web:
+        mounting.mount(app, service)
 
     app.add_middleware(Limits, settings=settings, room=service.batcher.room)
     app.add_middleware(Counted, measures=service.measures)

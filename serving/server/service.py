@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -29,6 +29,8 @@ class Said:
     """float64 [k]."""
     set: np.ndarray
     """bool [k]: the conformal set."""
+    votes: Mapping[str, np.ndarray]
+    """Of each backbone alone, float64 [k]."""
 
     def ranked(self) -> np.ndarray:
         """Classes, the likeliest first, int64 [k]."""
@@ -60,7 +62,10 @@ class Service:
 
     def ask(self, images: np.ndarray) -> Sequence[Said]:
         answer = self.bundle.predict(images)
-        return [Said(p, chosen) for p, chosen in zip(answer.probabilities, answer.sets, strict=True)]
+        return [
+            Said(p, answer.sets[row], {name: each[row] for name, each in answer.votes.items()})
+            for row, p in enumerate(answer.probabilities)
+        ]
 
     async def start(self) -> None:
         """Load the networks and answer once, which is when they take their memory."""

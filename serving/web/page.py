@@ -1,0 +1,137 @@
+"""What the page has, and what happens on it."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.themes import Default
+
+from serving.server.refusals import RefusedError
+from serving.server.service import Service
+from serving.server.settings import MEBIBYTE
+from serving.web import uploads, views
+
+FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+THEME = Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")).set(
+    body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
+)  # its own are too pale to read
+NOTHING = '<p class="fs-nothing">The answer appears here.</p>'
+CHOOSE = """
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) trigger("click", { number: Number(button.value) });
+});
+"""
+"""Tells which example was chosen."""
+LIVE = '<div role="status" aria-live="polite">${value}</div>'
+"""Read out when it changes."""
+File = dict[str, Any]
+"""What Gradio says of an upload: its path, among others."""
+
+
+def application(service: Service) -> FastAPI:
+    """Gradio's, with the page at its root."""
+    settings = service.settings
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page(service),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=settings.body * MEBIBYTE,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        theme=THEME,
+        css=(views.FOLDER / "style.css").read_text(encoding="utf-8"),
+    )
+
+
+def page(service: Service) -> gr.Blocks:
+    bundle, settings = service.bundle, service.settings
+    with gr.Blocks(title="foldstack", analytics_enabled=False) as blocks:
+        count, classes = len(bundle.backbones), len(bundle.classes)
+        gr.HTML(
+            f"<h1>foldstack</h1><p>A stack of {count} backbones tells {classes} classes apart.</p>", elem_id="fs-head"
+        )
+        with gr.Tabs():
+            with gr.Tab("One image"):
+                one(service)
+            with gr.Tab("Several images"):
+                several(service)
+        gr.HTML(views.about(bundle, service.version))
+    # Events of the page and requests of the API go through the same batches, so the queue there is the bound.
+    return blocks.queue(max_size=settings.queue, api_open=False, default_concurrency_limit=settings.batch)
+
+
+def one(service: Service) -> None:
+    folder, examples = service.bundle.folder, service.bundle.manifest.get("examples", [])
+    paths = [folder / each["file"] for each in examples]
+    truths = {path.read_bytes(): each["label"] for path, each in zip(paths, examples, strict=True)}
+
+    async def classify(file: File | None) -> str:
+        if file is None:
+            return NOTHING
+        try:
+            (content,) = await asyncio.to_thread(uploads.contents, [Path(file["path"])], service.settings)
+            said = await service.classify(content)
+            return views.answer(service.bundle, said, service.version, truths.get(content))
+        except RefusedError as error:
+            return views.refusal(error)
+
+    def choose(chosen: gr.EventData) -> Path:
+        return paths[chosen.number]
+
+    with gr.Row(equal_height=False):
+        with gr.Column():
+            image = gr.Image(
+                label="Image",
+                type="filepath",
+                height=320,
+                buttons=[],
+                elem_classes="fs-picture",
+                placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
+                webcam_options=gr.WebcamOptions(mirror=False),
+                alt_text="the image to classify",
+            )
+            if examples:
+                gallery = gr.HTML(views.examples(paths), js_on_load=CHOOSE)
+                gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
+        with gr.Column():
+            answer = gr.HTML(NOTHING, html_template=LIVE)
+    # Gradio itself opens no image: it would decode more formats, and keep other bytes.
+    image.change(
+        classify,
+        image,
+        answer,
+        preprocess=False,
+        show_progress="minimal",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+
+
+def several(service: Service) -> None:
+    settings = service.settings
+
+    async def classify(given: Sequence[File]) -> tuple[str, None]:
+        paths = [Path(each["path"]) for each in given]
+        try:
+            contents = await asyncio.to_thread(uploads.contents, paths, settings)
+            found = await service.classify_each(contents)
+            return views.batch(service.bundle, paths, found), None
+        except RefusedError as error:
+            return views.refusal(error), None
+
+    files = gr.File(
+        label=f"At most {settings.files} images, {settings.body} MiB together",
+        file_count="multiple",
+        file_types=["image"],
+        height=160,
+    )
+    table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
+    files.upload(classify, files, [table, files], preprocess=False, show_progress="minimal", api_visibility="private")
