@@ -91,13 +91,14 @@ async def slowly(port: int, content: bytes, timed: int) -> tuple[Seen, Seen]:
     return seen
 
 
-def generated(program: Path, server: Server, examples: int) -> str:
-    """The last lines of schemathesis, which knows the OpenAPI document alone."""
+def generated(program: Path, server: Server, examples: int, folder: Path) -> str:
+    """The last lines of schemathesis, which knows the OpenAPI document alone and leaves files in the folder."""
     words = ["run", server.url("/openapi.json"), "--checks", "not_a_server_error", "--seed", "0", "--no-color"]
+    words += ["--max-examples", str(examples)]
     done = subprocess.run(
-        [program, *words, "--max-examples", str(examples)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [program.absolute(), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
     )
-    return f"`schemathesis {' '.join(words)} --max-examples {examples}`: {done.returncode}\n\n{done.stdout[-3000:]}"
+    return f"`schemathesis {' '.join(words)}`: {done.returncode}\n\n{done.stdout[-3000:]}"
 
 
 def told(found: Sequence[tuple[Case, str]]) -> list[str]:
@@ -116,6 +117,7 @@ def told(found: Sequence[tuple[Case, str]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.abuse", description=docstring("abuse"))
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("models/bundle"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder that `split` wrote")
     parser.add_argument("--schemathesis", type=Path, metavar="PROGRAM", help="its command")
     for name, value in {"requests": 5000, "seed": 0, "warm": 500, "timed": 200, "examples": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -123,16 +125,18 @@ def main() -> None:
     words = servers.ours(given.bundle, "--patience", "10")
     with tempfile.TemporaryDirectory() as name, started(words, "/readyz", servers.environment()) as server:
         folder = Path(name)
-        pictures(folder, 50)
-        asked(server, folder, clients=8, requests=given.warm)
+        pictures(folder, 50, given.data)
+        asked(server, folder, requests=given.warm)
         before = server.memory()
         print(f"{machine.description()}; {given.bundle}; {given.requests:,} requests, seed {given.seed}\n")
         wrong = told(asyncio.run(run(list(cases.some(given.requests, given.seed)), server.port)))
+        print(f"memory {server.memory():.0f} MB")
         wrong += told(asyncio.run(run(list(cases.large()), server.port)))
+        print(f"memory {server.memory():.0f} MB")
         alone, beside = asyncio.run(slowly(server.port, next(folder.iterdir()).read_bytes(), given.timed))
         print(f"\nnormal client alone: {alone.told(0.0)}\nbeside {SLOW} slow ones: {beside.told(0.0)}")
         if given.schemathesis:
-            print(generated(given.schemathesis, server, given.examples))
+            print(generated(given.schemathesis, server, given.examples, folder))
         asked(server, folder, clients=8, requests=given.warm)
         after, failures = server.memory(), server.failures()
     print(f"\nmemory before {before:.0f} MB, after {after:.0f} MB ({after / before:.3f}); failures {failures}")

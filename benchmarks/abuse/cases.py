@@ -196,7 +196,7 @@ def large() -> Iterator[Case]:
     yield Case(
         "garbage after a request", http("GET", "/nothing", connection="keep-alive") + b"\0\xff" * 999, closed=True
     )
-    yield Case("10,000 requests at once", http("GET", "/nothing", connection="keep-alive") * 10_000)
+    yield Case("10,000 requests at once", http("GET", "/nothing", connection="keep-alive") * 10_000, closed=True)
 
 
 def many_files(n: int) -> bytes:
