@@ -3,14 +3,19 @@
 Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
 those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same.
 With `--cascade` the whole test set also goes through the cascade, which has to be as often right as the manifest says.
+With `--url http://127.0.0.1:8000` a server of the bundle is asked instead, which is sent the images as PNG files.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 
 from serving.bundle import BATCH, Bundle
 from serving.commands import command
@@ -20,7 +25,7 @@ from stages.running.errors import UserError
 
 BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
-IMAGES = 500
+IMAGES, CLIENTS = 500, 8
 PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
 
 
@@ -53,10 +58,32 @@ def of_the_stack(path: Path, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
     return np.column_stack(columns).astype(np.float64)
 
 
-def checked(bundle: Bundle, dataset: Dataset, images: int) -> list[str]:
+def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """The probabilities [n, k] that a server answers for images as PNG files, several at a time. Raises UserError."""
+
+    def ask(image: np.ndarray) -> list[float]:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        answer = client.post("/predict", files={"image": file.getvalue()})
+        if answer.status_code != httpx.codes.OK:
+            raise UserError(f"{url} answered {answer.status_code}: {answer.text[:200]}")
+        return [answer.json()["probabilities"][name] for name in classes]
+
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(CLIENTS) as threads:
+            return np.array(list(threads.map(ask, pixels)))
+    except httpx.HTTPError as error:
+        raise UserError(f"{url}: {error}; expected a server, as `python -m serving.server` starts one") from None
+
+
+def checked(bundle: Bundle, dataset: Dataset, images: int, url: str | None = None) -> list[str]:
     """Compare, say what was found, and return the names of what differs."""
     rows = dataset.test_rows[:images]
     pixels, stack = dataset.take(rows), of_the_stack(SCORED, bundle, rows)
+    if url is not None:
+        found = parity.difference(served(url, pixels, bundle.classes), stack)
+        print(f"{'ok   ' if found.right else 'WRONG'} {url}, {len(rows):,} images: {found}")
+        return [] if found.right else [url]
     scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
     wrong: list[str] = []
     for batch in BATCHES:
@@ -83,11 +110,12 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", default="models/bundle", help="its folder")
     parser.add_argument("--images", type=int, default=IMAGES, help="of the test set, at most")
     parser.add_argument("--cascade", action="store_true", help="compare the cascade too")
+    parser.add_argument("--url", help="of a server of the bundle, which is asked instead")
     arguments = parser.parse_args()
     bundle, dataset = Bundle.load(arguments.bundle, threads=1), Dataset.load()
     if bundle.classes != dataset.classes:
         raise UserError(f"{arguments.bundle} has other classes than data/classes.json; run `dvc repro bundle`")
-    if wrong := checked(bundle, dataset, arguments.images):
+    if wrong := checked(bundle, dataset, arguments.images, arguments.url):
         how = "docs/serving.md says why that may be"
         raise UserError(f"{', '.join(wrong)}: not what was scored, within {parity.TOLERANCE:g}; {how}")
     if arguments.cascade:

@@ -1,6 +1,6 @@
 """The HTTP server under load: beside itself one image at a time, and beside LitServe with the same networks.
 
-    python -m benchmarks.serving models/bundle --litserve VENV/bin/python     # pip install litserve onnxruntime pillow
+    python -m benchmarks.serving models/bundle --litserve VENV/bin/python   # with python-multipart, onnxruntime, pillow
     python -m benchmarks.serving models/bundle --clients 4 --requests 100 --rounds 1 --seconds 2       # to try it out
 
 Sides in turn, each a server process on this machine, warmed and then asked by --clients that upload test images as PNG,

@@ -21,16 +21,24 @@ from stages.showing import machine
 from stages.showing.command import command
 
 OURS, ALONE, PEER = "foldstack", "one at a time", "LitServe"
+CORES = len(os.sched_getaffinity(0))
 FLAGS = {OURS: [], ALONE: ["--batch", "1"], "two lanes": ["--threads", "1"]}
 """Of the sides that are this server."""
+PEERS = {
+    PEER: ["--wait", "0.002"],
+    f"{PEER}, 10 ms": ["--wait", "0.01"],
+    f"{PEER}, a worker per core": ["--wait", "0.002", "--workers", str(CORES), "--threads", "1"],
+    f"{PEER}, two servers": ["--wait", "0.002", "--servers", "2"],
+}
+"""Of `benchmarks.serving.peer`: how long a batch gathers, and in how many processes."""
 WARM = 200
 """Requests before those that count."""
 PACKAGES = ("fastapi", "uvicorn", "onnxruntime", "pillow")
 
 
-def pictures(folder: Path, images: int) -> None:
-    """Test images as PNG files."""
-    dataset = Dataset.load()
+def pictures(folder: Path, images: int, data: Path) -> None:
+    """Test images that `split` wrote to `data`, as PNG files."""
+    dataset = Dataset.load(data)
     for number, image in enumerate(dataset.take(dataset.test_rows[:images])):
         Image.fromarray(image).save(folder / f"{number:05}.png")
 
@@ -44,10 +52,11 @@ def asked(server: Server, folder: Path, **options: object) -> dict[str, Any]:
 def measured(side: str, given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """One round of a side."""
     print(side, file=sys.stderr, flush=True)
-    name = "request" if side == PEER else "image"
-    with started(words(side, given), "/health" if side == PEER else "/readyz", servers.environment()) as server:
+    peer = side in PEERS
+    name = "request" if peer else "image"
+    with started(words(side, given), "/health" if peer else "/readyz", servers.environment()) as server:
         asked(server, folder, clients=given.clients, requests=min(WARM, given.requests), name=name)
-        told = {} if side == PEER else server.measured()
+        told = {} if peer else server.measured()
         busy = server.busy()
         found = asked(server, folder, clients=given.clients, requests=given.requests, name=name)
         busy = server.busy() - busy
@@ -57,14 +66,14 @@ def measured(side: str, given: argparse.Namespace, folder: Path) -> dict[str, fl
             "errors": given.requests - found["statuses"].get("200", 0),
             "processor, ms": 1000 * busy / given.requests,
         }
-        return row if side == PEER else row | shares(told, server.measured(), found["mean"])
+        return row if peer else row | shares(told, server.measured(), found["mean"])
 
 
 def words(side: str, given: argparse.Namespace) -> list[str]:
     """The command of a side."""
-    if side != PEER:
+    if side in FLAGS:
         return servers.ours(given.bundle, *FLAGS[side])
-    return [str(given.litserve), "-m", "benchmarks.serving.peer", str(given.bundle), *given.litserve_flags]
+    return [str(given.litserve), "-m", "benchmarks.serving.peer", str(given.bundle), *PEERS[side]]
 
 
 def shares(before: Mapping[str, float], after: Mapping[str, float], mean: float) -> dict[str, float]:
@@ -113,17 +122,17 @@ def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=docstring("serving"))
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("models/bundle"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder that `split` wrote")
     parser.add_argument("--litserve", type=Path, metavar="PYTHON", help="of an environment with it")
-    parser.add_argument("--litserve-flags", nargs="*", default=[], metavar="FLAG", help="of benchmarks.serving.peer")
     for name, value in {"rounds": 3, "clients": 32, "requests": 2000, "images": 500}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     for name, value in {"times": 4.0, "seconds": 20.0}.items():
         parser.add_argument(f"--{name}", type=float, default=value, help="of the overload")
     given = parser.parse_args()
-    sides = [*FLAGS, *([PEER] if given.litserve else [])]
+    sides = [*FLAGS, *(PEERS if given.litserve else [])]
     with tempfile.TemporaryDirectory() as name:
         folder, before = Path(name), os.getloadavg()[0]
-        pictures(folder, given.images)
+        pictures(folder, given.images, given.data)
         rounds = [{side: measured(side, given, folder) for side in sides} for _ in range(given.rounds)]
         found = {side: pd.DataFrame([one[side] for one in rounds]) for side in sides}
         overload = overloaded(found[OURS]["requests/s"].median(), given, folder)

@@ -59,12 +59,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--threads", type=int, default=0, help="of each network; 0: all cores")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--wait", type=float, default=0.0, help="seconds in which a batch gathers")
+    parser.add_argument("--wait", type=float, default=0.002, help="seconds in which a batch gathers; 0 spins")
     parser.add_argument("--workers", type=int, default=1, help="processes with the networks")
+    parser.add_argument("--servers", type=int, default=1, help="processes that speak HTTP")
     given = parser.parse_args()
     api = Api(given.bundle, given.threads, max_batch_size=given.batch, batch_timeout=given.wait)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=given.workers, timeout=60)
-    server.run(host="127.0.0.1", port=given.port, generate_client_file=False, log_level="warning", access_log=False)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=given.workers, timeout=60, fast_queue=True)
+    quiet = {"generate_client_file": False, "log_level": "warning", "access_log": False}
+    server.run(host="127.0.0.1", port=given.port, num_api_servers=given.servers, **quiet)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -45,13 +46,25 @@ class Server:
         """MB, resident."""
         return sum(one.memory_info().rss for one in tree(self.process)) / 1e6
 
-    def measured(self) -> Counter[str]:
-        """What /metrics says, the labels of a name added up."""
+    def samples(self) -> list[Any]:
         with urllib.request.urlopen(self.url("/metrics")) as answer:
             families = text_string_to_metric_families(answer.read().decode())
+        return [sample for family in families for sample in family.samples]
+
+    def measured(self) -> Counter[str]:
+        """What /metrics says, the labels of a name added up."""
         found: Counter[str] = Counter()
-        for sample in (sample for family in families for sample in family.samples):
+        for sample in self.samples():
             found[sample.name.removeprefix("foldstack_")] += sample.value  # type: ignore[assignment]
+        return found
+
+    def failures(self) -> Counter[str]:
+        """Answers by status, of 500 and above but for 503."""
+        found: Counter[str] = Counter()
+        for sample in self.samples():
+            status = sample.labels.get("status", "")
+            if sample.name.endswith("_requests_total") and status.startswith("5") and status != "503":
+                found[status] += sample.value  # type: ignore[assignment]
         return found
 
 

@@ -1,5 +1,8 @@
 """`python -m serving.server models/bundle`."""
 
+import ctypes
+from contextlib import suppress
+
 import uvicorn
 from PIL import PngImagePlugin
 from pydantic import ValidationError
@@ -14,6 +17,8 @@ from stages.running.errors import UserError
 
 TEXT = 1 << 20
 """Bytes of text that a PNG file may have."""
+MAPPED = 1 << 20
+"""Bytes from which a block of memory is mapped on its own."""
 
 
 def settings() -> Settings:
@@ -27,9 +32,16 @@ def settings() -> Settings:
         raise UserError(str(error)) from None
 
 
+def hand_memory_back() -> None:
+    """What a large image took goes back when it is freed; after the first one, glibc would keep what the next take."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(-3, MAPPED)  # M_MMAP_THRESHOLD
+
+
 @command
 def main() -> None:
     given = settings()
+    hand_memory_back()
     # A text of half a megabyte may become hundreds, which `split` bears for the sake of scanners' histories.
     PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = TEXT, TEXT
     app = create(Bundle.load(given.bundle, given.threads, given.cascade), given)
@@ -39,6 +51,7 @@ def main() -> None:
         port=given.port,
         http=protocol(given.patience),
         lifespan="on",
+        ws="none",
         root_path=given.root_path,
         timeout_graceful_shutdown=given.drain,
         access_log=False,

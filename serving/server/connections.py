@@ -1,4 +1,4 @@
-"""How long a connection may take over its headers, and how long they and trailers may be: uvicorn bounds neither."""
+"""What uvicorn leaves unbounded: time and length of headers, length of trailers, requests that wait on a connection."""
 
 import asyncio
 from typing import Any
@@ -7,6 +7,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADERS = 1 << 16
 """Bytes."""
+AHEAD = 32
+"""Requests that a connection may send before the first is answered."""
 
 
 def protocol(patience: float) -> type[HttpToolsProtocol]:
@@ -37,6 +39,8 @@ def protocol(patience: float) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self.stop()
+            if len(self.pipeline) >= AHEAD:
+                raise ValueError(f"more than {AHEAD} requests ahead")  # is answered with 400
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:

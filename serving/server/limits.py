@@ -65,9 +65,8 @@ class Limits:
         if coding := headers.get(b"content-encoding", b"").decode("latin-1"):
             message = f"the body is coded as {coding[:20]}; expected none, since a small one may become a large one"
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
-        announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self.body:
-            raise self.too_large(int(announced))
+        if (announced := number(headers.get(b"content-length", b"0"))) > self.body:
+            raise self.too_large(announced)
         try:
             async with asyncio.timeout(self.settings.patience):
                 while (message := await receive())["type"] == "http.request":
@@ -101,6 +100,11 @@ class Limits:
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS, message, retry_after=max(1, math.ceil(reset - time.time()))
             )
+
+
+def number(digits: bytes) -> int:
+    """What a header says, 0 where it is no number; Python refuses to read thousands of digits, were they zeros."""
+    return int(digits.lstrip(b"0")[:20] or b"0") if digits.isdigit() else 0
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

@@ -59,6 +59,9 @@ class Counted:
 
         try:
             await self.app(scope, receive, noted)
+        except Exception:
+            status = "500"  # which is answered further out
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.measures.requests.labels(route, status).inc()

@@ -20,7 +20,8 @@ from serving.server.routes import REFUSALS, unbased
 from serving.server.service import Said, Service
 
 NAME = "foldstack"
-HEADER = "inference-header-content-length"
+HEADER, LONGEST = "inference-header-content-length", 20
+"""A header, and how many digits it may have: Python refuses to read thousands."""
 IMAGES, FILES = "images", "files"
 LENGTH = 4
 """Bytes before each element of a BYTES tensor that say how many it has, little endian."""
@@ -89,9 +90,15 @@ def router(service: Service) -> APIRouter:
     for path in (model, version):
         routes.get(path)(metadata)
         routes.get(f"{path}/ready")(ready)
-        body = {"content": {"application/json": {"schema": Inference.model_json_schema()}}, "required": True}
-        routes.post(f"{path}/infer", responses=REFUSALS, openapi_extra={"requestBody": body})(infer(service))
+        routes.post(f"{path}/infer", responses=REFUSALS, openapi_extra={"requestBody": body(path)})(infer(service))
     return routes
+
+
+def body(path: str) -> dict[str, Any]:
+    """What the route takes, for the OpenAPI document, where definitions are named from the root."""
+    place = f"#/paths/{f'/v2{path}/infer'.replace('/', '~1')}/post/requestBody/content/application~1json/schema/$defs"
+    schema = Inference.model_json_schema(ref_template=f"{place}/{{model}}")
+    return {"content": {"application/json": {"schema": schema}}, "required": True}
 
 
 def infer(service: Service) -> Callable[[Request], Awaitable[Response]]:
@@ -186,8 +193,8 @@ def parts(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     """The JSON of a request and what follows it. Raises RefusedError."""
     if length is None:
         return body, b""
-    if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body)):
-        raise bad(f"{HEADER}: {length[:20]!r}; expected a number of bytes up to {len(body):,}")
+    if not (length.isascii() and length.isdigit() and len(length) <= LONGEST and int(length) <= len(body)):
+        raise bad(f"{HEADER}: {length[:LONGEST]!r}; expected a number of bytes up to {len(body):,}")
     return body[: int(length)], body[int(length) :]
 
 

@@ -140,10 +140,17 @@ async def files(request: Request, name: str, most: int, body: int) -> Sequence[t
     try:
         async with request.form(max_files=most, max_fields=most, max_part_size=body) as found:
             parts = [part for part in found.getlist(name) if isinstance(part, UploadFile)]
-            contents = [(part.filename or "", await part.read()) for part in parts]
+            contents = [(printable(part.filename or ""), await part.read()) for part in parts]
     except HTTPException as error:  # what Starlette makes of a form that its parser refuses
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.detail}") from None
+    except UnicodeError as error:  # by whatever codec the form names
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error}") from None
     if not contents or (most == 1 and len(contents) > 1):
         what = "one file" if most == 1 else "files"
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form has {len(contents)} files named {name}; expected {what}")
     return contents
+
+
+def printable(name: str) -> str:
+    """A name with what is half a character in UTF-16 replaced, which no JSON may hold."""
+    return name.encode("utf-8", "replace").decode()
