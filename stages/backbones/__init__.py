@@ -8,11 +8,14 @@ crosses the line:
                                `vocabulary.block.Sized`: images of any size are scaled to its `image_size`; and has
                                `origin()`, where training may begin with weights: what they are, under which licence
                                and where from, by `history.ORIGIN`, or a UserError where they are not there.
-    fit(images, labels, params, *, seed, folder, report, weights=None)
+    fit(images, labels, params, *, seed, folder, report, weights=None, soft_labels=None)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
                                `weights`: how much each row counts, float32 [n], on average one, where the user says so.
+                               `soft_labels`: what is learnt in place of the labels, the share of each class, float32
+                               [n, k]; smoothing, mixing and the weights of classes apply to them too. A recipe may do
+                               without: then it is no student's (`stages/distill.py`).
                                Another seed gives another model; a device that `FOLDSTACK_DEVICE` names and that is
                                not there is a UserError (`stages.running.devices.gpu`).
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
