@@ -53,8 +53,8 @@ def fit(
     settings = describe(images, labels, params)
     model = build(settings, seed)
     whiten(model, images, settings)
-    known = {"weights": weights, "soft_labels": soft_labels}
-    train(model, Training(images, labels, params, seed, report, BATCH, **known), settings)
+    training = Training(images, labels, params, seed, report, BATCH, weights=weights, soft_labels=soft_labels)
+    train(model, training, settings)
     save(model, settings, folder)
     session.end()
 

@@ -68,8 +68,9 @@ def on_device(
         if whole is None and math.prod(images.shape) <= room(device):
             whole, rows = copied(source, rows, device), np.arange(len(rows))
     whole = as_tensor(source) if whole is None else whole
-    columns = [None if each is None else torch.from_numpy(each).to(device) for each in (rows, labels, weights, soft)]
-    return Examples(whole.permute(0, 3, 1, 2), *columns)
+    known = [torch.from_numpy(each).to(device) for each in (rows, labels)]
+    given = [None if each is None else torch.from_numpy(each).to(device) for each in (weights, soft)]
+    return Examples(whole.permute(0, 3, 1, 2), known[0], known[1], given[0], given[1])
 
 
 def kept(source: np.ndarray, device: torch.device) -> Tensor | None:
