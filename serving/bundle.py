@@ -3,7 +3,7 @@
 manifest.json       what it is: classes, sizes in pixels, scores, versions, the sha256 of every other file
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
-networks/<backbone>/fold-<number>.onnx
+networks/<backbone>/fold-<number>.onnx, networks/students/<student>/seed-<number>.onnx
 """
 
 import hashlib
@@ -39,7 +39,8 @@ class Answer:
     probabilities: np.ndarray
     """float64 [n, k]; each row sums to one."""
     sets: np.ndarray
-    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Never empty."""
+    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Empty of a student's
+    answer, of which nothing is promised, and never of the stack's."""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -71,10 +72,13 @@ class Network:
 class Bundle:
     """A bundle in memory."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int, student: str | None = None) -> None:
         self.folder, self.manifest = folder, manifest
         self.classes = tuple(manifest["classes"])
-        self.backbones: dict[str, dict[str, Any]] = manifest["backbones"]
+        self.student = student
+        self.backbones: dict[str, dict[str, Any]] = (
+            manifest["backbones"] if student is None else {student: manifest["students"][student]}
+        )
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
         self.stack = Stack.restored(json.loads((folder / STACK).read_text(encoding="utf-8")))
@@ -83,21 +87,25 @@ class Bundle:
         self.threads = threads
 
     @classmethod
-    def load(cls, folder: str | Path, threads: int = 0) -> "Bundle":
+    def load(cls, folder: str | Path, threads: int = 0, student: str | None = None) -> "Bundle":
         """The bundle in a folder, every file compared with its hash. `threads`: of each network; 0: all cores.
+        `student`: the name of one that answers in place of the stack.
 
         Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported.
         """
         folder = Path(folder)
         manifest = read(folder)
-        for name, why in manifest["missing"].items():
+        students = manifest.get("students", {})
+        if student is not None and student not in students:
+            raise UserError(f"{folder} has no student {student!r}; expected one of: {', '.join(students) or 'none'}")
+        for name, why in manifest["missing"].items() if student is None else ():
             raise UserError(f"{folder} lacks the networks of {name}: {why}")
         for name, digest in manifest["files"].items():
             path = folder / name
             if not path.is_file() or sha256(path) != digest:
                 came = "is not what the manifest says" if path.is_file() else "is not there"
                 raise UserError(f"{path} {came}; copy the bundle again, or run `dvc repro bundle`")
-        return cls(folder, manifest, threads)
+        return cls(folder, manifest, threads, student)
 
     @cached_property
     def networks(self) -> dict[str, list[Network]]:
@@ -140,7 +148,10 @@ class Bundle:
         return found
 
     def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
-        """The stack's answer to what its backbones say."""
+        """The stack's answer to what its backbones say, or a student's own."""
+        if self.student is not None:
+            p = np.exp(average(said[self.student].astype(np.float64)))
+            return Answer(self.classes, p, np.zeros(p.shape, bool))
         folds = len(self.known)
         models = np.stack([by_fold(said[name], folds) for name in self.backbones], axis=2)
         p = np.exp(self.stack.predict(models))

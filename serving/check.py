@@ -1,17 +1,20 @@
 """Hold a bundle against what was scored: `python -m serving.check models/bundle`, in the repository that made it.
 
 Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
-those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same.
+those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same;
+so with students.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from serving.bundle import Bundle
+from serving.combining import average
 from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
@@ -21,6 +24,7 @@ BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
 IMAGES = 500
 PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
+STUDENTS = Path("models/students")
 
 
 def compared(
@@ -35,9 +39,12 @@ def compared(
     for name, known in scored.items():
         found = np.concatenate([one[name] for one in said], axis=1)
         for model, pair in enumerate(zip(found, known, strict=True)):
-            yield f"{name}, fold-{model}", parity.difference(*map(np.exp, pair))
+            yield f"{name}, {'seed' if bundle.student else 'fold'}-{model}", parity.difference(*map(np.exp, pair))
     answers = [bundle.answer(one).probabilities for one in said]
-    yield "the stack", parity.difference(np.concatenate(answers), stack)
+    yield (
+        f"the student {bundle.student}" if bundle.student else "the stack",
+        parity.difference(np.concatenate(answers), stack),
+    )
 
 
 def of_the_stack(path: Path, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
@@ -57,9 +64,13 @@ def checked(bundle: Bundle, dataset: Dataset, images: int) -> list[str]:
     rows = dataset.test_rows[:images]
     pixels, stack = dataset.take(rows), of_the_stack(SCORED, bundle, rows)
     scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
-    wrong: list[str] = []
-    for batch in BATCHES:
-        for name, found in compared(bundle, pixels, scored, stack, batch):
+    wrong, judged = list[str](), [(bundle, scored, stack)]
+    for name in bundle.manifest.get("students", {}):
+        known = parity.scored(STUDENTS / name / "test.parquet", dataset.classes, rows)
+        student = Bundle(bundle.folder, bundle.manifest, bundle.threads, name)
+        judged.append((student, {name: known}, np.exp(average(known))))
+    for batch, job in product(BATCHES, judged):
+        for name, found in compared(job[0], pixels, job[1], job[2], batch):
             print(f"{'ok   ' if found.right else 'WRONG'} {name}, {batch} at a time: {found}", flush=True)
             wrong += [] if found.right or name in wrong else [name]
     return wrong

@@ -12,18 +12,16 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages import backbones
-from stages.bundling import graphs, parity
+from stages.bundling import graphs, parity, students
 from stages.bundling.graphs import Exported, Wanted
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
-from stages.images.scaling import resize
 from stages.running import parameters
 from stages.showing import machine
 from stages.showing.command import command
@@ -36,8 +34,6 @@ from stages.stacking.predictions import files
 DATA, METRICS, MODELS = Path("data"), Path("metrics"), Path("models")
 FOLDER = MODELS / "bundle"
 FORMAT = 1
-COMPARED = 128
-"""Test images that each graph is asked about here; `serving.check` asks about all."""
 PACKAGES = ("torch", "timm", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -90,19 +86,6 @@ def export(
     return {name: found[name] for name in blocks}
 
 
-def compared(name: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
-    """How far the graphs of a backbone are from its predictions, the worst of them, on some test images."""
-    rows = dataset.test_rows[:COMPARED]
-    pixels = resize(dataset.take(rows), exported.size)
-    scored = parity.scored(DATA / "predictions" / f"{name}.parquet", dataset.classes, rows)
-    found = [
-        parity.difference(np.exp(parity.said(FOLDER / path, pixels)), np.exp(known))
-        for path, known in zip(paths, scored, strict=True)
-    ]
-    worst = parity.Difference(max(one.probability for one in found), max(one.labels for one in found))
-    return {"images": len(rows), **asdict(worst), "right": worst.right}
-
-
 def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float) -> dict[str, Any]:
     """What the manifest says of the job, beside its networks."""
     data = parameters.section(content, "data", Data)
@@ -150,7 +133,7 @@ def show(manifest: Mapping[str, Any]) -> None:
     """What the step prints."""
     for name, why in manifest["missing"].items():
         print(f"warning: {name} is not in the bundle, which cannot answer without it: {why}")
-    for name, known in manifest["backbones"].items():
+    for name, known in (*manifest["backbones"].items(), *manifest["students"].items()):
         found = known["compared"]
         told = parity.Difference(found["probability"], found["labels"])
         print(f"{name}: {len(known['networks'])} networks; on {found['images']} test images {told}")
@@ -180,11 +163,14 @@ def main() -> None:
             "recipe": f"{blocks[name]['framework']}/{blocks[name]['recipe']}",
             "size": one.size,
             "networks": paths[name],
-            "compared": compared(name, paths[name], one, dataset),
+            "compared": parity.compared(
+                DATA / "predictions" / f"{name}.parquet", [FOLDER / path for path in paths[name]], one.size, dataset
+            ),
         }
         for name, one in exported.items()
         if not one.objection
     }
+    manifest["students"] = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset)
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})
     show(manifest)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from stages import backbones, distill
+from serving import Bundle, check
+from stages import backbones, bundle, distill
 from stages.distill import Params, Student, answers, soft_labels, training_rows
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
@@ -139,3 +140,38 @@ def test_mistakes_of_a_student_are_told():
     assert backbones.blocks({"students": None}, "students") == {}
     with pytest.raises(UserError, match=r"none of stack, bundle, students"):
         backbones.blocks({"backbones": {"students": BLOCK}})
+
+
+def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypatch, capsys):
+    found, data = taught(monkeypatch), Dataset.load()
+    (Path("models/students/stranger")).mkdir()
+    monkeypatch.setattr("stages.bundling.graphs.export", bundles.export)
+    bundle.main()
+    assert not Path("models/students/stranger").exists()
+    loaded = Bundle.load("models/bundle", student="small")
+    answer = loaded.predict(data.take(data.test_rows))
+    labels = data.labels[data.test_rows]
+    assert (answer.numbers == labels).mean() == pytest.approx(found["accuracy"])
+    assert -np.log(answer.probabilities[np.arange(len(labels)), labels]).mean() == pytest.approx(
+        found["log_loss"], 1e-5
+    )
+    assert not answer.sets.any()
+    assert loaded.manifest["students"]["small"]["scores"]["macro_f1"] == pytest.approx(found["macro_f1"])
+    assert len(loaded.manifest["students"]["small"]["networks"]) == 2
+    with pytest.raises(UserError, match=r"no student 'smal'; expected one of: small"):
+        Bundle.load("models/bundle", student="smal")
+    monkeypatch.setattr(sys, "argv", ["check"])
+    check.main()
+    assert "ok    the student small, 33 at a time" in capsys.readouterr().out
+    path = Path("models/students/small/test.parquet")
+    table = pq.read_table(path)
+    names = [*table.column_names[:2], *table.column_names[3:], table.column_names[2]]
+    pq.write_table(table.select(names).rename_columns(table.column_names), path)
+    with pytest.raises(SystemExit, match=r"small, seed-0, small, seed-1, the student small: not what was scored"):
+        check.main()
+
+
+def test_a_student_that_was_not_trained_is_named(copy, monkeypatch):
+    monkeypatch.setattr("stages.bundling.graphs.export", bundles.export)
+    with pytest.raises(SystemExit, match="dvc repro distill@small"):
+        bundle.main()
