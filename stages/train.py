@@ -150,7 +150,7 @@ def check_all(content: Mapping[str, Any], framework: str) -> None:
 
 def check_presence(content: Mapping[str, Any]) -> None:
     """The code has defaults for a section that is left out; DVC compares sections, and stops where one is missing."""
-    missing = [name for name in parameters.SECTIONS if name not in content and name not in ("search", "students")]
+    missing = [name for name in parameters.SECTIONS if name not in content and name != "search"]
     if missing and "DVC_ROOT" in os.environ:
         how = "`stack: {}` has the defaults of a section, and 0 is that of seed"
         raise UserError(f"params: {', '.join(missing)}: missing, which DVC cannot do without; {how}")

@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from serving import Bundle, check
-from stages import backbones, bundle, distill
+from stages import backbones, bundle, distill, train
 from stages.distill import Params, Student, answers, soft_labels, training_rows
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.predictions import tables
 from tests import bundles, softmax
-from tests.toys import plant
+from tests.toys import TOY, plant
 
 ROOT = Path(__file__).parent.parent
 BLOCK = {"framework": "numpy", "recipe": "toy", "epochs": 1, "seeds": 2, "soft": 0.8}
@@ -175,3 +175,15 @@ def test_a_student_that_was_not_trained_is_named(copy, monkeypatch):
     monkeypatch.setattr("stages.bundling.graphs.export", bundles.export)
     with pytest.raises(SystemExit, match="dvc repro distill@small"):
         bundle.main()
+
+
+def test_mistakes_of_a_student_are_told_before_the_first_training(monkeypatch):
+    monkeypatch.setattr(backbones, "names", lambda: ["numpy/toy"])
+    monkeypatch.setattr(backbones, "find", lambda framework, recipe: TOY)
+    content = {"backbones": {"tiny": {"framework": "numpy", "recipe": "toy"}}, "students": {"small": BLOCK}}
+    assert train.parts(content) == ["sections", "numpy"]
+    with pytest.raises(UserError, match=r"students\.small\.recipe: 'toy' learns no soft labels"):
+        train.check(content, "numpy")
+    content["students"]["small"] = BLOCK | {"recipe": "toys"}
+    with pytest.raises(UserError, match=r"students\.small: unknown recipe 'numpy/toys'"):
+        train.check(content, "sections")
