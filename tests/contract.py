@@ -251,8 +251,8 @@ class Battery:
             return
         (self.folder / "soft").mkdir(parents=True)
         how: dict[str, Any] = {"seed": 1, "folder": self.folder / "soft", "report": lambda *_: None}
-        soft = np.eye(3, dtype=np.float32)[self.labels]
-        self.recipe.fit(self.images, (self.labels + 1) % 3, self.params, **how, soft_labels=soft)
+        how["soft_labels"] = np.eye(3, dtype=np.float32)[self.labels]
+        self.recipe.fit(self.images, (self.labels + 1) % 3, self.params, **how)
         accuracy = (self.predict("soft").argmax(axis=1) == self.labels).mean()
         assert accuracy > 0.8, f"accuracy {accuracy:.3f} on what the shares say"
 

@@ -76,13 +76,13 @@ def test_a_student_learns_from_every_training_row_and_from_no_test_row(repositor
 
 def test_a_target_is_the_answer_at_its_temperature_and_the_label():
     p, labels = np.array([[0.64, 0.36, 0], [0.04, 0.0, 0.96]], np.float32), np.array([1, 2])
-    target = soft_labels(p, labels, Params(soft=0.5, temperature=2))
+    target = soft_labels(p, labels, Params.model_validate({"soft": 0.5, "temperature": 2}))
     root = np.sqrt(p)
     expected = root / root.sum(axis=1, keepdims=True) / 2 + np.eye(3)[labels] / 2
     np.testing.assert_allclose(target, expected, rtol=1e-6)
     assert target.dtype == np.float32
-    np.testing.assert_array_equal(soft_labels(p, labels, Params(soft=0)), np.eye(3)[labels])
-    np.testing.assert_allclose(soft_labels(p, labels, Params(soft=1)), p, rtol=1e-6)
+    np.testing.assert_array_equal(soft_labels(p, labels, Params.model_validate({"soft": 0})), np.eye(3)[labels])
+    np.testing.assert_allclose(soft_labels(p, labels, Params.model_validate({"soft": 1})), p, rtol=1e-6)
 
 
 def test_answers_of_other_images_folds_or_classes_are_refused(copy):
@@ -132,7 +132,7 @@ def test_mistakes_of_a_student_are_told():
         return Student.read({"students": {"small": BLOCK | changes}}, "small")
 
     assert "soft" not in read().block
-    assert read().params == Params(soft=0.8, temperature=1)
+    assert read().params == Params.model_validate({"soft": 0.8, "temperature": 1})
     with pytest.raises(UserError, match=r"students\.small\.soft: got 2"):
         read(soft=2)
     with pytest.raises(UserError, match=r"students: there is no 'smal'; did you mean 'small'"):
