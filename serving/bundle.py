@@ -3,6 +3,7 @@
 manifest.json       what it is: classes, sizes in pixels, scores, versions, the sha256 of every other file
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
+cascade.npy         likewise of the cascade, where one pays
 networks/<backbone>/fold-<number>.onnx, networks/students/<student>/seed-<number>.onnx
 """
 
@@ -18,12 +19,13 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from serving.cascade import Step
 from serving.combining import Stack, average
 from serving.pictures import Picture, decoded
 from stages.images.decoding import Wanted
 from stages.running.errors import UserError
 
-MANIFEST, STACK, STRANGENESS = "manifest.json", "stack.json", "strangeness.npy"
+MANIFEST, STACK, STRANGENESS, CASCADE = "manifest.json", "stack.json", "strangeness.npy", "cascade.npy"
 FORMAT = 1
 FLOOR = float(np.log(np.finfo(np.float64).eps))
 """The least log-probability of a backbone that the stack is told: stages/stacking/predictions/tables.py."""
@@ -41,6 +43,8 @@ class Answer:
     sets: np.ndarray
     """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Empty of a student's
     answer, of which nothing is promised, and never of the stack's."""
+    votes: Mapping[str, np.ndarray]
+    """What each backbone says by itself, as `probabilities`; NaN for images that a cascade did not ask it about."""
 
     @property
     def numbers(self) -> np.ndarray:
@@ -72,7 +76,9 @@ class Network:
 class Bundle:
     """A bundle in memory."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int, student: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Mapping[str, Any], threads: int, cascade: bool = False, student: str | None = None
+    ) -> None:
         self.folder, self.manifest = folder, manifest
         self.classes = tuple(manifest["classes"])
         self.student = student
@@ -81,21 +87,28 @@ class Bundle:
         )
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
-        self.stack = Stack.restored(json.loads((folder / STACK).read_text(encoding="utf-8")))
-        ends = np.cumsum(manifest["sets"]["rows"])[:-1]
-        self.known = np.split(np.load(folder / STRANGENESS, allow_pickle=False), ends)
+        content = json.loads((folder / STACK).read_text(encoding="utf-8"))
+        self.stack, self.members = Stack.restored(content), content["members"] if student is None else [student]
+        rows = manifest["sets"]["rows"]
+        strangeness = np.load(folder / (CASCADE if cascade else STRANGENESS), allow_pickle=False)
+        self.known = np.split(strangeness, np.cumsum(rows)[:-1])
+        self.step = Step.restored(manifest["cascade"][0], len(rows), len(self.classes)) if cascade else None
         self.threads = threads
 
     @classmethod
-    def load(cls, folder: str | Path, threads: int = 0, student: str | None = None) -> "Bundle":
+    def load(cls, folder: str | Path, threads: int = 0, cascade: bool = False, student: str | None = None) -> "Bundle":
         """The bundle in a folder, every file compared with its hash. `threads`: of each network; 0: all cores.
-        `student`: the name of one that answers in place of the stack.
+        `cascade`: ask all networks only about images that the first ones are not sure of. `student`: the name of one
+        that answers in place of the stack.
 
-        Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported.
+        Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported, and for
+        a cascade where none pays.
         """
         folder = Path(folder)
         manifest = read(folder)
         students = manifest.get("students", {})
+        if cascade and student is not None:
+            raise UserError(f"cascade and the student {student}; expected one of the two, or neither: the stack")
         if student is not None and student not in students:
             raise UserError(f"{folder} has no student {student!r}; expected one of: {', '.join(students) or 'none'}")
         for name, why in manifest["missing"].items() if student is None else ():
@@ -105,7 +118,10 @@ class Bundle:
             if not path.is_file() or sha256(path) != digest:
                 came = "is not what the manifest says" if path.is_file() else "is not there"
                 raise UserError(f"{path} {came}; copy the bundle again, or run `dvc repro bundle`")
-        return cls(folder, manifest, threads, student)
+        if cascade and not manifest["cascade"]:
+            why = "fewer backbones first cost as much as the whole stack or lose more than evaluate.cascade_loss"
+            raise UserError(f"{folder} has no cascade, since none pays: {why}; expected to be asked without")
+        return cls(folder, manifest, threads, cascade, student)
 
     @cached_property
     def networks(self) -> dict[str, list[Network]]:
@@ -121,10 +137,7 @@ class Bundle:
 
         Raises UserError, with their names, for files that are no images.
         """
-        pixels, none = self.pixels(images), (0, len(self.classes))
-        if not len(pixels):
-            return Answer(self.classes, np.zeros(none), np.zeros(none, bool))
-        return self.answer(self.log_probabilities(pixels))
+        return self.answer(self.log_probabilities(self.pixels(images)))
 
     def pixels(self, images: np.ndarray | Sequence[Picture]) -> np.ndarray:
         if not isinstance(images, np.ndarray):
@@ -136,34 +149,68 @@ class Bundle:
         return images
 
     def log_probabilities(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """What every backbone's models say of decoded images, float32 [models, n, k]."""
+        """What every backbone's models say of decoded images, float32 [models, n, k]; NaN for images that a cascade
+        does not ask it about."""
+        if self.step is None:
+            return self.asked(self.members, pixels)
+        first = self.asked(self.step.first, pixels)
+        unsure = self.step.unsure(beside(self.by_fold(first), self.step.first))
+        further = self.asked([name for name in self.members if name not in first], pixels[unsure])
+        return first | {name: spread(some, unsure) for name, some in further.items()}
+
+    def asked(self, names: Sequence[str], pixels: np.ndarray) -> dict[str, np.ndarray]:
+        if not len(pixels):
+            return {name: np.zeros((len(self.networks[name]), 0, len(self.classes)), np.float32) for name in names}
         scaled: dict[tuple[int, int], np.ndarray] = {}
         found: dict[str, np.ndarray] = {}
-        for name, models in self.networks.items():
-            height, width = self.backbones[name]["size"]
+        for name in names:
+            models, (height, width) = self.networks[name], self.backbones[name]["size"]
             size = height, width
             if size not in scaled:
                 scaled[size] = resized(pixels, size)
             found[name] = np.stack([model(scaled[size]) for model in models])
         return found
 
+    def by_fold(self, said: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: by_fold(models, len(self.known)) for name, models in said.items()}
+
     def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
-        """The stack's answer to what its backbones say, or a student's own."""
+        """The answer of the stack, of the first of a cascade where these were sure, or of a student."""
         if self.student is not None:
             p = np.exp(average(said[self.student].astype(np.float64)))
-            return Answer(self.classes, p, np.zeros(p.shape, bool))
-        folds = len(self.known)
-        models = np.stack([by_fold(said[name], folds) for name in self.backbones], axis=2)
-        p = np.exp(self.stack.predict(models))
-        sets = self.stack.sets(models, self.known, self.manifest["sets"]["coverage"], p.argmax(axis=1))
-        return Answer(self.classes, p, sets)
+            return Answer(self.classes, p, np.zeros(p.shape, bool), {self.student: p})
+        folds = self.by_fold(said)
+        votes = {name: np.exp(average(models)) for name, models in folds.items()}
+        whole, coverage = beside(folds, self.members), self.manifest["sets"]["coverage"]
+        answering = [(self.stack, whole, np.ones(whole.shape[1], bool))]
+        if self.step:
+            told = ~np.isnan(whole).any(axis=(0, 2, 3))
+            answering = [(self.stack, whole, told), (self.step.stack, beside(folds, self.step.first), ~told)]
+        p = np.empty((whole.shape[1], len(self.classes)))
+        sets = np.empty(p.shape, bool)
+        for stack, models, rows in answering:
+            p[rows] = np.exp(stack.predict(models[:, rows]))
+            sets[rows] = stack.sets(models[:, rows], self.known, coverage, p[rows].argmax(axis=1))
+        return Answer(self.classes, p, sets, votes)
 
 
 def by_fold(models: np.ndarray, folds: int) -> np.ndarray:
     """[folds, n, k]: of several seeds' models, numbered through, the average over the seeds; at least FLOOR."""
-    seeds = np.maximum(models, np.float32(FLOOR)).reshape(-1, folds, *models.shape[1:])
+    seeds = np.maximum(models, np.float32(FLOOR)).reshape(len(models) // folds, folds, *models.shape[1:])
     single = seeds[0] if len(seeds) == 1 else np.maximum(average(seeds), np.float32(FLOOR))
     return single.astype(np.float64)
+
+
+def beside(folds: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """These backbones side by side, [folds, n, m, k]."""
+    return np.stack([folds[name] for name in names], axis=2)
+
+
+def spread(some: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """[models, n, k]: what was said of some rows, NaN for the others."""
+    found = np.full((len(some), len(rows), some.shape[2]), np.nan, some.dtype)
+    found[:, rows] = some
+    return found
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
 those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same;
 so with students.
+With `--cascade` the whole test set also goes through the cascade, which has to be as often right as the manifest says.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from serving.bundle import Bundle
+from serving.bundle import BATCH, Bundle
 from serving.combining import average
 from serving.commands import command
 from stages.bundling import parity
@@ -67,7 +68,7 @@ def checked(bundle: Bundle, dataset: Dataset, images: int) -> list[str]:
     wrong, judged = list[str](), [(bundle, scored, stack)]
     for name in bundle.manifest.get("students", {}):
         known = parity.scored(STUDENTS / name / "test.parquet", dataset.classes, rows)
-        student = Bundle(bundle.folder, bundle.manifest, bundle.threads, name)
+        student = Bundle(bundle.folder, bundle.manifest, bundle.threads, student=name)
         judged.append((student, {name: known}, np.exp(average(known))))
     for batch, job in product(BATCHES, judged):
         for name, found in compared(job[0], pixels, job[1], job[2], batch):
@@ -76,11 +77,23 @@ def checked(bundle: Bundle, dataset: Dataset, images: int) -> list[str]:
     return wrong
 
 
+def check_cascade(bundle: Bundle, dataset: Dataset) -> None:
+    """Raises UserError unless the cascade is right as often as was scored."""
+    rows = dataset.test_rows
+    parts = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    right = sum(int((bundle.predict(dataset.take(part)).numbers == dataset.labels[part]).sum()) for part in parts)
+    scored = round(bundle.manifest["cascade"][0]["test"]["accuracy"] * len(rows))
+    print(f"the cascade: {right} of {len(rows)} test images right, {scored} were scored")
+    if right != scored:
+        raise UserError(f"the cascade is right for {right} test images; expected {scored}, as the manifest says")
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serving.check", description=__doc__)
     parser.add_argument("bundle", nargs="?", default="models/bundle", help="its folder")
     parser.add_argument("--images", type=int, default=IMAGES, help="of the test set, at most")
+    parser.add_argument("--cascade", action="store_true", help="compare the cascade too")
     arguments = parser.parse_args()
     bundle, dataset = Bundle.load(arguments.bundle, threads=1), Dataset.load()
     if bundle.classes != dataset.classes:
@@ -88,6 +101,8 @@ def main() -> None:
     if wrong := checked(bundle, dataset, arguments.images):
         how = "docs/serving.md says why that may be"
         raise UserError(f"{', '.join(wrong)}: not what was scored, within {parity.TOLERANCE:g}; {how}")
+    if arguments.cascade:
+        check_cascade(Bundle.load(arguments.bundle, threads=1, cascade=True), dataset)
     print(f"{arguments.bundle} answers as it was scored")
 
 

@@ -45,7 +45,8 @@ def extended(stack: np.ndarray) -> np.ndarray:
 
 
 def plain(stack: np.ndarray) -> np.ndarray:
-    return stack.reshape(len(stack), -1)
+    n, m, k = stack.shape
+    return stack.reshape(n, m * k)
 
 
 FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": plain, "extended": extended}

@@ -163,8 +163,9 @@ class Parquet:
 
 
 def task(bundle: Bundle, folder: Path, names: Sequence[str]) -> str:
-    """What parts belong to: the same bundle and the same files, unchanged."""
-    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes() + str(bundle.student).encode())
+    """What parts belong to: the same bundle, asked in the same way, and the same files, unchanged."""
+    how = f"{bundle.step is None} {bundle.student}"
+    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes() + how.encode())
     for name in names:
         known = (folder / name).lstat()
         found.update(os.fsencode(f"{name}\0{known.st_size} {known.st_mtime_ns}\0"))
@@ -187,6 +188,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of images, in folders of any depth")
     parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help=".parquet or .csv")
     parser.add_argument("--bundle", default="models/bundle", help="its folder")
+    parser.add_argument(
+        "--cascade", action="store_true", help="ask all networks only where the cheapest are unsure; docs/serving.md"
+    )
     parser.add_argument("--student", help="the name of one that answers in place of the stack; it has no sets")
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
@@ -194,7 +198,7 @@ def main() -> None:
         raise UserError(f"--out {out}; expected a name that ends in .parquet or .csv")
     if not (names := files(folder)):
         raise UserError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
-    bundle = Bundle.load(arguments.bundle, student=arguments.student)
+    bundle = Bundle.load(arguments.bundle, cascade=arguments.cascade, student=arguments.student)
     place = prepared(out, task(bundle, folder, names))
     finish(folder, names, bundle, place)
     unreadable = gather(place, out, bundle.classes)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from stages import backbones
-from stages.bundling import graphs, parity, students
+from stages.bundling import cascade, graphs, parity, students
 from stages.bundling.graphs import Exported, Wanted
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
@@ -86,6 +86,22 @@ def export(
     return {name: found[name] for name in blocks}
 
 
+def backbone(name: str, recipe: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
+    """What the manifest says of a backbone.
+
+    milliseconds: of one image with all its networks. compared: how far they are from its predictions, the worst of
+    them, on some test images.
+    """
+    written, scored = [FOLDER / path for path in paths], DATA / "predictions" / f"{name}.parquet"
+    return {
+        "recipe": recipe,
+        "size": exported.size,
+        "networks": paths,
+        "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
+        "compared": parity.compared(scored, written, exported.size, dataset),
+    }
+
+
 def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float) -> dict[str, Any]:
     """What the manifest says of the job, beside its networks."""
     data = parameters.section(content, "data", Data)
@@ -103,6 +119,16 @@ def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, cov
         "conformal": read("conformal.json", "evaluate"),
         "versions": {"python": platform.python_version(), **versions()},
     }
+
+
+def steps(known: Mapping[str, Mapping[str, Any]], job: Evaluation, params: Params) -> list[dict[str, Any]]:
+    """The steps of the cascade before the whole stack: one or, where none pays, none."""
+    prices = {name: one["milliseconds"] for name, one in known.items()}
+    found = cascade.cascade(job, prices, params.cascade_loss, params.coverage)
+    if found is None:
+        return []
+    np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
+    return [found.said]
 
 
 def read(name: str, stage: str) -> dict[str, Any]:
@@ -139,6 +165,11 @@ def show(manifest: Mapping[str, Any]) -> None:
         print(f"{name}: {len(known['networks'])} networks; on {found['images']} test images {told}")
         if not told.right:
             print(f"warning: {name} answers otherwise than it was scored; docs/serving.md says why that may be")
+    for step in manifest["cascade"]:
+        test = step["test"]
+        share = f"{100 * test['passed_on']:.1f} % of the test images passed on, {100 * test['cost']:.1f} % of the cost"
+        right = f"accuracy {test['accuracy']:.4f}, the whole stack's {manifest['scores']['accuracy']:.4f}"
+        print(f"cascade: {' + '.join(step['first'])} first; {share}; {right}")
 
 
 @command
@@ -159,17 +190,11 @@ def main() -> None:
     manifest = described(content, dataset, job, params.coverage)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
     manifest["backbones"] = {
-        name: {
-            "recipe": f"{blocks[name]['framework']}/{blocks[name]['recipe']}",
-            "size": one.size,
-            "networks": paths[name],
-            "compared": parity.compared(
-                DATA / "predictions" / f"{name}.parquet", [FOLDER / path for path in paths[name]], one.size, dataset
-            ),
-        }
+        name: backbone(name, job.recipes[name], paths[name], one, dataset)
         for name, one in exported.items()
         if not one.objection
     }
+    manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], job, params)
     manifest["students"] = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset)
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})

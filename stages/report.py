@@ -46,7 +46,9 @@ def priced(
     """The files of what has a price. `worth`: what `evaluate` says of each backbone of the stack."""
     costs = {name: Cost.read(METRICS, name) for name in worth["backbone"]}
     job = Evaluation.read(content, params, dataset.index, dataset.labels, dataset.fold, dataset.classes)
-    return {"ledger.csv": ledger(worth, costs), "cascade.csv": cascade(job, costs, params.cascade_loss)}
+    prices = {name: cost.predicting for name, cost in costs.items()}
+    curve = cascade(job, prices, job.ensemble.asked, params.cascade_loss)
+    return {"ledger.csv": ledger(worth, costs), "cascade.csv": curve}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

@@ -20,6 +20,8 @@ CLASSES = ["cat", "dog", "owl"]
 SIZE = 8
 SEEDS = {"left": 0, "right": 50}
 """The first of each backbone: they begin with different weights and do not learn for long."""
+PRICES = {"left": 0.001, "right": 0.004}
+"""Seconds, in place of what a clock says."""
 
 
 def dataset(folder: Path, n: int = 240, n_test: int = 60) -> Dataset:
@@ -33,16 +35,22 @@ def dataset(folder: Path, n: int = 240, n_test: int = 60) -> Dataset:
 
 
 def made(
-    folder: Path, combiners: Sequence[str] = ("pool",), *, seeds: int = 1, recipes: Sequence[str] = ("toy", "twin")
+    folder: Path,
+    combiners: Sequence[str] = ("pool",),
+    *,
+    seeds: int = 1,
+    recipes: Sequence[str] = ("toy", "twin"),
+    loss: float = 0.001,
 ) -> Path:
-    """A repository where every stage has run, `bundle` last, and its folder."""
+    """A repository where every stage has run, `bundle` last, and its folder. `loss`: what the cascade may lose."""
     data = dataset(folder / "data")
     blocks = {
         name: {"framework": "numpy", "recipe": recipe, "epochs": 1, "seeds": seeds}
         for name, recipe in zip(SEEDS, recipes, strict=True)
     }
     chosen = {"combiners": list(combiners), "one_standard_error": False}
-    content = {"data": {"image_size": SIZE}, "backbones": blocks, "stack": chosen, "evaluate": {"coverage": 0.9}}
+    judged = {"coverage": 0.9, "cascade_loss": loss}
+    content = {"data": {"image_size": SIZE}, "backbones": blocks, "stack": chosen, "evaluate": judged}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "metrics").mkdir()
     (folder / "metrics/split.json").write_text(json.dumps({"rescaled_bits": 0}))
@@ -58,6 +66,7 @@ def made(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("stages.bundling.graphs.export", export)
+        patch.setattr("stages.bundling.cascade.price", lambda networks, pixels: PRICES[networks[0].parent.name])
         stack.main()
         evaluate.main()
         bundle.main()

@@ -160,6 +160,10 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     assert len(loaded.manifest["students"]["small"]["networks"]) == 2
     with pytest.raises(UserError, match=r"no student 'smal'; expected one of: small"):
         Bundle.load("models/bundle", student="smal")
+    with pytest.raises(UserError, match="cascade and the student small; expected one of the two"):
+        Bundle.load("models/bundle", cascade=True, student="small")
+    assert loaded.manifest["students"]["small"]["milliseconds"] > 0
+    np.testing.assert_array_equal(answer.votes["small"], answer.probabilities)
     monkeypatch.setattr(sys, "argv", ["check"])
     check.main()
     assert "ok    the student small, 33 at a time" in capsys.readouterr().out

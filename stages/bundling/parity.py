@@ -3,7 +3,7 @@
 `python -m serving.check` compares all that it is asked for; `bundle` compares a few images and says what it found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,19 @@ def scored(path: Path, classes: tuple[str, ...], rows: Rows) -> Scored:
 
 def said(path: Path, pixels: Images, batch: int = 64) -> LogProbabilities:
     """What the graph at `path` says of pixels in its own size, so many images at a time."""
+    network = opened(path)
+    return np.concatenate([network(pixels[i : i + batch]) for i in range(0, len(pixels), batch)])
+
+
+def opened(path: Path) -> Callable[[Images], LogProbabilities]:
+    """The graph at `path`, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: pixels[i : i + batch]})[0] for i in range(0, len(pixels), batch)])
+    return lambda pixels: session.run(None, {name: pixels})[0]
 
 
 def compared(table: Path, networks: Sequence[Path], size: Size, dataset: Dataset) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.bundling import graphs, parity
+import numpy as np
+
+from stages.bundling import cascade, graphs, parity
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.stacking.predictions import scores
@@ -50,6 +52,7 @@ def exported(name: str, block: Mapping[str, Any], bundle: Path, dataset: Dataset
         "recipe": f"{block['framework']}/{block['recipe']}",
         "size": one.size,
         "networks": paths,
+        "milliseconds": 1000 * cascade.price([bundle / path for path in paths], np.zeros((1, *one.size, 3), np.uint8)),
         "compared": parity.compared(said, [bundle / path for path in paths], one.size, dataset),
         "scores": scores.summary(average(known), dataset.labels[rows]),
     }

@@ -116,8 +116,7 @@ class Evaluation:
     @cached_property
     def known(self) -> list[Float64[np.ndarray, " _"]]:
         """For each fold, how strange its rows' labels are to the models that never saw them: what sets are told by."""
-        folds = [self.folds == fold for fold in np.unique(self.folds)]
-        return [conformal.strangeness(self.nested[own], self.train_labels[own]) for own in folds]
+        return self.by_fold(conformal.strangeness(self.nested, self.train_labels))
 
     @cached_property
     def tempered(self) -> LogScores:
@@ -129,6 +128,10 @@ class Evaluation:
         """The backbone with the best out-of-fold macro-F1; of equals the one named first."""
         own = {name: scores.summary(one.out_of_fold, self.train_labels) for name, one in self.predictions.items()}
         return max(own, key=lambda name: own[name]["macro_f1"])
+
+    def by_fold(self, values: Float64[np.ndarray, " n"]) -> list[Float64[np.ndarray, " _"]]:
+        """One number per training row, fold by fold."""
+        return [values[self.folds == fold] for fold in np.unique(self.folds)]
 
 
 def check(ensemble: Ensemble, backbones: Mapping[str, Any], classes: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ tempered, answer every image; where their highest probability is under a thresho
 stack answers. Order, number and threshold are chosen on out-of-fold rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from stages.stacking.combiners import temperature
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import LogScores, average
-from stages.stacking.pricing.costs import Cost
 
 SHARES = np.linspace(0, 1, 21)
 """The shares of out-of-fold rows that are passed on to the whole stack, for which thresholds are set."""
@@ -36,24 +35,62 @@ class Step:
     """What the stack costs more, where they do not."""
 
 
-def cascade(job: Evaluation, costs: Mapping[str, Cost], loss: float) -> pd.DataFrame:
-    """The curve of the stack's backbones. `loss`: the accuracy that it may lose against all of them, out of fold."""
-    assert job.level_one.models is not None
-    prices = [costs[name].predicting for name in job.ensemble.members]
-    order = np.argsort(prices, kind="stable")
-    stack, test = job.level_one.stack[:, order], job.level_one.models[:, :, order]
-    raw = [average(np.moveaxis(stack[:, :size], 1, 0)) for size in range(1, len(order))]
-    firsts = [cross_temper(each, job.level_one) for each in raw]
-    fresh = [
-        temperature.apply(average(test[:, :, :size].mean(axis=2)), temperature.fit(each, job.train_labels))
-        for size, each in enumerate(raw, 1)
-    ]
-    needed = job.ensemble.needed
-    found = steps(firsts, [prices[place] for place in order], [needed[place] for place in order])
-    rows = [measured(step, firsts, job.tempered, job.train_labels) for step in found]
+@dataclass(frozen=True)
+class First:
+    """What the cheapest few backbones say, averaged."""
+
+    names: list[str]
+    raw: LogScores
+    """Out of fold."""
+    tempered: LogScores
+    """The same, each fold at the temperature that suits the others."""
+    temperature: float
+    """For new images."""
+    test: Float64[np.ndarray, "t k"]
+    """Of the test set, tempered."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every step, the whole stack last."""
+
+    names: list[str]
+    """The backbones, the cheapest first."""
+    firsts: list[First]
+    """The cheapest one, two, ..."""
+    steps: list[Step]
+    rows: list[dict[str, float]]
+    """What `measured` says of each step out of fold."""
+    tests: list[dict[str, float]]
+    """And on the test set."""
+    chosen: int
+
+
+def curve(job: Evaluation, prices: Mapping[str, float], asked: Collection[str], loss: float) -> Curve:
+    """`prices`: what an image costs, in any unit, with each backbone that may answer first. `asked`: those that the
+    whole stack asks. `loss`: the accuracy that the cascade may lose against all of them, out of fold."""
+    names = sorted((name for name in job.ensemble.members if name in prices), key=prices.__getitem__)
+    firsts = [first(job, names[:size]) for size in range(1, len(names))]
+    known, fresh = [one.tempered for one in firsts], [one.test for one in firsts]
+    found = steps(known, [prices[name] for name in names], [name in asked for name in names])
+    rows = [measured(step, known, job.tempered, job.train_labels) for step in found]
     tests = [measured(step, fresh, job.stack, job.labels) for step in found]
-    names = [job.ensemble.members[place] for place in order]
-    return table(found, names, pd.DataFrame(rows), pd.DataFrame(tests), choose(rows, loss))
+    return Curve(names, firsts, found, rows, tests, choose(rows, loss))
+
+
+def first(job: Evaluation, names: Sequence[str]) -> First:
+    assert job.level_one.models is not None
+    places = [job.ensemble.members.index(name) for name in names]
+    raw = average(np.moveaxis(job.level_one.stack[:, places], 1, 0))
+    test = average(job.level_one.models[:, :, places].mean(axis=2))
+    heat = temperature.fit(raw, job.train_labels)
+    return First(list(names), raw, cross_temper(raw, job.level_one), heat, temperature.apply(test, heat))
+
+
+def cascade(job: Evaluation, prices: Mapping[str, float], asked: Collection[str], loss: float) -> pd.DataFrame:
+    """The curve as a table."""
+    own = curve(job, prices, asked, loss)
+    return table(own.steps, own.names, pd.DataFrame(own.rows), pd.DataFrame(own.tests), own.chosen)
 
 
 def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[bool]) -> list[Step]:
