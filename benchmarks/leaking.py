@@ -49,6 +49,7 @@ def job(images: Path, columns: dict[str, str], seed: int) -> dict[str, Any]:
         "data": {"source": "table", "path": str(images), "image_size": SIDE, "table": columns},
         "split": {"folds": FOLDS},
         "backbones": {"one": network | {"widths": [16, 32, 32], "augmentation": [], "views": "none"}},
+        "students": {},
         "stack": {},
         "evaluate": {},
     }

@@ -4,7 +4,7 @@ manifest.json       what it is: classes, sizes in pixels, scores, versions, the 
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
 cascade.npy         likewise of the cascade, where one pays
-networks/<backbone>/fold-<number>.onnx
+networks/<backbone>/fold-<number>.onnx, networks/students/<student>/seed-<number>.onnx
 examples/<row>.png  a few images of the test set, to try
 """
 
@@ -44,7 +44,8 @@ class Answer:
     probabilities: np.ndarray
     """float64 [n, k]; each row sums to one."""
     sets: np.ndarray
-    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Never empty."""
+    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Empty of a student's
+    answer, of which nothing is promised, and never of the stack's."""
     votes: Mapping[str, np.ndarray]
     """What each backbone says by itself, as `probabilities`; NaN for images that a cascade did not ask it about."""
 
@@ -78,14 +79,19 @@ class Network:
 class Bundle:
     """A bundle in memory."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int, cascade: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: Mapping[str, Any], threads: int, cascade: bool = False, student: str | None = None
+    ) -> None:
         self.folder, self.manifest = folder, manifest
         self.classes = tuple(manifest["classes"])
-        self.backbones: dict[str, dict[str, Any]] = manifest["backbones"]
+        self.student = student
+        self.backbones: dict[str, dict[str, Any]] = (
+            manifest["backbones"] if student is None else {student: manifest["students"][student]}
+        )
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
         content = json.loads((folder / STACK).read_text(encoding="utf-8"))
-        self.stack, self.members = Stack.restored(content), content["members"]
+        self.stack, self.members = Stack.restored(content), content["members"] if student is None else [student]
         rows = manifest["sets"]["rows"]
         strangeness = np.load(folder / (CASCADE if cascade else STRANGENESS), allow_pickle=False)
         self.known = np.split(strangeness, np.cumsum(rows)[:-1])
@@ -93,16 +99,22 @@ class Bundle:
         self.threads = threads
 
     @classmethod
-    def load(cls, folder: str | Path, threads: int = 0, cascade: bool = False) -> "Bundle":
+    def load(cls, folder: str | Path, threads: int = 0, cascade: bool = False, student: str | None = None) -> "Bundle":
         """The bundle in a folder, every file compared with its hash. `threads`: of each network; 0: all cores.
-        `cascade`: ask all networks only about images that the first ones are not sure of.
+        `cascade`: ask all networks only about images that the first ones are not sure of. `student`: the name of one
+        that answers in place of the stack.
 
         Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported, and for
         a cascade where none pays.
         """
         folder = Path(folder)
         manifest = read(folder)
-        for name, why in manifest["missing"].items():
+        students = manifest.get("students", {})
+        if cascade and student is not None:
+            raise UserError(f"cascade and the student {student}; expected one of the two, or neither: the stack")
+        if student is not None and student not in students:
+            raise UserError(f"{folder} has no student {student!r}; expected one of: {', '.join(students) or 'none'}")
+        for name, why in manifest["missing"].items() if student is None else ():
             raise UserError(f"{folder} lacks the networks of {name}: {why}")
         for name, digest in manifest["files"].items():
             path = folder / name
@@ -112,7 +124,7 @@ class Bundle:
         if cascade and not manifest["cascade"]:
             why = "fewer backbones first cost as much as the whole stack or lose more than evaluate.cascade_loss"
             raise UserError(f"{folder} has no cascade, since none pays: {why}; expected to be asked without")
-        return cls(folder, manifest, threads, cascade)
+        return cls(folder, manifest, threads, cascade, student)
 
     @cached_property
     def networks(self) -> dict[str, list[Network]]:
@@ -166,7 +178,10 @@ class Bundle:
         return {name: by_fold(models, len(self.known)) for name, models in said.items()}
 
     def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
-        """The answer to what the backbones say: the stack's, or that of a cascade's first where these were sure."""
+        """The answer of the stack, of the first of a cascade where these were sure, or of a student."""
+        if self.student is not None:
+            p = np.exp(average(said[self.student].astype(np.float64)))
+            return Answer(self.classes, p, np.zeros(p.shape, bool), {self.student: p})
         folds = self.by_fold(said)
         votes = {name: np.exp(average(models)) for name, models in folds.items()}
         whole, coverage = beside(folds, self.members), self.manifest["sets"]["coverage"]

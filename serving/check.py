@@ -1,7 +1,8 @@
 """Hold a bundle against what was scored: `python -m serving.check models/bundle`, in the repository that made it.
 
 Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
-those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same.
+those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same;
+so with students.
 With `--cascade` the whole test set also goes through the cascade, which has to be as often right as the manifest says.
 With `--url http://127.0.0.1:8000` a server of the bundle is asked instead, which is sent the images as PNG files.
 """
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from serving.bundle import BATCH, Bundle
+from serving.combining import average
 from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
@@ -27,6 +30,7 @@ BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
 IMAGES, CLIENTS = 500, 8
 PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
+STUDENTS = Path("models/students")
 
 
 def compared(
@@ -41,9 +45,12 @@ def compared(
     for name, known in scored.items():
         found = np.concatenate([one[name] for one in said], axis=1)
         for model, pair in enumerate(zip(found, known, strict=True)):
-            yield f"{name}, fold-{model}", parity.difference(*map(np.exp, pair))
+            yield f"{name}, {'seed' if bundle.student else 'fold'}-{model}", parity.difference(*map(np.exp, pair))
     answers = [bundle.answer(one).probabilities for one in said]
-    yield "the stack", parity.difference(np.concatenate(answers), stack)
+    yield (
+        f"the student {bundle.student}" if bundle.student else "the stack",
+        parity.difference(np.concatenate(answers), stack),
+    )
 
 
 def of_the_stack(path: Path, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
@@ -85,9 +92,13 @@ def checked(bundle: Bundle, dataset: Dataset, images: int, url: str | None = Non
         print(f"{'ok   ' if found.right else 'WRONG'} {url}, {len(rows):,} images: {found}")
         return [] if found.right else [url]
     scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
-    wrong: list[str] = []
-    for batch in BATCHES:
-        for name, found in compared(bundle, pixels, scored, stack, batch):
+    wrong, judged = list[str](), [(bundle, scored, stack)]
+    for name in bundle.manifest.get("students", {}):
+        known = parity.scored(STUDENTS / name / "test.parquet", dataset.classes, rows)
+        student = Bundle(bundle.folder, bundle.manifest, bundle.threads, student=name)
+        judged.append((student, {name: known}, np.exp(average(known))))
+    for batch, job in product(BATCHES, judged):
+        for name, found in compared(job[0], pixels, job[1], job[2], batch):
             print(f"{'ok   ' if found.right else 'WRONG'} {name}, {batch} at a time: {found}", flush=True)
             wrong += [] if found.right or name in wrong else [name]
     return wrong

@@ -180,7 +180,8 @@ class Parquet:
 
 def task(bundle: Bundle, folder: Path, names: Sequence[str]) -> str:
     """What parts belong to: the same bundle, asked in the same way, and the same files, unchanged."""
-    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes() + str(bundle.step is None).encode())
+    how = f"{bundle.step is None} {bundle.student}"
+    found = hashlib.sha256((bundle.folder / MANIFEST).read_bytes() + how.encode())
     for name in names:
         known = (folder / name).lstat()
         found.update(os.fsencode(f"{name}\0{known.st_size} {known.st_mtime_ns}\0"))
@@ -207,6 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--cascade", action="store_true", help="ask all networks only where the cheapest are unsure; docs/serving.md"
     )
+    parser.add_argument("--student", help="the name of one that answers in place of the stack; it has no sets")
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
     if out.suffix not in (".parquet", ".csv"):
@@ -215,7 +217,7 @@ def main() -> None:
         raise UserError(f"--out {out} takes pyarrow, which is not installed; expected it, or a name that ends in .csv")
     if not (names := files(folder)):
         raise UserError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
-    bundle = Bundle.load(arguments.bundle, cascade=arguments.cascade)
+    bundle = Bundle.load(arguments.bundle, cascade=arguments.cascade, student=arguments.student)
     place = prepared(out, task(bundle, folder, names))
     finish(folder, names, bundle, place)
     unreadable = gather(place, out, bundle.classes)

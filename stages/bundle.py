@@ -12,19 +12,16 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages import backbones
-from stages.bundling import cascade, examples, graphs, parity
+from stages.bundling import cascade, examples, graphs, parity, students
 from stages.bundling.graphs import Exported, Wanted
-from stages.images.arrays import Images
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
-from stages.images.scaling import resize
 from stages.running import parameters
 from stages.showing import machine
 from stages.showing.command import command
@@ -37,8 +34,6 @@ from stages.stacking.predictions import files
 DATA, METRICS, MODELS = Path("data"), Path("metrics"), Path("models")
 FOLDER = MODELS / "bundle"
 FORMAT = 2
-COMPARED = 128
-"""Test images that each graph is asked about here; `serving.check` asks about all."""
 PACKAGES = ("torch", "timm", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -97,26 +92,14 @@ def backbone(name: str, recipe: str, paths: Sequence[str], exported: Exported, d
     milliseconds: of one image with all its networks. compared: how far they are from its predictions, the worst of
     them, on some test images.
     """
-    rows = dataset.test_rows[:COMPARED]
-    pixels = resize(dataset.take(rows), exported.size)
+    written, scored = [FOLDER / path for path in paths], DATA / "predictions" / f"{name}.parquet"
     return {
         "recipe": recipe,
         "size": exported.size,
         "networks": paths,
-        "milliseconds": 1000 * cascade.price([FOLDER / path for path in paths], pixels),
-        "compared": compared(name, paths, dataset, pixels),
+        "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
+        "compared": parity.compared(scored, written, exported.size, dataset),
     }
-
-
-def compared(name: str, paths: Sequence[str], dataset: Dataset, pixels: Images) -> dict[str, Any]:
-    rows = dataset.test_rows[: len(pixels)]
-    scored = parity.scored(DATA / "predictions" / f"{name}.parquet", dataset.classes, rows)
-    found = [
-        parity.difference(np.exp(parity.said(FOLDER / path, pixels)), np.exp(known))
-        for path, known in zip(paths, scored, strict=True)
-    ]
-    worst = parity.Difference(max(one.probability for one in found), max(one.labels for one in found))
-    return {"images": len(rows), **asdict(worst), "right": worst.right}
 
 
 def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float) -> dict[str, Any]:
@@ -176,7 +159,7 @@ def show(manifest: Mapping[str, Any]) -> None:
     """What the step prints."""
     for name, why in manifest["missing"].items():
         print(f"warning: {name} is not in the bundle, which cannot answer without it: {why}")
-    for name, known in manifest["backbones"].items():
+    for name, known in (*manifest["backbones"].items(), *manifest["students"].items()):
         found = known["compared"]
         told = parity.Difference(found["probability"], found["labels"])
         print(f"{name}: {len(known['networks'])} networks; on {found['images']} test images {told}")
@@ -213,6 +196,7 @@ def main() -> None:
     }
     manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], job, params)
     manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
+    manifest["students"] = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset)
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})
     show(manifest)

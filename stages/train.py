@@ -13,7 +13,6 @@ import argparse
 import os
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +21,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from stages import backbones, executors
-from stages.backbones import Recipe
+from stages.backbones import Recipe, fold_seed
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
@@ -40,12 +38,6 @@ MODELS = {"stack": "stages.stack", "evaluate": "stages.stacking.judging.evaluati
 """Where the parameters of a section are declared, in a module that imports more than a training does."""
 BUSY = 0.7
 """Cores that others take, from which on it is told."""
-
-
-def fold_seed(seed: int, backbone: str, fold: int) -> int:
-    """A seed of its own for each model of each backbone, from 0 to 2**31 - 1."""
-    sequence = np.random.SeedSequence([seed, zlib.crc32(backbone.encode()), fold])
-    return int(sequence.generate_state(1)[0] >> 1)
 
 
 @dataclass(frozen=True)
@@ -114,33 +106,42 @@ def give(finished: Path, models: Path) -> list[history.Row]:
 
 def check(content: Mapping[str, Any], part: str) -> None:
     """Raises UserError with every mistake in a part: the sections, the blocks of the framework it names, or all."""
-    blocks = backbones.blocks(content)
+    blocks = networks(content)
     if part == "all":
-        checks.run(content, parts(blocks))
+        checks.run(content, parts(content))
     elif part == checks.SECTIONS:
         checks.told(
             [
                 partial(check_presence, content),
-                *(partial(check_names, name, block) for name, block in blocks.items()),
-                *(partial(check_section, content, name, list(blocks)) for name in MODELS),
+                *(partial(check_names, place, block) for place, block in blocks.items()),
+                *(partial(check_section, content, name, list(backbones.blocks(content))) for name in MODELS),
                 *(partial(check_space, content, name) for name in content.get("search") or {}),
             ]
         )
     else:
-        own = {name: block for name, block in blocks.items() if block["framework"] == part}
-        checks.told(partial(check_block, name, block, checks.weighted(content)) for name, block in own.items())
+        own = {place: block for place, block in blocks.items() if block["framework"] == part}
+        checks.told(partial(check_block, place, block, checks.weighted(content)) for place, block in own.items())
 
 
-def parts(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def networks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every block of a network by its place; raises UserError for what a student has besides."""
+    found = {f"backbones.{name}": block for name, block in backbones.blocks(content).items()}
+    for name in backbones.blocks(content, "students"):
+        found[f"students.{name}"] = import_module("stages.distill").Student.read(content, name).block
+    return found
+
+
+def parts(content: Mapping[str, Any]) -> list[str]:
     """What there is to check, a process each."""
     known = {name.partition("/")[0] for name in backbones.names()}
-    return [checks.SECTIONS, *sorted(known & {block["framework"] for block in blocks.values()})]
+    blocks = [*backbones.blocks(content).values(), *backbones.blocks(content, "students").values()]
+    return [checks.SECTIONS, *sorted(known & {block["framework"] for block in blocks})]
 
 
 def check_all(content: Mapping[str, Any], framework: str) -> None:
     """The same of all parts: that of the framework in this process, which imports it anyway, the others beside it."""
     right = checks.marker(content, framework)
-    others = [part for part in parts(backbones.blocks(content)) if part != framework]
+    others = [part for part in parts(content) if part != framework]
     with checks.beside(content, others):
         if not right.exists():
             check(content, framework)
@@ -155,12 +156,12 @@ def check_presence(content: Mapping[str, Any]) -> None:
         raise UserError(f"params: {', '.join(missing)}: missing, which DVC cannot do without; {how}")
 
 
-def check_names(name: str, block: Mapping[str, Any]) -> None:
+def check_names(place: str, block: Mapping[str, Any]) -> None:
     try:
         backbones.check_name(block["framework"], block["recipe"])
     except UserError as error:
-        raise UserError(f"params: backbones.{name}: {error}") from None
-    backbones.seeds(block, place=f"backbones.{name}")
+        raise UserError(f"params: {place}: {error}") from None
+    backbones.seeds(block, place=place)
 
 
 def check_section(content: Mapping[str, Any], name: str, members: list[str]) -> None:
@@ -179,14 +180,14 @@ def check_space(content: Mapping[str, Any], name: str) -> None:
     space.read(content, name)
 
 
-def check_block(name: str, block: Mapping[str, Any], weighted: bool = False) -> None:
+def check_block(place: str, block: Mapping[str, Any], weighted: bool = False) -> None:
     if f"{block['framework']}/{block['recipe']}" not in backbones.names():
         return  # told by `check_names`
-    _, params = backbones.resolve(block, place=f"backbones.{name}", weighted=weighted)
+    _, params = backbones.resolve(block, place=place, weighted=weighted, soft=place.startswith("students."))
     try:
         origin(params)
     except UserError as error:
-        raise UserError(f"params: backbones.{name}: {error}") from None
+        raise UserError(f"params: {place}: {error}") from None
 
 
 def origin(params: BaseModel) -> dict[str, str]:

@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,17 @@ class Battery:
         self.recipe.fit(self.images, labels, self.params, **how, weights=weights)
         accuracy = (self.predict("weighted").argmax(axis=1) == self.labels).mean()
         assert accuracy > 0.8, f"accuracy {accuracy:.3f} on the right labels"
+
+    def learns_soft_labels_in_place_of_labels(self) -> None:
+        """Every label wrong, and the right ones as shares of one. A recipe may do without."""
+        if "soft_labels" not in signature(self.recipe.fit).parameters:
+            return
+        (self.folder / "soft").mkdir(parents=True)
+        how: dict[str, Any] = {"seed": 1, "folder": self.folder / "soft", "report": lambda *_: None}
+        how["soft_labels"] = np.eye(3, dtype=np.float32)[self.labels]
+        self.recipe.fit(self.images, (self.labels + 1) % 3, self.params, **how)
+        accuracy = (self.predict("soft").argmax(axis=1) == self.labels).mean()
+        assert accuracy > 0.8, f"accuracy {accuracy:.3f} on what the shares say"
 
     def obeys_foldstack_device(self) -> None:
         with pytest.MonkeyPatch.context() as patch:

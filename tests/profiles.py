@@ -44,7 +44,7 @@ SMALL = {
 REAL = SMALL | {"EfficientNet": "EfficientNetB0", "MobileNet": "MobileNetV2", "ResNet50": "ResNet50"}
 """The same where there is more time: the smallest of the block's own kind."""
 
-LEARNING = ("learns_a_toy_set", "learns_nothing_from_rows_of_weight_0")
+LEARNING = ("learns_a_toy_set", "learns_nothing_from_rows_of_weight_0", "learns_soft_labels_in_place_of_labels")
 """The claims that ask for a score."""
 
 LAST = 4

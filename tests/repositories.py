@@ -27,6 +27,7 @@ JOB: dict[str, Any] = {
         "slim": {"framework": "numpy", "recipe": "toy", "epochs": 2},
         "twin": {"framework": "numpy", "recipe": "twin", "epochs": 4, "learning_rate": 0.2},
     },
+    "students": {},
     "stack": {"one_standard_error": True},
     "evaluate": {"confidence": 0.95},
 }

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from stages.backbones import Predict, Report
 from stages.backbones.vocabulary.block import Sized
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
+from stages.images.arrays import Images, Labels, LogProbabilities, SoftLabels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 STEPS = 10
@@ -35,11 +35,13 @@ def fit(
     folder: Path,
     report: Report,
     weights: Weights | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> None:
     if os.environ.get("FOLDSTACK_DEVICE", "cpu") != "cpu":
         raise UserError(f"FOLDSTACK_DEVICE={os.environ['FOLDSTACK_DEVICE']}; expected cpu")
     images = params.sized(images)
     pixels, targets = features(images[np.arange(len(images))]), np.eye(labels.max() + 1)[labels]
+    targets = targets if soft_labels is None else soft_labels
     slopes = np.random.default_rng(seed).normal(0, 0.1, (pixels.shape[1], targets.shape[1]))
     counts = np.ones((len(labels), 1)) if weights is None else weights[:, None]
     for epoch in range(1, params.epochs + 1):

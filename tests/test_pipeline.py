@@ -178,6 +178,20 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
     assert "up to date" in repository.run("dvc", "repro", "stack")
 
 
+def test_a_student_comes_and_goes_by_experiments_and_is_in_the_bundle(repository: Repository) -> None:
+    block = "{framework: numpy, recipe: toy, epochs: 1}"
+    output = repository.run("dvc", "exp", "run", "-S", f"+students.small={block}", "bundle")
+    assert ran(output) == ["bundle", "distill@small"]
+    (network,) = repository.json("models/bundle/manifest.json")["students"]["small"]["networks"]
+    assert (repository.folder / "models/bundle" / network).is_file()
+    assert "hard_macro_f1" in repository.json("metrics/students/small.json")
+    assert not list(repository.scratch.glob("student-*"))
+    assert "students/small.json" in repository.run("dvc", "metrics", "show")
+    assert not (repository.folder / "models/students/.gitignore").exists()
+    repository.run("dvc", "exp", "run", "-S", "~students.small", "bundle")
+    assert repository.json("models/bundle/manifest.json")["students"] == {}
+
+
 def test_folders_of_any_name_and_worktrees_will_do(tmp_path: Path) -> None:
     repository = repositories.new(tmp_path / "mes données (1), it's", JOB)
     assert ran(repository.run("dvc", "repro", "train@slim")) == ["split", "train@slim"]
@@ -557,8 +571,8 @@ def test_a_section_that_is_missing_is_told_before_dvc_stops_at_it(
 ) -> None:
     repository = finished[0].copy(tmp_path)
     job: dict[str, Any] = JOB | {"backbones": JOB["backbones"] | {"slim": JOB["backbones"]["slim"] | {"epochs": 3}}}
-    repository.set({name: section for name, section in job.items() if name != "stack"})
+    repository.set({name: section for name, section in job.items() if name not in ("students", "stack")})
     said = fails(repository, "dvc", "repro", "train@slim")
-    assert "params: stack: missing, which DVC cannot do without; `stack: {}`" in said
+    assert "params: students, stack: missing, which DVC cannot do without; `stack: {}`" in said
     repository.set(job | {"stack": {}})
     assert ran(repository.run("dvc", "repro", "stack")) == sorted([*stages("slim"), "stack"])

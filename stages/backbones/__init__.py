@@ -8,11 +8,14 @@ crosses the line:
                                `vocabulary.block.Sized`: images of any size are scaled to its `image_size`; and has
                                `origin()`, where training may begin with weights: what they are, under which licence
                                and where from, by `history.ORIGIN`, or a UserError where they are not there.
-    fit(images, labels, params, *, seed, folder, report, weights=None)
+    fit(images, labels, params, *, seed, folder, report, weights=None, soft_labels=None)
                                trains on uint8 [n, h, w, 3] and int64 [n], and leaves in `folder` all that `load` needs.
                                The images are an array or `ImageRows`, read batch by batch: they may exceed memory.
                                The rows are the training rows alone: a held-out label cannot leak, it is not there.
                                `weights`: how much each row counts, float32 [n], on average one, where the user says so.
+                               `soft_labels`: what is learnt in place of the labels, the share of each class, float32
+                               [n, k]; smoothing, mixing and the weights of classes apply to them too. A recipe may do
+                               without: then it is no student's (`stages/distill.py`).
                                Another seed gives another model; a device that `FOLDSTACK_DEVICE` names and that is
                                not there is a UserError (`stages.running.devices.gpu`).
     load(folder) -> predict    predict(images) -> float32 log-probabilities [n, k]
@@ -26,6 +29,7 @@ safetensors or Keras `.weights.h5`, settings JSON: loading a model must not be a
 
 import importlib
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
@@ -85,6 +89,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 OURS = ("framework", "recipe", "seeds", "threads")
 """The keys of a block that are not the recipe's."""
 MOST_SEEDS = 20
+RESERVED = ("stack", "bundle", "students")
+"""What a block cannot be called."""
 EXTRAS = {"flax": "jax"}
 """The optional extra of pyproject.toml that a framework's recipes need."""
 
@@ -120,43 +126,62 @@ def sources(block: Mapping[str, Any]) -> list[Path]:
     ]
 
 
-def blocks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The blocks under `backbones`, in their order, as they stand in params.yaml. Raises UserError for bad ones."""
-    found = content.get("backbones")
+def blocks(content: Mapping[str, Any], section: str = "backbones") -> dict[str, dict[str, Any]]:
+    """The blocks of a section, in their order, as they stand in params.yaml. Raises UserError for bad ones.
+
+    There is at least one of `backbones`; of `students`, none will do.
+    """
+    found = content.get(section)
+    if section == "students" and not found:
+        return {}
     if not isinstance(found, dict) or not found:
-        raise UserError(f"params: backbones: got {found!r}; expected at least one block, such as `tiny: {{...}}`")
+        raise UserError(f"params: {section}: got {found!r}; expected at least one block, such as `tiny: {{...}}`")
     for name, block in found.items():
         if not isinstance(name, str):
             how = f'write it in quotes, "{name}"'
-            raise UserError(f"params: backbones: got the name {name!r}, which YAML reads as no text; {how}")
-        if not NAME.fullmatch(name) or name in ("stack", "bundle"):
-            wanted = "lower-case letters, digits, _ and -, and neither stack nor bundle, which models/ holds besides"
-            raise UserError(f"params: backbones: got the name {name!r}; expected {wanted}")
+            raise UserError(f"params: {section}: got the name {name!r}, which YAML reads as no text; {how}")
+        if not NAME.fullmatch(name) or name in RESERVED:
+            wanted = (
+                f"lower-case letters, digits, _ and -, and none of {', '.join(RESERVED)}, which models/ holds besides"
+            )
+            raise UserError(f"params: {section}: got the name {name!r}; expected {wanted}")
         for key in ("framework", "recipe"):
             if not isinstance(block, dict) or not isinstance(block.get(key), str):
-                raise UserError(f"params: backbones.{name}.{key}: missing; expected one of {', '.join(names())}")
+                raise UserError(f"params: {section}.{name}.{key}: missing; expected one of {', '.join(names())}")
     return found
 
 
-def block(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+def block(content: Mapping[str, Any], name: str, section: str = "backbones") -> dict[str, Any]:
     """One block by its name. Raises UserError with the closest name for one that is not there."""
-    found = blocks(content)
+    found = blocks(content, section)
     if name not in found:
-        raise UserError(f"params: backbones: there is no {name!r}{closest(name, list(found))}")
+        raise UserError(f"params: {section}: there is no {name!r}{closest(name, list(found))}")
     return found[name]
 
 
-def resolve(block: Mapping[str, Any], *, place: str, weighted: bool = False) -> tuple[Recipe, BaseModel]:
+def resolve(
+    block: Mapping[str, Any], *, place: str, weighted: bool = False, soft: bool = False
+) -> tuple[Recipe, BaseModel]:
     """The recipe a block names and its parameters, checked. `place` names the block in errors.
 
-    `weighted`: rows have weights. Raises UserError for a recipe that takes none.
+    `weighted`: rows have weights; `soft`: it is to learn soft labels. Raises UserError for a recipe that takes none.
     """
     recipe = find(block["framework"], block["recipe"])
-    if weighted and "weights" not in signature(recipe.fit).parameters:
+    taken = signature(recipe.fit).parameters
+    if soft and "soft_labels" not in taken:
+        how = "expected one whose fit takes `soft_labels`, such as pytorch/speedrun, pytorch/timm or keras/cnn"
+        raise UserError(f"params: {place}.recipe: {block['recipe']!r} learns no soft labels; {how}")
+    if weighted and "weights" not in taken:
         how = "give its fit `weights`, or set data.table.weight to null"
         raise UserError(f"params: {place}.recipe: {block['recipe']!r} takes no weights of rows; {how}")
     own = {name: value for name, value in block.items() if name not in OURS}
     return recipe, check(own, recipe.Params, place=place)
+
+
+def fold_seed(seed: int, backbone: str, fold: int) -> int:
+    """A seed of its own for each model of each backbone, from 0 to 2**31 - 1."""
+    sequence = np.random.SeedSequence([seed, zlib.crc32(backbone.encode()), fold])
+    return int(sequence.generate_state(1)[0] >> 1)
 
 
 def seeds(block: Mapping[str, Any], *, place: str) -> int:

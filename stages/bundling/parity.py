@@ -4,8 +4,8 @@
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from stages.images.arrays import Images, LogProbabilities, Rows
+from stages.images.dataset import Dataset
+from stages.images.scaling import Size, resize
 from stages.stacking.predictions import tables
 
 TOLERANCE = 1e-4
 """By how much a probability may differ: single precision in another order of sums."""
+
+COMPARED = 128
+"""Test images that each graph is asked about by `bundle`; `serving.check` asks about all."""
 
 Scored = Float32[np.ndarray, "models t k"]
 """Log-probabilities of the same test rows by each model of a backbone."""
@@ -71,3 +76,18 @@ def opened(path: Path) -> Callable[[Images], LogProbabilities]:
     session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pixels: session.run(None, {name: pixels})[0]
+
+
+def compared(table: Path, networks: Sequence[Path], size: Size, dataset: Dataset) -> dict[str, Any]:
+    """How far graphs that take in images of that size are from what was scored, the worst of them, on some test images.
+
+    `table`: of predictions, a model for each graph.
+    """
+    rows = dataset.test_rows[:COMPARED]
+    pixels = resize(dataset.take(rows), size)
+    found = [
+        difference(np.exp(said(path, pixels)), np.exp(known))
+        for path, known in zip(networks, scored(table, dataset.classes, rows), strict=True)
+    ]
+    worst = Difference(max(one.probability for one in found), max(one.labels for one in found))
+    return {"images": len(rows), **asdict(worst), "right": worst.right}

@@ -24,6 +24,10 @@ Weights = Float32[np.ndarray, " n"]
 """How much each row counts where a model learns from it: 0 nothing, 2 as if it stood there twice."""
 
 
+SoftLabels = Float32[np.ndarray, "n k"]
+"""The share of each class in what a row is to be taken for, in place of its label; every row sums to one."""
+
+
 class ImageRows:
     """Some rows of an array of images, read when they are asked for, as if they were an array of their own.
 

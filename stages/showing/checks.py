@@ -86,7 +86,7 @@ def process(part: str) -> subprocess.Popen[str]:
 def marker(content: Mapping[str, Any], part: str) -> Path:
     """The folder that says that this part of these parameters is right, by this code and these versions."""
     given = content.get("backbones")
-    pairs = given.items() if isinstance(given, dict) else ()
+    pairs, students = given.items() if isinstance(given, dict) else (), content.get("students")
     blocks = [(name, block) for name, block in pairs if isinstance(block, dict)]
     if part == SECTIONS:
         seen: Any = [content.get(name) for name in ("stack", "evaluate", "search")]
@@ -94,7 +94,7 @@ def marker(content: Mapping[str, Any], part: str) -> Path:
     else:
         seen = [(name, block) for name, block in blocks if block.get("framework") == part] + [weighted(content)]
     versions = {package: scratch.version(package) for package in scratch.PACKAGES}
-    parts = [part, sorted(content), seen, scratch.digests([CODE]), versions]
+    parts = [part, sorted(content), seen, students, scratch.digests([CODE]), versions]
     key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
     return scratch.root() / f"checked-{key[:20]}"
 

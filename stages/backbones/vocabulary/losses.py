@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field
 
-from stages.images.arrays import Labels, Weights
+from stages.images.arrays import Labels, SoftLabels, Weights
 from stages.running.parameters import Block
 
 Balance = Literal["none", "balanced"]
@@ -32,3 +32,9 @@ def weights(labels: Labels, balance: Balance, rows: Weights | None = None) -> Fl
         present = totals > 0
         factors[present] = totals.sum() / (present.sum() * totals[present])
     return factors
+
+
+def check_soft(soft: SoftLabels | None, labels: Labels) -> None:
+    """Soft labels, where there are some, have a row for each label and a column for each class."""
+    expected = (len(labels), int(labels.max()) + 1)
+    assert soft is None or soft.shape == expected, f"soft labels {list(soft.shape)}; expected {list(expected)}"

@@ -14,7 +14,7 @@ from stages.backbones.keras.shared.training import SETTINGS, Training, predictor
 from stages.backbones.vocabulary import pixels
 from stages.backbones.vocabulary.block import Precision
 from stages.backbones.vocabulary.layers import Layered
-from stages.images.arrays import Labels, TrainingImages, Weights
+from stages.images.arrays import Labels, SoftLabels, TrainingImages, Weights
 from stages.running.parameters import Block
 
 BATCH = 500
@@ -45,6 +45,7 @@ def fit(
     folder: Path,
     report: Report,
     weights: Weights | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> None:
     """Raises UserError for layers that do not fit one another or the size of the images."""
     session.begin(seed)
@@ -52,7 +53,8 @@ def fit(
     settings = describe(images, labels, params)
     model = build(settings, seed)
     whiten(model, images, settings)
-    train(model, Training(images, labels, params, seed, report, BATCH, weights=weights), settings)
+    training = Training(images, labels, params, seed, report, BATCH, weights=weights, soft_labels=soft_labels)
+    train(model, training, settings)
     save(model, settings, folder)
     session.end()
 

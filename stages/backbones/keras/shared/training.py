@@ -17,7 +17,7 @@ from stages.backbones.keras.shared.parameters import Common, objective, optimize
 from stages.backbones.vocabulary import losses, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import log_probabilities
-from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
+from stages.images.arrays import Images, Labels, LogProbabilities, SoftLabels, TrainingImages, Weights
 from stages.running import scratch
 from stages.running.parameters import Block
 
@@ -44,11 +44,13 @@ class Training:
     held_batch: int
     resize: Callable[[Any], Any] = lambda pixels: pixels
     weights: Weights | None = None
+    soft_labels: SoftLabels | None = None
 
     def __post_init__(self) -> None:
         self.rows, self.kept = stopping.carve(self.labels, self.params.validation_fraction, seed=self.seed)
         self.size = min(self.params.batch_size, len(self.rows))
         self.steps, self.classes = len(self.rows) // self.size, int(self.labels.max()) + 1
+        losses.check_soft(self.soft_labels, self.labels)
 
     def run(self, trainer: Any, how: Common, *, first: int = 0, sizes: Sizes = ()) -> float | None:
         """Train for at most the epochs of `how`, counted from `first`. The lowest validation loss, if there is any.
@@ -87,10 +89,13 @@ class Training:
         factors = losses.weights(self.labels[self.rows], balance, None if weights is None else weights[self.rows])
         augment = augmentation(self.params, (self.images.shape[1], self.images.shape[2]))
         with tf.device("CPU:0"):
+            soft = None if self.soft_labels is None else tf.constant(self.soft_labels)
             targets, seed, lengths = tf.constant(self.labels), tf.constant(self.seed, tf.int64), tf.constant(sizes)
 
         def batch(number: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
             pixels, shares = self.read(rows), tf.one_hot(tf.gather(targets, rows), self.classes)
+            if soft is not None:
+                shares = tf.gather(soft, rows)
             if weights is not None:
                 shares *= tf.gather(weights, rows)[:, None]
             pixels, shares = augment(pixels, shares, tf.stack([seed, number]))

@@ -27,7 +27,7 @@ from stages.backbones.vocabulary.block import Precision, origin_of
 from stages.backbones.vocabulary.layers import AnyLayer, GlobalAveragePool
 from stages.backbones.vocabulary.phases import Part, check_epochs, complete
 from stages.backbones.vocabulary.schedules import AnySchedule, Constant
-from stages.images.arrays import Labels, TrainingImages, Weights
+from stages.images.arrays import Labels, SoftLabels, TrainingImages, Weights
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
@@ -100,6 +100,7 @@ def fit(
     folder: Path,
     report: Report,
     weights: Weights | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> None:
     """Raises UserError for weights that cannot be had or do not fit, and for layers and sizes that do not fit."""
     session.begin(seed)
@@ -108,7 +109,8 @@ def fit(
     # keras.applications draws weights from Python's generator, which other code may have drawn from since `begin`.
     random.seed(seed)
     model, backbone = build(settings, params.weights, seed)
-    training = Training(images, labels, params, seed, report, params.batch_size, resizing(settings), weights)
+    rows = images, labels, params, seed, report, params.batch_size
+    training = Training(*rows, resizing(settings), weights, soft_labels)
     train(model, backbone, training, params.by_phase())
     save(model, settings, folder)
     session.end()

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from stages.backbones.pytorch.shared.devices import Size
 from stages.backbones.vocabulary import losses
 from stages.backbones.vocabulary.changes import Change, Flip, Shift
-from stages.images.arrays import ImageRows, Labels, TrainingImages, Weights
+from stages.images.arrays import ImageRows, Labels, SoftLabels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 CHUNK = 4096
@@ -27,13 +27,15 @@ class Examples:
     """Images where batches are read from: on the GPU where there is room, else where they lie, be it a memory map.
 
     `whole`: uint8 [m, 3, h, w] in channels_last memory; `rows`: which of them are meant, int64 [n]; `targets`: their
-    classes, int64 [n], on the device of the training, as are `weights`, float32 [n], where rows have some.
+    classes, int64 [n], on the device of the training, as are, where rows have some, `weights`, float32 [n], and `soft`,
+    float32 [n, k]: what is trained on in place of the classes.
     """
 
     whole: Tensor
     rows: Tensor
     targets: Tensor
     weights: Tensor | None = None
+    soft: Tensor | None = None
 
     @property
     def size(self) -> Size:
@@ -50,8 +52,15 @@ class Examples:
         return views(self.whole, *moves).to(chosen.device)
 
 
-def on_device(images: TrainingImages, labels: Labels, device: torch.device, weights: Weights | None = None) -> Examples:
+def on_device(
+    images: TrainingImages,
+    labels: Labels,
+    device: torch.device,
+    weights: Weights | None = None,
+    soft: SoftLabels | None = None,
+) -> Examples:
     """For training on that device, with a copy of the images there if it takes at most half of the free memory."""
+    losses.check_soft(soft, labels)
     source, rows = (images.source, images.rows) if isinstance(images, ImageRows) else (images, np.arange(len(images)))
     whole = None
     if device.type == "cuda":
@@ -59,8 +68,9 @@ def on_device(images: TrainingImages, labels: Labels, device: torch.device, weig
         if whole is None and math.prod(images.shape) <= room(device):
             whole, rows = copied(source, rows, device), np.arange(len(rows))
     whole = as_tensor(source) if whole is None else whole
-    columns = (rows, labels) if weights is None else (rows, labels, weights)
-    return Examples(whole.permute(0, 3, 1, 2), *(torch.from_numpy(each).to(device) for each in columns))
+    known = [torch.from_numpy(each).to(device) for each in (rows, labels)]
+    given = [None if each is None else torch.from_numpy(each).to(device) for each in (weights, soft)]
+    return Examples(whole.permute(0, 3, 1, 2), known[0], known[1], given[0], given[1])
 
 
 def kept(source: np.ndarray, device: torch.device) -> Tensor | None:

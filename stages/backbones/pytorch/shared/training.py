@@ -95,7 +95,7 @@ class Training:
         """`dtype`: of the products; `forward`: the way through the network; `chosen`: the rows to train on, else all;
         `batches`: in the place of changed images. Raises UserError for changes that do not fit the images."""
         self.params, self.targets, self.weights, self.generator = params, examples.targets, examples.weights, generator
-        self.inputs, self.dtype, self.forward = inputs, dtype, forward
+        self.inputs, self.dtype, self.forward, self.soft = inputs, dtype, forward, examples.soft
         self.chosen = torch.arange(len(self.targets), device=self.targets.device) if chosen is None else chosen
         factors = examples.factors(params.class_weights)
         self.classes, self.mix = len(factors), mixer(params, len(factors))
@@ -134,9 +134,10 @@ class Training:
         """One update from these rows; their summed loss and the number classified rightly, on the device."""
         updates.prepare()
         targets = self.targets[batch]
-        inputs, mixed = self.inputs(pixels(batch), self.steps), targets
+        inputs, mixed = self.inputs(pixels(batch), self.steps), targets if self.soft is None else self.soft[batch]
         if self.weights is not None:
-            mixed = functional.one_hot(targets, self.classes) * self.weights[batch, None]
+            shares = functional.one_hot(targets, self.classes) if self.soft is None else mixed
+            mixed = shares * self.weights[batch, None]
         if self.mix is not None:
             inputs, mixed = self.mix(inputs, mixed)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):

@@ -28,7 +28,7 @@ from stages.backbones.pytorch.speedrun import networks
 from stages.backbones.pytorch.speedrun.parameters import Params, Settings, Views
 from stages.backbones.pytorch.speedrun.updates import Updates
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
-from stages.images.arrays import Labels, TrainingImages, Weights
+from stages.images.arrays import Labels, SoftLabels, TrainingImages, Weights
 
 __all__ = ["Params", "fit", "load"]
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -56,6 +56,7 @@ def fit(
     folder: Path,
     report: Report,
     weights: Weights | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> None:
     """Train on these rows alone and leave weights and settings in `folder`."""
     images = params.sized(images)
@@ -69,7 +70,8 @@ def fit(
     network = built(settings, device)
     if filters is not None:
         network.get_parameter("first.weight").requires_grad_(False).copy_(torch.from_numpy(filters).permute(0, 3, 1, 2))
-    network = trained(network, settings, rows.on_device(images, labels, device, weights), generator, report)
+    examples = rows.on_device(images, labels, device, weights, soft_labels)
+    network = trained(network, settings, examples, generator, report)
     devices.save(network, folder / WEIGHTS)
     settings.save(folder / SETTINGS)
 

@@ -32,7 +32,7 @@ from stages.backbones.vocabulary import phases, stopping
 from stages.backbones.vocabulary.block import Views
 from stages.backbones.vocabulary.pixels import channel_statistics
 from stages.backbones.vocabulary.schedules import AnySchedule, Cosine
-from stages.images.arrays import Labels, TrainingImages, Weights
+from stages.images.arrays import Labels, SoftLabels, TrainingImages, Weights
 from stages.running.errors import UserError
 
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
@@ -86,6 +86,7 @@ def fit(
     folder: Path,
     report: Report,
     weights: Weights | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> None:
     """Train on these rows alone and leave weights (the average, with `ema_decay`) and settings in `folder`.
 
@@ -99,7 +100,7 @@ def fit(
     settings = Settings(params=params, classes=classes, size=size, mean=mean, deviation=deviation)
     generator = devices.seeded(seed, device)
     model = zoo.network(params.architecture, params.weights, classes, size, device, params.drop_path)
-    examples = on_device(images, labels, device, weights)
+    examples = on_device(images, labels, device, weights, soft_labels)
     kept = Phases(model, settings, images, examples, generator, seed).run(report)
     model.load_state_dict(kept.state_dict(), strict=False)  # of which a tail is a part
     devices.save(model, folder / WEIGHTS)

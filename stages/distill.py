@@ -1,0 +1,238 @@
+"""Teach one network what the stack knows: a student, trained on the stack's cross-fitted soft labels.
+
+`python -m stages.distill <student>` trains the block of that name under `students` on all training rows, a model for
+each of its `seeds`, and beside it the same network on the labels alone. What the stack says of a training row comes
+from models and combiners that have not seen it: `metrics/images.parquet`, which `evaluate` writes.
+
+It leaves in `models/students/<student>/` the models, `seed-<n>/`, and what they say of the test set, `test.parquet`;
+and in `metrics/students/<student>.json` the scores of both.
+"""
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, Field
+
+from stages import backbones, executors
+from stages.backbones import Recipe
+from stages.images.arrays import Labels, LogProbabilities, Rows, SoftLabels
+from stages.images.dataset import Dataset
+from stages.running import history, parameters, scratch, threads
+from stages.running.errors import UserError
+from stages.running.history import Observer
+from stages.running.parameters import Block
+from stages.showing import progress
+from stages.showing.command import command
+from stages.stacking.judging import uncertainty
+from stages.stacking.predictions import files, scores, tables
+from stages.stacking.predictions.log_space import LogScores, average, log_losses
+
+MODELS, METRICS, ANSWERS = Path("models/students"), Path("metrics/students"), Path("metrics/images.parquet")
+CONFIDENCE, BINS = 0.95, 15
+"""Of the interval and the calibration error: the defaults of `evaluate`, whose own are no reason to train again."""
+SOFT, HARD = "soft", "hard"
+"""What a model learns from: soft labels, or the labels alone."""
+
+
+class Params(Block):
+    """What a block under `students` has beside that of a backbone."""
+
+    soft: float = Field(
+        0.5, ge=0, le=1, description="share of the stack's answer in the target; the label has the rest"
+    )
+    temperature: float = Field(1.0, ge=0.1, le=100, description="of the stack's answer; above 1 it is softer")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A block under `students`; travels to the processes that train it."""
+
+    name: str
+    params: Params
+    block: Mapping[str, Any]
+    """What is left of it: as that of a backbone."""
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], name: str) -> Self:
+        """Raises UserError for one that is not there, and for what is wrong in what it has besides."""
+        given = backbones.block(content, name, "students")
+        own = {key: value for key, value in given.items() if key in Params.model_fields}
+        rest = {key: value for key, value in given.items() if key not in own}
+        return cls(name, parameters.check(own, Params, place=f"students.{name}"), rest)
+
+    @property
+    def place(self) -> str:
+        return f"students.{self.name}"
+
+    @property
+    def seeds(self) -> int:
+        return backbones.seeds(self.block, place=self.place)
+
+    def resolve(self) -> tuple[Recipe, BaseModel]:
+        return backbones.resolve(self.block, place=self.place, soft=True)
+
+    def opened(self) -> Dataset:
+        """The dataset with the images that the network reads."""
+        return backbones.scaled(Dataset.load(), self.resolve()[1])
+
+
+def training_rows(dataset: Dataset) -> Rows:
+    """Every row that a backbone learns from."""
+    return np.union1d(dataset.training_rows(0), dataset.training_rows(1))
+
+
+def answers(path: Path, dataset: Dataset) -> SoftLabels:
+    """The probabilities that the stack gives each image, in the order of the rows; a training row's are cross-fitted.
+
+    Raises UserError for a table that is missing or of another dataset.
+    """
+    names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
+    try:
+        table = pq.ParquetFile(path).read(names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
+    if table.column_names != names:
+        raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")
+    row, fold, *columns = (np.from_dlpack(each.combine_chunks()) for each in table.columns)
+    order = np.argsort(row)
+    if not (np.array_equal(row[order], dataset.index.row) and np.array_equal(fold[order], dataset.fold)):
+        raise UserError(f"{path} is of other images or folds than data/index.parquet; run `dvc repro evaluate`")
+    return np.column_stack(columns)[order]
+
+
+def soft_labels(answered: SoftLabels, labels: Labels, params: Params) -> SoftLabels:
+    """What each row is to be taken for: the stack's answer at the temperature, and for the rest its label."""
+    softened = answered.astype(np.float64) ** (1 / params.temperature)
+    softened /= softened.sum(axis=1, keepdims=True)
+    hard = np.eye(answered.shape[1])[labels]
+    return (params.soft * softened + (1 - params.soft) * hard).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training, a task of an executor: on soft labels, or without them on labels."""
+
+    student: Student
+    number: int
+    seed: int
+    soft: SoftLabels | None
+
+    def __call__(self, dataset: Dataset, observer: Observer, folder: Path) -> None:
+        recipe, params = self.student.resolve()
+        rows = training_rows(dataset)
+        images, labels, given = (
+            dataset.select(rows),
+            dataset.labels[rows],
+            dict[str, Any](backbones.weights(dataset, rows)),
+        )
+        if self.soft is not None:
+            given["soft_labels"] = self.soft
+        recorder = history.Recorder(self.number, len(rows), observer)
+        with scratch.full_disk_named(folder):
+            try:
+                recipe.fit(images, labels, params, seed=self.seed, folder=folder, report=recorder, **given)
+            except UserError as error:
+                raise UserError(f"{self.student.name}: {error}") from error
+
+
+def lessons(student: Student, soft: SoftLabels, seed: int) -> dict[str, Lesson]:
+    """A model on soft labels and one on labels for each seed, which the two have in common."""
+    seeds = [backbones.fold_seed(seed, student.place, number) for number in range(student.seeds)]
+    return {
+        f"{kind}-{number}": Lesson(student, 2 * number + (kind == HARD), own, soft if kind == SOFT else None)
+        for number, own in enumerate(seeds)
+        for kind in (SOFT, HARD)
+    }
+
+
+def learn(student: Student, tasks: Mapping[str, Lesson], dataset: Dataset, place: Path) -> dict[str, LogProbabilities]:
+    """Every model, below `place`; what each says of the test set, by its name."""
+    recipe, params = student.resolve()
+    total = backbones.epochs(params) * len(training_rows(dataset)) * len(tasks)
+    with progress.bar(total, "images", student.name) as bar:
+        display = history.Display(bar, place / "history.csv", [])
+        for _ in executors.chosen()(student.opened, tasks, place, display):
+            pass
+    return {name: backbones.predictions(recipe.load(place / name), dataset, dataset.test_rows) for name in tasks}
+
+
+def of_kind(said: Mapping[str, LogProbabilities], kind: str) -> list[LogProbabilities]:
+    return [log_p for name, log_p in said.items() if name.startswith(kind)]
+
+
+def judged(soft: LogScores, hard: LogScores, labels: Labels) -> dict[str, float | None]:
+    """What the metrics say of the test set: the student, the same network on labels alone, and what is between them.
+
+    gain: of macro-F1, with its interval, null for too few images; mcnemar_p: of accuracy; log_loss_gain with its
+    standard error.
+    """
+    one, other = soft.argmax(axis=1), hard.argmax(axis=1)
+    gain = uncertainty.gain(labels, one, other, soft.shape[1], CONFIDENCE)
+    saved, error = scores.behind(log_losses(hard, labels), log_losses(soft, labels))
+    ends = {"gain_low": gain.low, "gain_high": gain.high}
+    return {
+        **scored(soft, labels),
+        **{f"hard_{name}": value for name, value in scored(hard, labels).items()},
+        "gain": gain.value,
+        **{name: None if np.isnan(end) else end for name, end in ends.items()},
+        "mcnemar_p": uncertainty.mcnemar(labels, one, other)[2],
+        "log_loss_gain": saved,
+        "log_loss_gain_error": error,
+    }
+
+
+def scored(log_p: LogScores, labels: Labels) -> dict[str, float]:
+    return {**scores.summary(log_p, labels), "calibration_error": scores.calibration_error(log_p, labels, BINS)}
+
+
+def give(student: Student, said: Mapping[str, LogProbabilities], dataset: Dataset, place: Path) -> None:
+    """Put the student's models, and what they say of the test set, where DVC expects them."""
+    folder, soft, rows = MODELS / student.name, of_kind(said, SOFT), dataset.test_rows
+    shutil.rmtree(folder, ignore_errors=True)
+    for number in range(len(soft)):
+        shutil.copytree(place / f"{SOFT}-{number}", folder / f"seed-{number}", copy_function=scratch.link)
+    models = np.repeat(np.arange(len(soft)), len(rows))
+    tables.write(folder / "test.parquet", np.tile(rows, len(soft)), models, np.concatenate(soft), dataset.classes)
+
+
+def show(name: str, found: Mapping[str, float | None]) -> None:
+    """What the step prints."""
+    for kind, prefix in (("soft labels", ""), ("labels alone", "hard_")):
+        shown = ", ".join(f"{each} {found[prefix + each]:.4f}" for each in ("macro_f1", "accuracy", "log_loss"))
+        print(f"{name} on {kind}: {shown}")
+    ends = [found["gain_low"], found["gain_high"]]
+    between = "too few images for an interval" if None in ends else f"{ends[0]:+.4f} to {ends[1]:+.4f}"
+    print(f"gain in macro-F1 {found['gain']:+.4f} ({between}), in log-loss {found['log_loss_gain']:+.4f}")
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.distill", description=__doc__)
+    parser.add_argument("student", help="the name of a block under `students` in params.yaml")
+    content = parameters.read()
+    student, seed = Student.read(content, parser.parse_args().student), parameters.seed(content)
+    threads.use(threads.of(student.block, place=student.place))
+    dataset = student.opened()
+    rows, labels = training_rows(dataset), dataset.labels
+    soft = soft_labels(answers(ANSWERS, dataset)[rows], labels[rows], student.params)
+    sources = [*backbones.sources(student.block), Path("stages/distill.py"), ANSWERS]
+    block = {**student.block, **student.params.model_dump()}
+    place = scratch.of_backbone(f"student-{student.name}", block, seed, sources)
+    said = learn(student, lessons(student, soft, seed), dataset, place)
+    together = [average(np.stack(of_kind(said, kind))) for kind in (SOFT, HARD)]
+    found = judged(together[0], together[1], labels[dataset.test_rows])
+    give(student, said, dataset, place)
+    files.write(METRICS, {f"{student.name}.json": found})
+    show(student.name, found)
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
