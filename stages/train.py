@@ -168,6 +168,7 @@ def check_section(content: Mapping[str, Any], name: str, members: list[str]) -> 
     params = parameters.section(content, name, module.Params)
     if name == "stack":
         module.chosen_members(params, members)
+        module.look_for_files(params)
 
 
 def check_space(content: Mapping[str, Any], name: str) -> None:
