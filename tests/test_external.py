@@ -87,8 +87,8 @@ def test_an_average_stands_for_the_model_of_each_fold_and_is_told(dataset: Datas
     found = tables.read(tmp_path / "table.parquet", dataset.index, CLASSES)
     assert (found.test == found.test[0]).all()
     assert tables.remarks(tmp_path / "table.parquet") == told
-    assert [part in " ".join(told) for part in ("nothing here can prove", "does not say which fold", "once per fold")]
-    assert len(told) == 3
+    parts = ("nothing here can prove", "does not say which fold", "once per fold")
+    assert [part in text for part, text in zip(parts, told, strict=True)] == [True] * 3
 
 
 def test_folds_that_are_said_and_right_leave_the_makers_word_alone_to_be_told(dataset: Dataset) -> None:
@@ -99,9 +99,7 @@ def test_folds_that_are_said_and_right_leave_the_makers_word_alone_to_be_told(da
 def test_shifted_rows_are_refused_by_their_pixels(dataset: Dataset) -> None:
     given = honest(dataset)
     shifted = np.where(dataset.fold[given.rows] == TEST, given.rows, np.roll(given.rows, 1))
-    refused(
-        replace(given, rows=given.rows, sha256=tuple(np.array(dataset.index.sha256)[shifted])), dataset, "sha256.*row"
-    )
+    refused(replace(given, sha256=tuple(np.array(dataset.index.sha256)[shifted])), dataset, "sha256.*row")
 
 
 def test_probabilities_that_shifted_alone_are_refused_as_guesses(dataset: Dataset) -> None:
@@ -111,7 +109,7 @@ def test_probabilities_that_shifted_alone_are_refused_as_guesses(dataset: Datase
 
 def test_the_shuffled_rows_of_one_fold_are_refused(dataset: Dataset) -> None:
     given = honest(dataset, 0.95)
-    own = np.flatnonzero((dataset.fold[given.rows] == 1))
+    own = np.flatnonzero(dataset.fold[given.rows] == 1)
     p = given.p.copy()
     p[own] = np.random.default_rng(0).permutation(given.p[own])
     refused(replace(given, p=p), dataset, "of the rows of fold 1 right, as by chance")
@@ -120,8 +118,7 @@ def test_the_shuffled_rows_of_one_fold_are_refused(dataset: Dataset) -> None:
 @pytest.mark.parametrize("order", [[1, 0, 2], [1, 2, 0]])
 def test_swapped_classes_are_refused(order: list[int], dataset: Dataset) -> None:
     given = honest(dataset)
-    message = "predicted as one another" if order[2] == 2 else "as by chance|predicted as one another"
-    refused(replace(given, p=given.p[:, order]), dataset, message)
+    refused(replace(given, p=given.p[:, order]), dataset, "classes are predicted as one another")
 
 
 def test_another_fold_map_is_refused(dataset: Dataset) -> None:
@@ -179,7 +176,7 @@ def test_a_fault_is_told_in_words(name: str, dataset: Dataset, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["colleague.parquet", "colleague.npz", "colleague.csv", "colleague.pkl"])
 def test_a_file_that_is_none_is_told(name: str, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not there|one of .parquet"):
+    with pytest.raises(UserError, match=r"not there|one of \.parquet"):
         reading.read(tmp_path / name, CLASSES)
     (tmp_path / name).write_bytes(b"\x00\xffnothing")
     with pytest.raises(UserError, match="expected"):

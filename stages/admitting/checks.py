@@ -153,7 +153,9 @@ def check_classes(path: Path, table: Int64[np.ndarray, "k k"], classes: Sequence
     right, other = right[exchanged].sum(), other[exchanged].sum()
     if other and bdtr(right, right + other, 0.5) < LEVEL:
         pairs = ", ".join(f"{classes[label]} as {classes[taken[label]]}" for label in np.flatnonzero(exchanged)[:5])
-        came = f"images of {exchanged.sum()} classes are predicted as one another, {other:,} wrongly and {right:,} rightly"
+        came = (
+            f"images of {exchanged.sum()} classes are predicted as one another, {other:,} wrongly and {right:,} rightly"
+        )
         raise refusal(path, f"{came}: {pairs}", "each column of probabilities under the name of its own class")
 
 
