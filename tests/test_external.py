@@ -1,6 +1,5 @@
 """Predictions made elsewhere are stacked as they should be, and what is wrong with them is refused or named."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,10 +68,9 @@ def test_every_form_is_read_into_the_same_predictions(kind: str, dataset: Datase
     elif kind == ".parquet":
         mixed.to_parquet(path)
     else:
-        names = ["owl", "cat", "dog"]
-        p = mixed[[f"p.{name}" for name in names]].to_numpy(np.float32)
-        own = {name: mixed[name].to_numpy() for name in ("row", "fold")}
-        np.savez(path, sha256=mixed["sha256"].to_numpy(str), classes=names, p=p, **own)
+        names, texts = ["owl", "cat", "dog"], np.asarray(mixed["sha256"], dtype=str)
+        p = np.stack([mixed[f"p.{name}"] for name in names], axis=1).astype(np.float32)
+        np.savez(path, row=mixed["row"], fold=mixed["fold"], sha256=texts, classes=names, p=p)
     admit.admit("colleague", path, dataset, tmp_path / "table.parquet")
     found = tables.read(tmp_path / "table.parquet", dataset.index, CLASSES)
     train = dataset.fold != TEST
@@ -123,8 +121,9 @@ def test_swapped_classes_are_refused(order: list[int], dataset: Dataset) -> None
 
 def test_another_fold_map_is_refused(dataset: Dataset) -> None:
     given = honest(dataset)
-    train = dataset.fold[given.rows] != TEST
-    refused(replace(given, folds=np.where(train, (given.folds + 1) % K, given.folds)), dataset, "of another fold")
+    assert given.folds is not None
+    folds = np.where(dataset.fold[given.rows] != TEST, (given.folds + 1) % K, given.folds)
+    refused(replace(given, folds=folds), dataset, "of another fold")
 
 
 def test_in_sample_probabilities_are_named(dataset: Dataset, tmp_path: Path) -> None:
@@ -201,11 +200,11 @@ def test_no_test_label_is_handed_out(dataset: Dataset, tmp_path: Path) -> None:
     rows = handout.rows(dataset)
     assert (rows["label"].isna() == (dataset.fold == TEST)).all()
     assert list(rows.columns) == ["row", "sha256", "fold", "label"]
-    assert json.loads(rows["label"].dropna().to_json(orient="values")) == dataset.labels[dataset.fold != TEST].tolist()
+    assert rows["label"].dropna().tolist() == dataset.labels[dataset.fold != TEST].tolist()
 
 
 def test_a_name_that_a_backbone_has_is_refused() -> None:
-    params = stack.Params(external={"cnn": "cnn.csv"})
+    params = stack.Params.model_validate({"external": {"cnn": "cnn.csv"}})
     assert stack.chosen_members(params, ["resnet"]) == ("resnet", "cnn")
     with pytest.raises(UserError, match=r"stack\.external: cnn is the name of a backbone"):
         stack.chosen_members(params, ["cnn"])

@@ -66,7 +66,7 @@ def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[
     cheapest first, unknown ones, NaN, last; where the stack asks one of these there is no other step. `needed`: whether
     the stack asks it.
     """
-    costs = np.where(needed, costs, np.nan_to_num(costs, nan=NEVER))
+    costs = np.where(needed, costs, np.nan_to_num(costs, nan=NEVER)).tolist()
     whole, found = np.dot(costs, needed), []
     for members, log_p in enumerate(firsts, 1):
         cost, further = np.sum(costs[:members]) / whole, np.dot(costs[members:], needed[members:]) / whole
