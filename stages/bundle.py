@@ -30,10 +30,12 @@ from stages.stacking.combiners import Fitted
 from stages.stacking.combiners.pools import Pool
 from stages.stacking.judging.evaluation import Evaluation, Params
 from stages.stacking.predictions import files
+from stages.stacking.predictions.names import EXTERNAL
 
 DATA, METRICS, MODELS = Path("data"), Path("metrics"), Path("models")
 FOLDER = MODELS / "bundle"
 FORMAT = 2
+ELSEWHERE = "it was predicted elsewhere, and there is no network to export; stack.members without it gives a bundle"
 PACKAGES = ("torch", "timm", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -179,7 +181,7 @@ def main() -> None:
     dataset, index = (loaded := Dataset.load()), loaded.index
     job = Evaluation.read(content, params, index, index.label, index.folds[0], dataset.classes)
     names = heard(job.ensemble)
-    blocks = {name: backbones.block(content, name) for name in names}
+    blocks = {name: backbones.block(content, name) for name in names if job.recipes[name] != EXTERNAL}
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     height, width = dataset.images.shape[1:3]
@@ -189,6 +191,7 @@ def main() -> None:
     np.save(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
     manifest = described(content, dataset, job, params.coverage)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
+    manifest["missing"] |= {name: ELSEWHERE for name in names if name not in blocks}
     manifest["backbones"] = {
         name: backbone(name, job.recipes[name], paths[name], one, dataset)
         for name, one in exported.items()

@@ -16,8 +16,8 @@ from stages.images.dataset import read_classes, read_index
 from stages.running import parameters
 from stages.showing.command import command
 from stages.stacking.judging import findings, images, leaks
-from stages.stacking.judging.evaluation import Evaluation, Params
-from stages.stacking.predictions import files
+from stages.stacking.judging.evaluation import PREDICTIONS, Evaluation, Params
+from stages.stacking.predictions import files, tables
 
 DATA, METRICS = Path("data"), Path("metrics")
 NOTHING = "-"
@@ -53,6 +53,7 @@ def main() -> None:
     models = findings.models(job)
     warnings = leaks.warnings(models)
     notes = findings.notes(job, (content.get("data") or {}).get("train_limit"))
+    notes += [text for name in job.recipes for text in tables.remarks(PREDICTIONS / f"{name}.parquet")]
     made = {
         "scores.json": findings.headline(job, comparisons),
         "backbones.csv": backbones,

@@ -20,9 +20,10 @@ from stages.reporting.results import Results, check, read_images, read_worth
 from stages.running import parameters
 from stages.showing.command import command
 from stages.stacking.judging.evaluation import Evaluation, Params
-from stages.stacking.predictions import files
+from stages.stacking.predictions import files, names
+from stages.stacking.predictions.names import EXTERNAL
 from stages.stacking.pricing.cascade import cascade
-from stages.stacking.pricing.costs import Cost
+from stages.stacking.pricing.costs import UNKNOWN, Cost
 from stages.stacking.pricing.ledger import ledger
 
 METRICS = Path("metrics")
@@ -44,7 +45,8 @@ def priced(
     content: Mapping[str, Any], params: Params, worth: pd.DataFrame, dataset: Dataset
 ) -> dict[str, pd.DataFrame]:
     """The files of what has a price. `worth`: what `evaluate` says of each backbone of the stack."""
-    costs = {name: Cost.read(METRICS, name) for name in worth["backbone"]}
+    recipes = names.recipes(content)
+    costs = {each: UNKNOWN if recipes[each] == EXTERNAL else Cost.read(METRICS, each) for each in worth["backbone"]}
     job = Evaluation.read(content, params, dataset.index, dataset.labels, dataset.fold, dataset.classes)
     prices = {name: cost.predicting for name, cost in costs.items()}
     curve = cascade(job, prices, job.ensemble.asked, params.cascade_loss)

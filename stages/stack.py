@@ -7,7 +7,7 @@ names are deleted first, so that DVC records none.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field, field_validator
@@ -23,7 +23,7 @@ from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, level_one
 from stages.stacking.choosing.selection import Candidate, Choice, Criterion
 from stages.stacking.combiners import COMBINERS, USUAL
-from stages.stacking.predictions import files, tables
+from stages.stacking.predictions import files, names, tables
 
 DATA, MODELS, METRICS = Path("data"), Path("models/stack"), Path("metrics")
 
@@ -35,6 +35,9 @@ class Params(Block):
         USUAL,
         description="combiners that take part; best_single always does. Fewer make the step faster. logistic_extended "
         "and xgboost_extended see entropy, margin and disagreement too",
+    )
+    external: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], str] = Field(
+        {}, description="predictions made elsewhere, docs/external.md: a file by the name that it is stacked under"
     )
     members: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of the backbones that are stacked; null: all of them"
@@ -57,15 +60,28 @@ class Params(Block):
 
 
 def chosen_members(params: Params, backbones: Sequence[str]) -> tuple[str, ...]:
-    """The backbones to stack, in the order of `params.yaml`. Raises UserError for a name that is not there."""
+    """Those to stack, in the order of `params.yaml`, predictions made elsewhere last.
+
+    Raises UserError for a name that is not there, or there twice.
+    """
     if not backbones:
         raise UserError("params: backbones: empty; expected at least one backbone to stack")
+    if twice := [name for name in params.external if name in (*backbones, "stack")]:
+        raise UserError(f"params: stack.external: {twice[0]} is the name of a backbone or the stack; expected another")
+    backbones = [*backbones, *params.external]
     for name in params.members or ():
         if name not in backbones:
             raise UserError(
                 f"params: stack.members: unknown backbone {name!r}{parameters.closest(name, list(backbones))}"
             )
     return tuple(name for name in backbones if params.members is None or name in params.members)
+
+
+def look_for_files(params: Params) -> None:
+    """DVC too says that a dependency is missing, but perhaps after hours of training."""
+    for name, file in params.external.items():
+        if not Path(file).is_file():
+            raise UserError(f"params: stack.external.{name}: {file} is not there; expected a file of predictions")
 
 
 def forget_others(folder: Path, backbones: Sequence[str]) -> list[str]:
@@ -130,8 +146,8 @@ def show(table: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
 def main() -> None:
     content = parameters.read()
     params = parameters.section(content, "stack", Params)
-    backbones = list(content.get("backbones") or {})
-    members = chosen_members(params, backbones)
+    members = chosen_members(params, list(content.get("backbones") or {}))
+    backbones = list(names.recipes(content))
     for name in forget_others(DATA / "predictions", backbones):
         print(f"deleted the predictions of {name}, which params.yaml no longer names")
     index, classes = read_index(DATA / "index.parquet"), read_classes(DATA / "classes.json")

@@ -169,6 +169,7 @@ def check_section(content: Mapping[str, Any], name: str, members: list[str]) -> 
     params = parameters.section(content, name, module.Params)
     if name == "stack":
         module.chosen_members(params, members)
+        module.look_for_files(params)
 
 
 def check_space(content: Mapping[str, Any], name: str) -> None:
@@ -228,8 +229,7 @@ def main() -> None:
     if given.check is not None:
         check(content, given.check)
         return
-    name, seed = given.backbone, parameters.seed(content)
-    block = backbones.block(content, name)
+    name, seed, block = given.backbone, parameters.seed(content), backbones.block(content, given.backbone)
     number = threads.of(block, place=f"backbones.{name}")
     threads.use(number)
     if number is None and "OMP_NUM_THREADS" not in os.environ:

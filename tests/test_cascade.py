@@ -77,6 +77,14 @@ def test_backbones_that_the_stack_does_not_ask_cost_it_nothing(job):
     assert (steps[-1].cost, steps[-1].further) == (0.0, 1.0)
 
 
+def test_a_backbone_without_a_price_is_never_asked_first(job):
+    firsts, _, _ = job
+    assert [step.members for step in cascade.steps(firsts, [1.0, np.nan], [True, True])] == [0]
+    priced = cascade.steps([*firsts, *firsts], [1.0, 4.0, np.nan], [True, True, False])
+    assert priced == cascade.steps(firsts, [1.0, 4.0], [True, True])
+    assert [step.members for step in cascade.steps(firsts, [np.nan, np.nan], [True, False])] == [0]
+
+
 def test_nothing_is_tried_that_costs_more_than_the_whole_stack(job):
     firsts, whole, labels = job
     steps = cascade.steps([firsts[0], whole], [2.0, 3.0, 4.0], [False, False, True])

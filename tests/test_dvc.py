@@ -1,9 +1,12 @@
 """What DVC itself makes of odd paths, links and places: where an upgrade changes it, docs/images.md is wrong."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from dvc.exceptions import InvalidArgumentError
@@ -185,3 +188,22 @@ def test_dvc_names_a_link_that_leads_nowhere(source: str, link: str, start: Repo
         assert f"No such file or directory: '{broken}'" in said or f"'images/train/cat/{link}'" in said, said
     broken.unlink()
     assert ran(repository.run("dvc", "repro", "split")) == ["split"]
+
+
+def test_predictions_made_elsewhere_are_a_dependency_like_any_other(tmp_path: Path) -> None:
+    """Inside the repository and outside: a file that changed, and no other, is read again."""
+    repository = repositories.new(tmp_path, JOB)
+    repository.run("dvc", "repro", "split")
+    index = pd.read_parquet(repository.folder / "data/index.parquet")
+    p = np.full((len(index), 10), 0.05) + 0.5 * np.eye(10)[index["label"]]
+    table = pd.concat(
+        [index[["row", "sha256"]], pd.DataFrame(p, columns=[f"p.{label}" for label in range(10)])], axis=1
+    )
+    inside, outside = repository.folder / "ours.csv", tmp_path / "theirs.parquet"
+    table.to_csv(inside)
+    table.to_parquet(outside)
+    repository.set(JOB | {"stack": {"external": {"ours": "ours.csv", "theirs": str(outside)}}})
+    names = ["admit@ours", "admit@theirs"]
+    assert ran(repository.run("dvc", "repro", *names)) == names
+    table[::-1].to_parquet(outside)
+    assert list(json.loads(repository.run("dvc", "status", "--json", *names))) == ["admit@theirs"]

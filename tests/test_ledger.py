@@ -11,7 +11,7 @@ from stages.stacking.choosing.out_of_fold import LevelOne, ambiguities, cross_fi
 from stages.stacking.combiners import COMBINERS
 from stages.stacking.judging import uncertainty, without
 from stages.stacking.judging.uncertainty import Interval
-from stages.stacking.pricing.costs import Cost, of_training
+from stages.stacking.pricing.costs import UNKNOWN, Cost, of_training
 from stages.stacking.pricing.ledger import ledger, recommendation
 from tests.stacks import apart, stack
 
@@ -147,3 +147,13 @@ def test_what_averaging_does_for_a_backbone_alone_is_taken_off_what_another_adds
         gained = ambiguities(fits, each.models, 1.0)
         rises.append(without.loss(1, each, "pool", whole, gained, **SETTINGS).log_loss)
     assert rises[1] < rises[0]
+
+
+def test_a_backbone_whose_cost_is_not_known_saves_nothing_and_leaves_the_shares_of_the_others():
+    table = made(*stack(1500, noise=1), costs={"a": Cost(30.0, 0.003), "b": Cost(10.0, 0.001), "c": UNKNOWN})
+    assert table.loc[["a", "b"], "training_share"].tolist() == [0.75, 0.25]
+    assert np.isnan(table.loc["c", "training_share"])
+    assert table.loc["c", "recommendation"].startswith("may be left out")
+    assert "saves" not in table.loc["c", "recommendation"]
+    alone = made(*stack(600, experts=((0, 1, 2, 3),)), costs={"a": UNKNOWN})
+    assert alone[["training_share", "predicting_share"]].isna().all(axis=None)

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from stages import evaluate, report, stack
-from stages.images.dataset import Dataset, ImageFile
+from stages.images.dataset import Dataset, ImageFile, read_classes
 from stages.reporting import card, drawing, pages
 from stages.reporting.results import Results, read_worth
 from stages.running import history, parameters
 from stages.stacking.judging.evaluation import Params
-from stages.stacking.predictions import files
+from stages.stacking.predictions import files, tables
 from stages.stacking.pricing.costs import Cost, write
 from tests.test_stack import PARAMS, make_job
 
@@ -134,3 +134,24 @@ def test_every_column_and_number_is_explained(finished: Path) -> None:
         for name in names:
             plain = name.removeprefix("out_of_fold_").removeprefix("test_").removeprefix("best_backbone_")
             assert f"`{name}`" in text or f"`{plain}`" in text, f"{file}: {name}"
+
+
+def test_what_was_predicted_elsewhere_has_no_price_and_its_remarks_are_told(job: Path) -> None:
+    path, classes = Path("data/predictions/right.parquet"), read_classes(Path("data/classes.json"))
+    table = pd.read_parquet(path)
+    log_p = table.drop(columns=["row", "fold"]).to_numpy()
+    tables.write(path, np.array(table["row"]), np.array(table["fold"]), log_p, classes, ["right: nobody can prove it"])
+    for file in ("metrics/costs/right.json", "metrics/history/right.csv"):
+        Path(file).unlink()
+    right = "  right: {framework: toy, recipe: net}\n"
+    Path("params.yaml").write_text(f"{PARAMS.replace(right, '')}  external: {{right: somewhere.csv}}\n")
+    stack.main()
+    evaluate.main()
+    report.main()
+    ledger, cascade = (pd.read_csv(f"metrics/{name}.csv") for name in ("ledger", "cascade"))
+    assert ledger["training_seconds"].isna().tolist() == [False, True]
+    assert cascade["first"].tolist() == ["whole stack"]
+    page, sister, told = (Path("metrics", name).read_text() for name in ("report.html", "report.md", "model_card.md"))
+    assert all("right: nobody can prove it" in text for text in (page, sister, told))
+    assert "What right costs is not known here" in page
+    assert "| right | external | – | elsewhere |" in told

@@ -182,7 +182,7 @@ def facts(results: Results, dataset: Dataset) -> dict[str, str]:
         "test images": f"{n_test:,}",
         "classes": f"{len(dataset.classes):,}",
         "folds": str(dataset.folds),
-        "backbones": str(len(results.histories)),
+        "backbones": str(len(results.names)),
     }
 
 

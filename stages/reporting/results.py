@@ -11,6 +11,7 @@ import pandas as pd
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.running.history import ORIGIN
+from stages.stacking.predictions.names import EXTERNAL
 from stages.stacking.pricing.costs import of_training
 
 STACK = "stack"
@@ -23,6 +24,15 @@ WORTH = ("loss", "loss_low", "loss_high", "log_loss_rise", "correlation", "disag
 """Of a backbone to the stack."""
 RUN = ("predicting", "machine", "commit", "versions")
 """What it cost, and what it was run on."""
+NOTHING = {
+    "predicting": np.nan,
+    "training": np.nan,
+    "machine": "elsewhere",
+    "commit": "",
+    "versions": "",
+    "weights": "",
+}
+"""Of predictions made elsewhere."""
 BEHIND = ("behind", "behind_low", "behind_high")
 """Of a combiner: what it was chosen by."""
 COMBINED = ("macro_f1", "accuracy", "log_loss", "averaging", *BEHIND)
@@ -90,6 +100,7 @@ class Results:
     images: pd.DataFrame
     """A row per image, training images too, the one with the highest loss first."""
     histories: dict[str, pd.DataFrame]
+    """Of the backbones that were trained here."""
     costs: dict[str, Row]
     """Of each backbone, with what it was run on."""
     confidence: float
@@ -101,13 +112,14 @@ class Results:
         tables = {name: read_table(folder / f"{name}.csv", *needs) for name, needs in COLUMNS.items()}
         rows: dict[str, Any] = {name: table.to_dict("records") for name, table in tables.items()}
         names = [name for name in tables["backbones"]["backbone"] if name != STACK]
-        histories = {name: read_history(folder / "history", name) for name in names}
+        recipes = dict(tables["backbones"][["backbone", "recipe"]].to_numpy().tolist())
+        histories = {name: read_history(folder / "history", name) for name in names if recipes[name] != EXTERNAL}
         return cls(
             **{name: read_object(folder / f"{name}.json", *needs) for name, needs in OBJECTS.items()},
             **rows,
             images=read_images(folder),
             histories=histories,
-            costs={name: read_cost(folder, name, histories[name]) for name in names},
+            costs={name: read_cost(folder, name, histories[name]) if name in histories else NOTHING for name in names},
             confidence=confidence,
         )
 

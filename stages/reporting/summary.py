@@ -107,6 +107,9 @@ def sets(results: Results) -> str:
 def cascade(results: Results) -> str:
     """What the cascade saves and loses on the test set."""
     row, whole = results.cascade_choice, results.cascade[-1]
+    unpriced = [one["backbone"] for one in results.ledger if not tables.known(one["milliseconds"])]
+    if len(results.cascade) == 1 and unpriced:
+        return f"What {listed(unpriced)} costs is not known here: every image goes to the whole stack."
     if row is whole:
         return "No cheaper start keeps the accuracy of the whole stack: every image goes to the whole stack."
     loss = whole["test_accuracy"] - row["test_accuracy"]

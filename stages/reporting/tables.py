@@ -42,6 +42,8 @@ def decimal(value: float) -> str:
 
 
 def seconds(value: float) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -172,9 +174,9 @@ def run(results: Results) -> Table:
 
 
 def speed(results: Results) -> Table:
-    """In the order of params.yaml."""
+    """Of what was trained here, in the order of params.yaml."""
     columns = {"Backbone": cell("backbone"), "Images/s": cell("images_per_second", significant)}
-    return build(map(results.speed, results.names), columns)
+    return build(map(results.speed, results.histories), columns)
 
 
 def cell(name: str, show: Callable[..., str] = str) -> Cell:

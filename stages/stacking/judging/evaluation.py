@@ -18,7 +18,7 @@ from stages.running.parameters import Block
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_temper, held_out, level_one
 from stages.stacking.judging import conformal
-from stages.stacking.predictions import scores, tables
+from stages.stacking.predictions import names, scores, tables
 from stages.stacking.predictions.log_space import LogScores, average
 from stages.stacking.predictions.tables import Predictions
 
@@ -77,7 +77,7 @@ class Evaluation:
     ) -> Self:
         """What the other stages left, for all rows of the index. Raises UserError for what is missing or does not fit
         together."""
-        backbones: dict[str, Any] = content.get("backbones") or {}
+        backbones = names.recipes(content)
         ensemble, test = Ensemble.read(MODELS), folds < 0
         check(ensemble, backbones, classes)
         return cls(
@@ -85,7 +85,7 @@ class Evaluation:
             folds=folds[~test],
             labels=labels[test],
             classes=classes,
-            recipes={name: f"{block['framework']}/{block['recipe']}" for name, block in backbones.items()},
+            recipes=backbones,
             predictions={name: tables.read(PREDICTIONS / f"{name}.parquet", index, classes) for name in backbones},
             ensemble=ensemble,
             confidence=params.confidence,

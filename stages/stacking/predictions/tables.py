@@ -9,6 +9,7 @@ Values below FLOOR, -inf among them, are raised to it when a table is read: log-
 scikit-learn, whose `log_loss` clips at the same probability.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ FLOOR = float(np.log(np.finfo(np.float64).eps))
 TOLERANCE = 1e-3
 """How far a row's probabilities may sum from one: float32 and bfloat16 models round, a wrong export is off by more."""
 
+REMARKS = "remarks"
+"""Under this name a file's metadata has them."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -48,14 +52,24 @@ def columns(classes: Sequence[str]) -> list[str]:
     return ["row", "fold", *(f"log_p.{name}" for name in classes)]
 
 
-def write(path: Path, rows: Rows, folds: Labels, log_probabilities: LogProbabilities, classes: Sequence[str]) -> None:
+def write(
+    path: Path,
+    rows: Rows,
+    folds: Labels,
+    log_probabilities: LogProbabilities,
+    classes: Sequence[str],
+    remarks: Sequence[str] = (),
+) -> None:
     """Write a table; equal content gives equal bytes, whatever order its rows come in.
 
-    It is written under a temporary name and renamed, so that a killed run leaves no half table.
+    `remarks`: what whoever reads scores of these predictions has to know. The table is
+    written under a temporary name and renamed, so that a killed run leaves no half table.
     """
     order = np.lexsort((folds, rows))
     arrays = [rows[order], folds[order], *log_probabilities[order].T]
     table = pa.table([column(array) for array in arrays], names=columns(classes))
+    if remarks:
+        table = table.replace_schema_metadata({REMARKS: json.dumps(list(remarks), ensure_ascii=False)})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # Random mantissas make dictionaries only larger.
@@ -83,6 +97,12 @@ def read(path: Path, index: Index, classes: Sequence[str]) -> Predictions:
     out_of_fold = values[: seeds * n_train].reshape(seeds, n_train, k)
     test = values[seeds * n_train :].reshape(seeds, n_folds * n_test, k)
     return Predictions(over_seeds(out_of_fold), over_seeds(test).reshape(n_folds, n_test, k), out_of_fold)
+
+
+def remarks(path: Path) -> list[str]:
+    """What was written with a table, mostly nothing."""
+    found = (pq.read_schema(path).metadata or {}).get(REMARKS.encode())
+    return json.loads(found) if found else []
 
 
 def load(path: Path, expected: list[str]) -> pa.Table:

@@ -22,6 +22,9 @@ from stages.stacking.predictions.log_space import LogScores, average
 SHARES = np.linspace(0, 1, 21)
 """The shares of out-of-fold rows that are passed on to the whole stack, for which thresholds are set."""
 
+NEVER = 1e9
+"""Seconds an image for a backbone that the stack does not ask and whose cost is not known: it is never asked first."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -97,8 +100,10 @@ def steps(firsts: Sequence[LogScores], costs: Sequence[float], needed: Sequence[
     """All that cost less than the whole stack, which comes last.
 
     `firsts`: what the cheapest one, two, ... backbones say of the out-of-fold rows. `costs`: of each backbone, the
-    cheapest first. `needed`: whether the stack asks it.
+    cheapest first, unknown ones, NaN, last; where the stack asks one of these there is no other step. `needed`: whether
+    the stack asks it.
     """
+    costs = np.where(needed, costs, np.nan_to_num(costs, nan=NEVER)).tolist()
     whole, found = np.dot(costs, needed), []
     for members, log_p in enumerate(firsts, 1):
         cost, further = np.sum(costs[:members]) / whole, np.dot(costs[members:], needed[members:]) / whole

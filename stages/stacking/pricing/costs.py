@@ -3,6 +3,7 @@
 No stage but `report` reads either, so that nothing else reruns when a clock says otherwise.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ LEAST = 0.01
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the machine that ran it."""
+    """Seconds on the machine that ran it; NaN where nobody has measured them, as of predictions made elsewhere."""
 
     training: float
     """Of all folds; above 0."""
@@ -37,6 +38,9 @@ class Cost:
             return cls(of_training(history.read(metrics / "history" / f"{name}.csv")), predicting)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is not there; run `dvc repro train@{name}`") from None
+
+
+UNKNOWN = Cost(math.nan, math.nan)
 
 
 def write(folder: Path, name: str, framework: str, predicting: float) -> None:
