@@ -88,16 +88,7 @@ def one(service: Service) -> None:
 
     with gr.Row(equal_height=False):
         with gr.Column():
-            image = gr.Image(
-                label="Image",
-                type="filepath",
-                height=320,
-                buttons=[],
-                elem_classes="fs-picture",
-                placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
-                webcam_options=gr.WebcamOptions(mirror=False),
-                alt_text="the image to classify",
-            )
+            image = picture()
             if examples:
                 gallery = gr.HTML(views.examples(paths), js_on_load=CHOOSE)
                 gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
@@ -112,6 +103,19 @@ def one(service: Service) -> None:
         show_progress="minimal",
         trigger_mode="always_last",
         api_visibility="private",
+    )
+
+
+def picture() -> gr.Image:
+    return gr.Image(
+        label="Image",
+        type="filepath",
+        height=320,
+        buttons=[],
+        elem_classes="fs-picture",
+        placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
+        webcam_options=gr.WebcamOptions(mirror=False),
+        alt_text="the image to classify",
     )
 
 
