@@ -86,7 +86,7 @@ def one(service: Service) -> None:
     def choose(chosen: gr.EventData) -> Path:
         return paths[chosen.number]
 
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_classes="fs-row"):
         with gr.Column():
             image = gr.Image(
                 label="Image",
@@ -127,11 +127,9 @@ def several(service: Service) -> None:
         except RefusedError as error:
             return views.refusal(error), None
 
-    files = gr.File(
-        label=f"At most {settings.files} images, {settings.body} MiB together",
-        file_count="multiple",
-        file_types=["image"],
-        height=160,
+    files = gr.File(label="Images", file_count="multiple", file_types=["image"], height=160)
+    gr.HTML(
+        f'<p class="fs-about">At most {settings.files} images of {settings.body} MiB together; more are refused.</p>'
     )
     table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
     files.upload(classify, files, [table, files], preprocess=False, show_progress="minimal", api_visibility="private")
