@@ -28,6 +28,8 @@ element.addEventListener("click", (event) => {
 """Tells which example was chosen."""
 LIVE = '<div role="status" aria-live="polite">${value}</div>'
 """Read out when it changes."""
+RAW: dict[str, Any] = {"preprocess": False, "show_progress": "minimal", "api_visibility": "private"}
+"""Gradio itself opens no image: it would decode more formats, and keep other bytes."""
 File = dict[str, Any]
 """What Gradio says of an upload: its path, among others."""
 
@@ -88,30 +90,25 @@ def one(service: Service) -> None:
 
     with gr.Row(equal_height=False, elem_classes="fs-row"):
         with gr.Column():
-            image = gr.Image(
-                label="Image",
-                type="filepath",
-                height=320,
-                buttons=[],
-                elem_classes="fs-picture",
-                placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
-                webcam_options=gr.WebcamOptions(mirror=False),
-                alt_text="the image to classify",
-            )
+            image = picture()
             if examples:
                 gallery = gr.HTML(views.examples(paths), js_on_load=CHOOSE)
                 gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
         with gr.Column():
             answer = gr.HTML(NOTHING, html_template=LIVE)
-    # Gradio itself opens no image: it would decode more formats, and keep other bytes.
-    image.change(
-        classify,
-        image,
-        answer,
-        preprocess=False,
-        show_progress="minimal",
-        trigger_mode="always_last",
-        api_visibility="private",
+    image.change(classify, image, answer, trigger_mode="always_last", **RAW)
+
+
+def picture() -> gr.Image:
+    return gr.Image(
+        label="Image",
+        type="filepath",
+        height=320,
+        buttons=[],
+        elem_classes="fs-picture",
+        placeholder="Drop an image file here to upload",  # what Gradio calls the button for screen readers
+        webcam_options=gr.WebcamOptions(mirror=False),
+        alt_text="the image to classify",
     )
 
 
@@ -132,4 +129,4 @@ def several(service: Service) -> None:
         f'<p class="fs-about">At most {settings.files} images of {settings.body} MiB together; more are refused.</p>'
     )
     table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
-    files.upload(classify, files, [table, files], preprocess=False, show_progress="minimal", api_visibility="private")
+    files.upload(classify, files, [table, files], **RAW)
