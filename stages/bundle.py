@@ -185,7 +185,8 @@ def show(manifest: Mapping[str, Any]) -> None:
     for step in manifest["cascade"]:
         test = step["test"]
         share = f"{100 * test['passed_on']:.1f} % of the test images passed on, {100 * test['cost']:.1f} % of the cost"
-        print(f"cascade: {' + '.join(step['first'])} first; {share}, accuracy {test['accuracy']:.4f}")
+        right = f"accuracy {test['accuracy']:.4f}, the whole stack's {manifest['scores']['accuracy']:.4f}"
+        print(f"cascade: {' + '.join(step['first'])} first; {share}; {right}")
 
 
 @command

@@ -28,7 +28,7 @@ from tests.layout import imports
 ROOT = Path(__file__).parent.parent
 FILES = ("__init__", "running/__init__", "running/errors", "images/__init__", "images/decoding/__init__")
 """What `serving` takes of `stages`."""
-SERVED = ("__init__", "bundle", "combining", "commands", "pictures", "predict")
+SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "pictures", "predict")
 BLOCKED = """
 import sys
 from importlib.abc import MetaPathFinder

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from stages.backbones.pytorch import graphs
@@ -41,3 +42,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_graph_answers_as_its_model(name: str, tmp_path: Path) -> None:
     exported.answers_as_its_model("pytorch", BLOCKS[name], tmp_path, graphs.write)
+    assert not normalised_after_convolving(tmp_path / "model.onnx")
+
+
+def normalised_after_convolving(path: Path) -> list[str]:
+    """Batch normalisations that could be folded into the weights of the convolution before them."""
+    nodes = onnx.load(path).graph.node
+    convolved = {output for node in nodes if node.op_type == "Conv" for output in node.output}
+    return [node.name for node in nodes if node.op_type == "BatchNormalization" and node.input[0] in convolved]

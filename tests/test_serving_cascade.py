@@ -1,11 +1,14 @@
 """A bundle's cascade runs no network that it need not, and answers, costs and covers as its manifest says."""
 
+import csv
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving import Bundle, check
 from serving import predict as batch
@@ -15,15 +18,16 @@ from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.stacking.choosing.averaging import REFITTED
 from stages.stacking.choosing.ensemble import Ensemble
-from stages.stacking.choosing.out_of_fold import answers, cross_fit, level_one
+from stages.stacking.choosing.out_of_fold import cross_fit, level_one
 from stages.stacking.combiners import COMBINERS
-from stages.stacking.judging import conformal
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import average
 from stages.stacking.predictions.tables import Predictions
 from tests import bundles
 from tests.stacks import apart, stack
+
+MEMBERS, CLASSES = ("left", "right"), ("a", "b", "c", "d")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_what_the_first_is_sure_of_is_its_own_answer_and_the_rest_the_stacks(rep
 
 
 def test_networks_are_run_for_the_images_that_need_them_alone(loaded, data):
-    ran = {name: 0 for name in loaded.networks}
+    ran = dict.fromkeys(loaded.networks, 0)
 
     def counting(name, network):
         def run(pixels):
@@ -131,10 +135,40 @@ def test_a_cascade_that_is_not_as_often_right_is_told(copy, capsys, monkeypatch)
 
 
 def test_a_folder_is_classified_by_the_cascade(copy, data, loaded, monkeypatch):
-    from tests.test_bundle import pictures
-
-    pixels = data.take(data.test_rows[:20])
-    folder, names = pictures(copy / "pictures", pixels), []
+    pixels, folder = data.take(data.test_rows[:20]), copy / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
     monkeypatch.setattr(sys, "argv", ["predict", str(folder), "--out", "out.csv", "--cascade"])
-    monkeypatch.setattr(batch, "prepared", lambda out, known: names.append(known) or prepared(out, known))
-    prepared = batch.prepared.__globals__["prepared"] if False else None
+    batch.main()
+    with Path("out.csv").open(encoding="utf-8") as file:
+        found = [[float(row[f"p.{name}"]) for name in bundles.CLASSES] for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, loaded.predict(pixels).probabilities, atol=1e-6)
+    names = batch.files(folder)
+    whole = batch.task(Bundle.load("models/bundle"), folder, names)
+    assert batch.task(loaded, folder, names) != whole, "no part of one is taken for a part of the other"
+
+
+def judged(n=1500, n_test=6000):
+    """A backbone that knows half of the classes, one that knows all, and the log-linear pool of both; three folds."""
+    values, labels, folds = stack(n + n_test, experts=((0, 1), (0, 1, 2, 3)))
+    models, train = apart(values, 3, 1, spread=0.1), np.arange(n)
+    own = models[folds[:n], train].astype(np.float32)
+    test = models[:, n:].astype(np.float32)
+    known = {
+        name: Predictions(own[:, place], test[:, :, place], own[None, :, place]) for place, name in enumerate(MEMBERS)
+    }
+    data, combiner = level_one(known, MEMBERS, labels[:n], folds[:n]), COMBINERS["pool"]
+    fits = combiner.fit(data.stack, data.labels, 0), cross_fit(combiner, data, 0)
+    ensemble = Ensemble(MEMBERS, CLASSES, "pool", *fits, REFITTED, 1.0, {})
+    recipes = dict.fromkeys(MEMBERS, "numpy/toy")
+    return Evaluation(labels[:n], folds[:n], labels[n:], CLASSES, recipes, known, ensemble, 0.95, 15, 0)
+
+
+def test_its_sets_hold_the_true_class_as_often_as_asked():
+    job = judged()
+    for asked, tolerance in ((0.9, 0.01), (0.99, 0.004)):
+        found = cascade.cascade(job, {"left": 1.0, "right": 9.0}, 0.03, asked)
+        assert found is not None
+        assert 0.2 < found.said["test"]["passed_on"] < 0.8
+        assert found.said["test"]["coverage"] == pytest.approx(asked, abs=tolerance)

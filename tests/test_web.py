@@ -236,6 +236,12 @@ def test_a_server_without_it_has_none(repository):
         assert client.get("/").status_code == 404
 
 
+def test_the_parts_of_the_page_count_as_no_requests(repository):
+    with TestClient(application(repository, web=False, rate="2/minute")) as client:
+        assert {client.get("/assets/a.js").status_code for _ in range(4)} == {404}
+        assert [client.get("/model").status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_disagreement_is_said_in_words():
     votes = [views.Vote("left", "cat", 0.9, False), views.Vote("right", "dog", 0.5, True)]
     assert views.agreement(votes, "cat") == "1 of 2 say cat; right says dog."
