@@ -20,7 +20,7 @@ from serving.server.app import create
 from serving.server.refusals import RefusedError
 from serving.server.settings import Settings
 from serving.web import mounting, uploads, views
-from stages.bundling import parity
+from stages.bundling import examples, parity
 from stages.images.dataset import Dataset
 from stages.stacking.judging.uncertainty import shares
 from tests import bundles
@@ -141,11 +141,17 @@ def test_one_image_is_answered_with_votes_and_the_conformal_set_in_words(client,
 
 
 def test_the_test_image_that_the_stack_gets_wrong_is_among_the_examples(client, repository):
-    examples = json.loads((repository / "models/bundle/manifest.json").read_text())["examples"]
-    shown = asked(client, "click", {"data": [], "event_data": {"number": len(examples) - 1}})
-    assert f"Wrong: in the test set this image is labelled {examples[-1]['label']}." in asked(
-        client, "change", {"data": [shown]}
-    )
+    known = json.loads((repository / "models/bundle/manifest.json").read_text())["examples"]
+    shown = asked(client, "click", {"data": [], "event_data": {"number": len(known) - 1}})
+    said = asked(client, "change", {"data": [shown]})
+    assert f"Wrong: in the test set this image is labelled {known[-1]['label']}." in said
+
+
+def test_examples_are_of_many_classes_and_one_is_wrong():
+    labels = np.arange(40) % 20
+    said = np.where(np.isin(np.arange(40), (3, 30, 31)), 0, labels)
+    assert examples.chosen(labels, said).tolist() == [0, 1, 2, 23, 4, 5, 6, 3]
+    assert examples.chosen(labels[:3], labels[:3]).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("content", [b"no image", b"", b"\x89PNG\r\n\x1a\n"])
@@ -228,6 +234,12 @@ def test_the_api_answers_while_the_page_is_being_made_and_both_end_together(repo
 def test_a_server_without_it_has_none(repository):
     with TestClient(application(repository, web=False)) as client:
         assert client.get("/").status_code == 404
+
+
+def test_the_parts_of_the_page_count_as_no_requests(repository):
+    with TestClient(application(repository, web=False, rate="2/minute")) as client:
+        assert {client.get("/assets/a.js").status_code for _ in range(4)} == {404}
+        assert [client.get("/model").status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_disagreement_is_said_in_words():

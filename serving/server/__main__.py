@@ -44,7 +44,7 @@ def main() -> None:
     hand_memory_back()
     # A text of half a megabyte may become hundreds, which `split` bears for the sake of scanners' histories.
     PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = TEXT, TEXT
-    app = create(Bundle.load(given.bundle, given.threads, given.cascade), given)
+    app = create(Bundle.load(given.bundle, given.threads, given.cascade, given.student or None), given)
     uvicorn.run(
         app,
         host=given.host,

@@ -20,6 +20,8 @@ from serving.server.settings import MEBIBYTE, Settings
 
 FREE = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 """What is asked by machines that watch over the server, as often as they like."""
+PARTS = ("/assets/", "/static/")
+"""What a browser fetches by the dozen to show the page once."""
 LINGER = 2.0
 """Seconds in which the rest of a refused body is thrown away: who still sends does not read that it was refused."""
 
@@ -91,7 +93,7 @@ class Limits:
         return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
     def count(self, scope: Scope) -> None:
-        if self.rate is None or scope["path"] in FREE:
+        if self.rate is None or scope["path"] in FREE or scope["path"].startswith(PARTS):
             return
         address = (scope.get("client") or ["unknown"])[0]
         if not self.limiter.hit(self.rate, address):

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
     web: bool = Field(True, description="the page to try, which needs Gradio")
     cascade: bool = Field(False, description="ask all networks only where the cheapest are unsure")
+    student: str = Field("", description="a network of the bundle that answers in place of the stack")
     threads: int = Field(0, ge=0, description="of each network; 0: all cores")
     batch: int = Field(32, ge=1, description="images that go through the networks together, at most")
     queue: int = Field(128, ge=1, description="images that wait or are worked on, at most; the next is told 503")

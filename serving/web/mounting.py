@@ -19,17 +19,17 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from serving.server.asgi import Application, Receive, Scope, Send
-from serving.server.limits import replayed
+from serving.server.limits import PARTS, replayed
 from serving.server.refusals import RefusedError
 from serving.server.service import Service
 from serving.server.settings import MEBIBYTE
 from serving.web import uploads
 from stages.running.errors import UserError
 
-API, STATIC = "/gradio_api", ("/assets/", "/static/")
+API = "/gradio_api"
 FILE, UPLOAD, JOIN = f"{API}/file=", f"{API}/upload", f"{API}/queue/join"
 ROUTES = (
-    *("/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", *(f"{path}{{rest:path}}" for path in STATIC)),
+    *("/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", *(f"{path}{{rest:path}}" for path in PARTS)),
     *(UPLOAD, f"{API}/upload_progress", JOIN, f"{API}/queue/data", f"{FILE}{{rest:path}}"),
 )
 PERIOD = 30

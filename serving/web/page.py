@@ -28,6 +28,8 @@ element.addEventListener("click", (event) => {
 """Tells which example was chosen."""
 LIVE = '<div role="status" aria-live="polite">${value}</div>'
 """Read out when it changes."""
+RAW: dict[str, Any] = {"preprocess": False, "show_progress": "minimal", "api_visibility": "private"}
+"""Gradio itself opens no image: it would decode more formats, and keep other bytes."""
 File = dict[str, Any]
 """What Gradio says of an upload: its path, among others."""
 
@@ -86,7 +88,7 @@ def one(service: Service) -> None:
     def choose(chosen: gr.EventData) -> Path:
         return paths[chosen.number]
 
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_classes="fs-row"):
         with gr.Column():
             image = picture()
             if examples:
@@ -94,16 +96,7 @@ def one(service: Service) -> None:
                 gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
         with gr.Column():
             answer = gr.HTML(NOTHING, html_template=LIVE)
-    # Gradio itself opens no image: it would decode more formats, and keep other bytes.
-    image.change(
-        classify,
-        image,
-        answer,
-        preprocess=False,
-        show_progress="minimal",
-        trigger_mode="always_last",
-        api_visibility="private",
-    )
+    image.change(classify, image, answer, trigger_mode="always_last", **RAW)
 
 
 def picture() -> gr.Image:
@@ -131,11 +124,9 @@ def several(service: Service) -> None:
         except RefusedError as error:
             return views.refusal(error), None
 
-    files = gr.File(
-        label=f"At most {settings.files} images, {settings.body} MiB together",
-        file_count="multiple",
-        file_types=["image"],
-        height=160,
+    files = gr.File(label="Images", file_count="multiple", file_types=["image"], height=160)
+    gr.HTML(
+        f'<p class="fs-about">At most {settings.files} images of {settings.body} MiB together; more are refused.</p>'
     )
     table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
-    files.upload(classify, files, [table, files], preprocess=False, show_progress="minimal", api_visibility="private")
+    files.upload(classify, files, [table, files], **RAW)

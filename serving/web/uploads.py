@@ -9,7 +9,7 @@ from pathlib import Path
 from serving.server.refusals import RefusedError
 from serving.server.settings import MEBIBYTE, Settings
 
-AGE, FILES = 600.0, 1000
+AGE, FILES = 540.0, 1000
 """Seconds that an upload stays, and how many, at most."""
 
 
