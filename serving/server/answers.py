@@ -23,7 +23,7 @@ class Prediction(BaseModel):
     top: list[Ranked] = Field(description=f"the {TOP} likeliest classes")
     probabilities: dict[str, float] = Field(description="of every class; they sum to one")
     set: list[str] = Field(
-        description="the conformal set: it holds the true class as often as `coverage` in /model says; a student has none"
+        description="the conformal set, true as often as `coverage` in /model says; a student has none"
     )
     unsure: str | None = Field(description="what to think of the label where the set has more classes; else null")
     model: str = Field(description="which bundle answered")
