@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stages.images.dataset import read_classes, read_index
+from stages.images.twins import table
 from stages.running import parameters
 from stages.showing.command import command
 from stages.stacking.judging import findings, images, leaks
@@ -52,6 +53,8 @@ def main() -> None:
     whole, by_class = findings.sets(job, params.coverage)
     models = findings.models(job)
     warnings = leaks.warnings(models)
+    copies = np.unique(index.sha256, return_inverse=True)[1]
+    known = table.crossing(table.read(DATA / table.TWINS), copies, folds >= 0)[folds < 0]
     notes = findings.notes(job, (content.get("data") or {}).get("train_limit"))
     made = {
         "scores.json": findings.headline(job, comparisons),
@@ -63,12 +66,15 @@ def main() -> None:
         "conformal.json": whole,
         "sets.csv": by_class,
         "without.csv": losses,
+        "without_twins.csv": findings.without_twins(job, known),
         "models.csv": models,
         "warnings.json": {"warnings": warnings, "notes": notes},
     }
     files.write(METRICS, made)
     images.write(METRICS / "images.parquet", images.table(job, index))
     show(backbones, comparisons, losses, job)
+    if known.any():
+        print(f"{known.sum():,} test images have a twin in training; scores without them: metrics/without_twins.csv")
     for warning in warnings:
         print(f"warning: {warning}")
     for note in notes:

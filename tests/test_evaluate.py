@@ -10,6 +10,7 @@ import pytest
 
 from stages import evaluate, stack
 from stages.images import dataset
+from stages.images.twins import table as twins
 from stages.stacking.predictions import scores, tables
 from tests.test_stack import CLASSES, make_job
 
@@ -202,3 +203,27 @@ def test_a_planted_leak_is_named(job, capsys):
     assert "warning: right: 100.00 % of the held-out rows right in fold 1, 2, 3" in capsys.readouterr().out
     leaks = pd.read_csv("metrics/models.csv")
     assert set(leaks.loc[leaks["suspicious"], "backbone"]) == {"right"}
+
+
+def test_scores_without_the_test_images_that_have_a_twin_in_training_stand_beside_all(stacked, capsys):
+    index = dataset.read_index(evaluate.DATA / "index.parquet")
+    training, test = (np.flatnonzero(part)[:20] for part in (index.folds[0] >= 0, index.folds[0] < 0))
+    numbers = np.zeros((20, len(twins.NUMBERS)), np.float32)
+    twins.write(evaluate.DATA / twins.TWINS, twins.Pairs(training, test, [twins.NEAR] * 20, numbers))
+    evaluate.main()
+    assert "20 test images have a twin in training" in capsys.readouterr().out
+    found = pd.read_csv("metrics/without_twins.csv").set_index(["backbone", "images"])
+    whole = pd.read_csv("metrics/backbones.csv").set_index("backbone")
+    n = (index.folds[0] < 0).sum()
+    for name in ("left", "right", "stack"):
+        assert found.loc[name, "n"].to_dict() == {"all": n, "without_twins": n - 20}
+        assert found.loc[(name, "all"), "macro_f1_low"] == whole.loc[name, "macro_f1_low"]
+    said = pd.read_csv("metrics/confusion.csv").iloc[20:]
+    assert found.loc[("stack", "without_twins"), "accuracy"] == pytest.approx(
+        (said["actual"] == said["predicted"]).mean()
+    )
+
+
+def test_where_no_test_image_has_a_twin_in_training_the_table_has_no_rows(finished):
+    assert pd.read_csv(finished / "metrics/without_twins.csv").columns.tolist() == ["backbone", "images", "n"]
+    assert len(pd.read_csv(finished / "metrics/without_twins.csv")) == 0
