@@ -16,7 +16,7 @@ from stages.images.dataset import read_classes, read_index
 from stages.images.twins import table
 from stages.running import parameters
 from stages.showing.command import command
-from stages.stacking.judging import findings, images, leaks
+from stages.stacking.judging import findings, images, leaks, twins
 from stages.stacking.judging.evaluation import Evaluation, Params
 from stages.stacking.predictions import files
 
@@ -53,8 +53,7 @@ def main() -> None:
     whole, by_class = findings.sets(job, params.coverage)
     models = findings.models(job)
     warnings = leaks.warnings(models)
-    copies = np.unique(index.sha256, return_inverse=True)[1]
-    known = table.crossing(table.read(DATA / table.TWINS), copies, folds >= 0)[folds < 0]
+    twin = twins.summary(job, table.read(DATA / table.TWINS), index)
     notes = findings.notes(job, (content.get("data") or {}).get("train_limit"))
     made = {
         "scores.json": findings.headline(job, comparisons),
@@ -66,15 +65,15 @@ def main() -> None:
         "conformal.json": whole,
         "sets.csv": by_class,
         "without.csv": losses,
-        "without_twins.csv": findings.without_twins(job, known),
+        "twins.json": twin,
         "models.csv": models,
         "warnings.json": {"warnings": warnings, "notes": notes},
     }
     files.write(METRICS, made)
     images.write(METRICS / "images.parquet", images.table(job, index))
     show(backbones, comparisons, losses, job)
-    if known.any():
-        print(f"{known.sum():,} test images have a twin in training; scores without them: metrics/without_twins.csv")
+    if n := twin["with_a_twin"]:
+        print(f"{n:,} test images have a copy or a near-duplicate in training; scores without them: metrics/twins.json")
     for warning in warnings:
         print(f"warning: {warning}")
     for note in notes:

@@ -1,12 +1,10 @@
 """The tables and numbers that `evaluate` makes of an evaluation; docs/results.md explains each column."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.images.arrays import Mask
 from stages.stacking.choosing.out_of_fold import answers
 from stages.stacking.judging import conformal, leaks, uncertainty, without
 from stages.stacking.judging.evaluation import Evaluation
@@ -51,18 +49,6 @@ def scored(job: Evaluation, log_p: LogScores) -> dict[str, float]:
         "brier": scores.brier(log_p, job.labels),
         "calibration_error": scores.calibration_error(log_p, job.labels, job.bins),
     }
-
-
-def without_twins(job: Evaluation, known: Mask) -> pd.DataFrame:
-    """The test scores of everybody, of all images and of those that have no copy and no twin in training, which are
-    `known`; no rows where that is the same."""
-    parts = {"all": np.ones_like(known), "without_twins": ~known} if known.any() and not known.all() else {}
-    rows = []
-    for name, log_p in {**job.averages, STACK: job.stack}.items():
-        for part, kept in parts.items():
-            own = {"backbone": name, "images": part, "n": int(kept.sum())}
-            rows.append(own | scored(dataclasses.replace(job, labels=job.labels[kept]), log_p[kept]))
-    return pd.DataFrame(rows, columns=None if rows else ["backbone", "images", "n"])
 
 
 def out_of_fold(job: Evaluation, log_p: LogScores) -> dict[str, float]:
