@@ -151,7 +151,7 @@ def upside_down(images: np.ndarray) -> pd.DataFrame:
     turned[1::2] = turned[1::2, ::-1]
     pairs = finding.find(turned, BANDS[0])
     crossing = pairs.pick(np.flatnonzero(pairs.row % 2 != pairs.other % 2))
-    return bands(crossing, np.zeros(len(images), np.int64))[["correlation", "pairs", "images"]]
+    return bands(crossing, np.zeros(len(images), np.int64)).drop(columns="of two labels")
 
 
 def sheet(images: np.ndarray, pairs: Pairs, path: Path, times: int = 3, across: int = 4) -> None:

@@ -143,11 +143,11 @@ class Aligner:
         """Which pairs are ALIKE when smoothed, and how these lie: a scale and a shift of the heights to begin with."""
         coarse, fine = self.coarse, self.fine
         lumas = [each.astype(np.float32) @ LUMA for each in (first, second)]
-        smooth = [details(each, *SMOOTH) for each in lumas]
-        along, _, found = alternate(*smooth, coarse.nearest(scale, shift), coarse)
+        one, two = (details(each, *SMOOTH) for each in lumas)
+        along, _, found = alternate(one, two, coarse.nearest(scale, shift), coarse)
         kept = np.flatnonzero(found >= ALIKE)
         start = fine.nearest(coarse.scale[along[kept]], coarse.shift[along[kept]])
-        sharp = [evened(details(each[kept], *SHARP)) for each in lumas]
-        along, across, found = alternate(*sharp, start, fine)
+        one, two = (evened(details(each[kept], *SHARP)) for each in lumas)
+        along, across, found = alternate(one, two, start, fine)
         numbers = np.stack([along, across], axis=1)
         return kept, Aligned(found, fine.scale[numbers], fine.shift[numbers])

@@ -19,8 +19,9 @@ from stages.showing.progress import bar
 PAIRS = 256
 """Laid over each other at a time."""
 CORRELATION = 0.85
-"""Of the details of twins, at least; docs/images.md has what others would find."""
-Task, Result = TypeVar("Task"), TypeVar("Result")
+"""Of the details of twins, at least; docs/experiments.md (2026-11-30) has what others would find."""
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def among(images: Images, copies: Numbers) -> Pairs:

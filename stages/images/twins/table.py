@@ -42,9 +42,7 @@ class Pairs(NamedTuple):
 
     def pick(self, chosen: np.ndarray) -> "Pairs":
         """Some of them, by their place."""
-        return Pairs(
-            self.row[chosen], self.other[chosen], [self.kind[n] for n in chosen.tolist()], self.numbers[chosen]
-        )
+        return Pairs(self.row[chosen], self.other[chosen], [self.kind[int(n)] for n in chosen], self.numbers[chosen])
 
     @classmethod
     def joined(cls, parts: Sequence["Pairs"]) -> "Pairs":

@@ -32,7 +32,7 @@ def listed(pairs: Pairs, index: Index) -> pd.DataFrame:
     best = known.merge(training).sort_values("correlation", ascending=False, kind="stable").drop_duplicates("copies")
     found = pd.DataFrame({"copies": copies[test], "row": index.row[test]}).merge(best, on="copies")
     found = found.sort_values(["correlation", "row"], ascending=[False, True], kind="stable")
-    return found[["row", "training_row", "kind", "correlation"]].reset_index(drop=True)
+    return found.loc[:, ["row", "training_row", "kind", "correlation"]].reset_index(drop=True)
 
 
 def scores(job: Evaluation, known: np.ndarray) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def summary(job: Evaluation, pairs: Pairs, index: Index) -> dict[str, Any]:
     return {
         "test_images": len(known),
         "with_a_twin": int(known.sum()),
-        "of_them_copies": int((found["kind"] == COPY).sum()),
+        "of_them_copies": len(found.loc[found["kind"] == COPY]),
         "shown": shown.to_dict("records"),
         "scores": scores(job, known),
     }
