@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from stages.images.dataset import read_classes, read_index
+from stages.images.twins import table
 from stages.running import parameters
 from stages.showing.command import command
-from stages.stacking.judging import findings, images, leaks
+from stages.stacking.judging import findings, images, leaks, twins
 from stages.stacking.judging.evaluation import PREDICTIONS, Evaluation, Params
 from stages.stacking.predictions import files, tables
 
@@ -52,6 +53,7 @@ def main() -> None:
     whole, by_class = findings.sets(job, params.coverage)
     models = findings.models(job)
     warnings = leaks.warnings(models)
+    twin = twins.summary(job, table.read(DATA / table.TWINS), index)
     notes = findings.notes(job, (content.get("data") or {}).get("train_limit"))
     notes += [text for name in job.recipes for text in tables.remarks(PREDICTIONS / f"{name}.parquet")]
     made = {
@@ -64,12 +66,15 @@ def main() -> None:
         "conformal.json": whole,
         "sets.csv": by_class,
         "without.csv": losses,
+        "twins.json": twin,
         "models.csv": models,
         "warnings.json": {"warnings": warnings, "notes": notes},
     }
     files.write(METRICS, made)
     images.write(METRICS / "images.parquet", images.table(job, index))
     show(backbones, comparisons, losses, job)
+    if n := twin["with_a_twin"]:
+        print(f"{n:,} test images have a copy or a near-duplicate in training; scores without them: metrics/twins.json")
     for warning in warnings:
         print(f"warning: {warning}")
     for note in notes:

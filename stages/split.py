@@ -1,7 +1,8 @@
 """Fetch and check the images, decode them once, and assign the test set and K stratified folds.
 
-Writes `data/images.npy`, `data/index.parquet`, `data/classes.json` (see `stages.images.dataset`) and the counts in
-`metrics/split.json`. All of them or, where something is wrong with the images, none.
+Writes `data/images.npy`, `data/index.parquet`, `data/classes.json` (see `stages.images.dataset`), `data/twins.parquet`
+(`stages.images.twins.table`) and the counts in `metrics/split.json`. All of them or, where something is wrong with the
+images, none.
 """
 
 import json
@@ -14,9 +15,21 @@ from stages.images import folds, groups, sources
 from stages.images.arrays import Labels, Mask, Numbers, Rows
 from stages.images.collection import Collection, Data, pick
 from stages.images.counts import Counts, count, summarize
-from stages.images.dataset import CLASSES, FOLDER, IMAGES, INDEX, TEST, Index, write_classes, write_index
+from stages.images.dataset import (
+    CLASSES,
+    FOLDER,
+    IMAGES,
+    INDEX,
+    TEST,
+    Index,
+    read_images,
+    write_classes,
+    write_index,
+)
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
+from stages.images.twins import finding, joining, table
+from stages.images.twins.table import TWINS, Pairs
 from stages.images.writing import Written, write_images
 from stages.running import parameters
 from stages.running.errors import UserError
@@ -34,13 +47,20 @@ def prepare(
     test = choose_test(collection, data, split, seed)
     check_given_folds(collection, test, split)
     rows = choose_rows(collection.labels, test, data, seed)
-    outputs, n_bytes = (folder / IMAGES, folder / INDEX, folder / CLASSES, metrics), len(rows) * data.image_size**2 * 3
-    with replace(*outputs) as (images, index, classes, counts), space(folder, n_bytes):
+    outputs, n_bytes = [folder / name for name in (IMAGES, INDEX, CLASSES, TWINS)], len(rows) * data.image_size**2 * 3
+    with replace(*outputs, metrics) as (images, index, classes, twins, counts), space(folder, n_bytes):
         written = write_images(collection, rows, images, data.image_size)
-        table = tabulate(written, test[written.rows], collection, split, seed)
-        numbers = count(table, collection, split.folds, written, rows)
-        write_index(index, table)
+        copies = folds.group(written.pixels)
+        near = finding.among(read_images(images), copies) if split.near_duplicates else table.NONE
+        together, refused = joining.join(near, copies)
+        entries = tabulate(written, together, test[written.rows], collection, split, seed)
+        numbers = count(entries, collection, split.folds, written, rows)
+        held_out = entries.folds[0] == TEST
+        found = joining.counted(near, copies, together, refused, collection.labels[written.rows], held_out)
+        numbers["near_duplicates"] = found if split.near_duplicates else {}
+        write_index(index, entries)
         write_classes(classes, collection.classes)
+        table.write(twins, Pairs.joined([table.of_copies(copies), near]))
         counts.write_text(json.dumps(numbers, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return numbers, collection
 
@@ -87,12 +107,12 @@ def choose_rows(labels: Labels, test: Mask, data: Data, seed: int) -> Rows:
     return np.sort(np.concatenate([training, folds.limit(labels, np.flatnonzero(test), data.test_limit, seed)]))
 
 
-def tabulate(written: Written, test: Mask, collection: Collection, split: Split, seed: int) -> Index:
-    """The index of the rows that were written.
+def tabulate(written: Written, together: Numbers, test: Mask, collection: Collection, split: Split, seed: int) -> Index:
+    """The index of the rows that were written. `together`: a number for each, shared by copies and near-duplicates.
 
     Where the test set was held out here, images that are also in training move there with their group.
     """
-    rows, labels, together = written.rows, collection.labels[written.rows], folds.group(written.pixels)
+    rows, labels = written.rows, collection.labels[written.rows]
     if collection.groups is not None:
         together = groups.unite(together, folds.group(pick(collection.groups, rows)))
     if collection.test is None:
@@ -136,7 +156,8 @@ def main() -> None:
     split = parameters.section(content, "split", Split)
     numbers, collection = prepare(data, split, parameters.seed(content))
     held_out = [f"test images: {100 * data.test_fraction:g} % held out"] if collection.test is None else []
-    print(summarize(numbers, collection.classes, [*collection.notes, *held_out]))
+    near = joining.summarize(numbers["near_duplicates"])
+    print(summarize(numbers, collection.classes, [*collection.notes, *held_out, *near]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from stages import bundle, evaluate, stack
 from stages.backbones.predicting import predict
 from stages.bundling.graphs import Exported, Size, Wanted
 from stages.images.dataset import Dataset
+from stages.images.twins import table
 from stages.stacking.predictions import tables
 from tests import softmax, softmax_graphs
 from tests.toys import toy_index
@@ -52,6 +53,7 @@ def made(
     judged = {"coverage": 0.9, "cascade_loss": loss}
     content = {"data": {"image_size": SIZE}, "backbones": blocks, "stack": chosen, "evaluate": judged}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    table.write(folder / "data" / table.TWINS, table.NONE)
     (folder / "metrics").mkdir()
     (folder / "metrics/split.json").write_text(json.dumps({"rescaled_bits": 0}))
     for name, first in SEEDS.items():

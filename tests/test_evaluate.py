@@ -10,8 +10,12 @@ import pytest
 
 from stages import evaluate, stack
 from stages.images import dataset
+from stages.images.twins import table
+from stages.images.twins.table import COPY, MIRROR, NEAR
+from stages.stacking.judging import twins as judging
 from stages.stacking.predictions import scores, tables
 from tests.test_stack import CLASSES, make_job
+from tests.toys import toy_index
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_the_tables_agree_with_the_headline(finished):
 
 def test_two_runs_give_equal_bytes(job):
     names = sorted({path.name for path in (job / "metrics").glob("*.*")} - {"combiners.csv"})  # it has seconds
-    assert len(names) == 13
+    assert len(names) == 14
     before = [(job / "metrics" / name).read_bytes() for name in names]
     model = (job / "models/stack/stack.json").read_bytes()
     stack.main()
@@ -202,3 +206,36 @@ def test_a_planted_leak_is_named(job, capsys):
     assert "warning: right: 100.00 % of the held-out rows right in fold 1, 2, 3" in capsys.readouterr().out
     leaks = pd.read_csv("metrics/models.csv")
     assert set(leaks.loc[leaks["suspicious"], "backbone"]) == {"right"}
+
+
+def test_scores_without_the_test_images_that_have_a_twin_in_training_stand_beside_all(stacked, capsys):
+    index = dataset.read_index(evaluate.DATA / "index.parquet")
+    training, test = (np.flatnonzero(part)[:20] for part in (index.folds[0] >= 0, index.folds[0] < 0))
+    numbers = np.zeros((20, len(table.NUMBERS)), np.float32)
+    table.write(evaluate.DATA / table.TWINS, table.Pairs(training, test, [NEAR] * 20, numbers))
+    evaluate.main()
+    assert "20 test images have a copy or a near-duplicate in training" in capsys.readouterr().out
+    found = json.loads((stacked / "metrics/twins.json").read_text())
+    assert (found["with_a_twin"], found["of_them_copies"], found["test_images"]) == (20, 0, (index.folds[0] < 0).sum())
+    assert {(pair["row"], pair["training_row"]) for pair in found["shown"]} <= set(zip(test, training, strict=True))
+    whole = pd.read_csv("metrics/backbones.csv").set_index("backbone")
+    for name in ("left", "right", "stack"):
+        assert found["scores"][name]["all"]["macro_f1_low"] == pytest.approx(whole.loc[name, "macro_f1_low"], abs=1e-5)
+    said = pd.read_csv("metrics/confusion.csv").iloc[20:]
+    right = (said["actual"] == said["predicted"]).mean()
+    assert found["scores"]["stack"]["without_twins"]["accuracy"] == pytest.approx(right)
+
+
+def test_where_no_test_image_has_a_twin_in_training_there_are_no_scores_without(finished):
+    found = json.loads((finished / "metrics/twins.json").read_text())
+    assert (found["with_a_twin"], found["shown"], found["scores"]) == (0, [], {})
+
+
+def test_a_test_image_is_listed_once_with_the_training_image_most_like_it():
+    index = toy_index(np.zeros(7, np.int64), np.array([0, 1, 0, -1, -1, -1, -1]))
+    pixels = ("a", "b", "c", "d", "a", "b", "e")
+    numbers = np.zeros((4, len(table.NUMBERS)), np.float32)
+    numbers[:, 0] = (0.9, 0.95, 0.99, 0.97)
+    pairs = table.Pairs(np.array([0, 1, 2, 3]), np.array([3, 3, 5, 6]), [NEAR, MIRROR, NEAR, NEAR], numbers)
+    found = judging.listed(pairs, replace(index, sha256=pixels))
+    assert found[["row", "training_row", "kind"]].to_numpy().tolist() == [[4, 0, COPY], [5, 1, COPY], [3, 1, MIRROR]]

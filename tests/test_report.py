@@ -15,6 +15,7 @@ import yaml
 
 from stages import report
 from stages.images.dataset import TEST, Dataset
+from stages.images.twins.table import MIRROR
 from stages.reporting import card, evidence, gallery, pages, summary, tables
 from stages.reporting.drawing import LIGHT, columns
 from stages.reporting.results import Results, check
@@ -139,6 +140,7 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
             "modes": {"fold_combiners": {"log_loss": 0.22, "refitted_log_loss": 0.21, "standard_error": 0.002}},
         },
         "split": {"training_images": 60, "training_images_in_test": 0},
+        "twins": {"with_a_twin": 0, "shown": [], "scores": {}},
     }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -743,3 +745,24 @@ def test_the_model_card_begins_with_metadata_and_escapes_names(work: Path) -> No
     assert CLASSES[2] not in body
     for section in ("Model details", "Intended use", "Training data", "Evaluation data", "Metrics", "Results"):
         assert f"## {section}\n" in body
+
+
+def test_test_images_that_training_has_too_are_shown_beside_it_with_the_scores_without_them(work: Path) -> None:
+    results, dataset = load(work)
+    assert "Test images that training has too" not in pages.html(results, dataset, pages.drawings(results, dataset), "")
+    test, training = int(dataset.test_rows[0]), int(np.flatnonzero(dataset.fold >= 0)[-1])
+    interval = {"macro_f1": 0.9, "macro_f1_low": 0.85, "macro_f1_high": 0.95}
+    parts = {"all": interval, "without_twins": {**interval, "macro_f1": 0.88, "macro_f1_low": None}}
+    pair = {"row": test, "training_row": training, "kind": MIRROR, "correlation": 0.912}
+    results.twins.update(with_a_twin=1, shown=[pair], scores={"stack": parts})
+    seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), ""))
+    assert "mirror, correlation 0.91; in training: " in seen
+    told = summary.remarks(results)[0]
+    assert told.startswith(
+        "1 test images are copies or near-duplicates of training images; macro-F1 without them 88.00 % ("
+    )
+    assert "with them 90.00 % (95 % interval 85.00 to 95.00)" in told
+    shown = pages.twins(results, dataset)[0]
+    assert (shown.width, shown.height) == (16, 8)
+    expected = np.stack([dataset.images[test], dataset.images[training][:, ::-1]])
+    assert shown.uri == gallery.uri(expected)

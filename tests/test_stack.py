@@ -9,6 +9,7 @@ import pytest
 
 from stages import evaluate, stack
 from stages.images import dataset
+from stages.images.twins import table as twins
 from stages.stacking.choosing.averaging import FOLD_COMBINERS
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.combiners import pools
@@ -37,6 +38,7 @@ def make_job(folder, n_train=600, n_test=200, test_classes=(0, 1, 2, 3)):
     (folder / "data/predictions").mkdir(parents=True)
     dataset.write_index(folder / "data/index.parquet", toy_index(labels, folds))
     dataset.write_classes(folder / "data/classes.json", CLASSES)
+    twins.write(folder / "data" / twins.TWINS, twins.NONE)
     (folder / "params.yaml").write_text(PARAMS)
     rng = np.random.default_rng(9)
     for member, name in enumerate(["left", "right"]):
@@ -158,6 +160,7 @@ def test_many_classes_end_without_a_warning_and_logistic_steps_aside(tmp_path, m
     (tmp_path / "data").mkdir()
     dataset.write_index(tmp_path / "data/index.parquet", toy_index(labels, folds))
     dataset.write_classes(tmp_path / "data/classes.json", classes)
+    twins.write(tmp_path / "data" / twins.TWINS, twins.NONE)
     (tmp_path / "params.yaml").write_text(PARAMS.replace("[mean, pool]", "[mean, logistic, logistic_extended]"))
     rows = np.concatenate([np.flatnonzero(folds >= 0), np.tile(np.flatnonzero(folds < 0), 3)])
     by = np.concatenate([folds[folds >= 0], np.repeat(np.arange(3), k * 2)])

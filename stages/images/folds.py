@@ -25,6 +25,11 @@ class Split(Block):
         le=20,
         description="partitions into K folds; a backbone with several `seeds` uses them in turn, one for each seed",
     )
+    near_duplicates: bool = Field(
+        False,
+        description="find images that are nearly the same and keep them in one fold, as copies are; seconds for 10,000 "
+        "images, a few minutes for 60,000, four times as many for twice as many",
+    )
 
 
 def hold_out(labels: Labels, fraction: float, seed: int, folds: int, classes: Sequence[str]) -> Mask:

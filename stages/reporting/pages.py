@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
+from stages.images.twins.table import MIRROR
 from stages.reporting import evidence, figures, gallery, summary, tables, templates, worth
 from stages.reporting.drawing import DARK, LIGHT, Draw, cut, distinct, svg
 from stages.reporting.results import BEHIND, STACK, Results
@@ -136,6 +137,7 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             mistakes=wrong[: gallery.SEEN],
             more=wrong[gallery.SEEN :],
             suspects=predicted(dataset, gallery.suspects(results)),
+            twins=twins(results, dataset),
             doubted=predicted(dataset, gallery.doubted(results)),
             parameters=parameters,
         )
@@ -202,6 +204,19 @@ def predicted(dataset: Dataset, rows: pd.DataFrame) -> list[Photo]:
         alt = f"{row['path']}, an image of the class {row['label']}: {sure} {row['prediction']}"
         said = f"{sure} {short[row['prediction']]}"
         found.append(photo(image[None], alt, short[row["label"]], said, row["path"]))
+    return found
+
+
+def twins(results: Results, dataset: Dataset) -> list[Photo]:
+    """Test images, each beside the training image most like it, which is mirrored back where it is a mirror image."""
+    short, found = distinct(dataset.classes, CAPTION), []
+    for pair in results.twins["shown"]:
+        rows = np.array([pair["row"], pair["training_row"]])
+        test, training = gallery.thumbnails(dataset, rows, gallery.LARGE // 2)
+        both = np.stack([test, training[:, ::-1] if pair["kind"] == MIRROR else training])
+        name, path = short[dataset.labels[rows[0]]], dataset.index.path[rows[0]]
+        said = f"{pair['kind']}, correlation {pair['correlation']:.2f}; in training: {short[dataset.labels[rows[1]]]}"
+        found.append(photo(both, f"{path}, and {dataset.index.path[rows[1]]} of the training images", name, said, path))
     return found
 
 

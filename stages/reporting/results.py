@@ -57,6 +57,7 @@ OBJECTS = {
     "warnings": ("evaluate", ("warnings",)),
     "stack": ("stack", ("combiner", "reason", "criterion", "members", "mode", "modes")),
     "split": ("split", ()),
+    "twins": ("evaluate", ("with_a_twin", "shown", "scores")),
 }
 """The same for the JSON files."""
 IMAGES = ["row", "path", "fold", "label", "prediction", "loss", "confidence"]
@@ -88,6 +89,7 @@ class Results:
     warnings: Row
     stack: Row
     split: Row
+    twins: Row
     backbones: list[Row]
     comparisons: list[Row]
     ledger: list[Row]

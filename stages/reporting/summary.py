@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from stages.reporting import tables
 from stages.reporting.evidence import TEST, asked, beside_best, claim, listed, same
-from stages.reporting.results import Results
-from stages.reporting.tables import interval, percent, points
+from stages.reporting.results import STACK, Results
+from stages.reporting.tables import interval, percent, points, spanned
 
 MODES = {
     "refitted": "the combiner fitted on all rows answers for each fold’s models, and the answers are averaged.",
@@ -62,7 +62,24 @@ def remarks(results: Results) -> list[str]:
     """What is suspicious or was left out in the data; nothing where all is well."""
     found = [f"{results.split[name]:,} {text}." for name, text in REMARKS.items() if results.split.get(name)]
     found += [f"{name} lost most of them: {n:,}." for name, n in results.split.get("loses_most", {}).items()]
+    found += [words for words in [twins(results)] if words]
     return [*found, *results.warnings["warnings"], *results.warnings.get("notes", [])]
+
+
+def twins(results: Results) -> str:
+    """What test images that training has too are worth; nothing where there are none, or no others."""
+    found = results.twins["scores"].get(STACK)
+    if not found:
+        return ""
+    rest, every = (
+        f"{percent(row['macro_f1'])} % ({spanned(results.level, row['macro_f1_low'], row['macro_f1_high'])})"
+        for row in (found["without_twins"], found["all"])
+    )
+    n = results.twins["with_a_twin"]
+    return (
+        f"{n:,} test images are copies or near-duplicates of training images; macro-F1 without them {rest}, with them "
+        f"{every}. metrics/twins.json has that of every backbone."
+    )
 
 
 def comparisons(results: Results) -> str:
