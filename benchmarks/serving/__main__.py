@@ -115,7 +115,7 @@ def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             }
             for side, rounds in found.items()
         }
-    )
+    ).T.rename_axis("side")
 
 
 @command
