@@ -134,7 +134,7 @@ async def opened(host: str, port: int, requests: Sequence[bytes], rate: float, s
 async def run(given: argparse.Namespace) -> dict[str, Any]:
     url = urlsplit(given.url)
     host, port = url.hostname or "127.0.0.1", url.port or 80
-    files = sorted(given.folder.iterdir())
+    files = sorted(given.folder.glob("*.png"))
     requests = [posted(file.read_bytes(), url.netloc, url.path, given.name) for file in files]
     start = time.perf_counter()
     if given.rate:
@@ -147,7 +147,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.client", description=__doc__)
     parser.add_argument("url", help="with the path")
-    parser.add_argument("folder", type=Path, help="of image files, sent in turn")
+    parser.add_argument("folder", type=Path, help="of PNG files, sent in turn")
     parser.add_argument("--name", default="image", help="of the file in the form")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=2000, help="of all clients")
