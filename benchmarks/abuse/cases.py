@@ -92,7 +92,7 @@ def noise(rng: Rng) -> Case:
         b"II*\0",
         b"%PDF-1.7",
     )
-    return Case("noise", form(starts[rng.integers(len(starts))] + rng.bytes(rng.integers(3000))), harmless=True)
+    return Case("noise", form(starts[rng.integers(len(starts))] + rng.bytes(int(rng.integers(3000)))), harmless=True)
 
 
 def wrong_form(rng: Rng) -> Case:
