@@ -133,7 +133,7 @@ def main() -> None:
         print(f"memory {server.memory():.0f} MB")
         wrong += told(asyncio.run(run(list(cases.large()), server.port)))
         print(f"memory {server.memory():.0f} MB")
-        alone, beside = asyncio.run(slowly(server.port, next(folder.iterdir()).read_bytes(), given.timed))
+        alone, beside = asyncio.run(slowly(server.port, next(folder.glob("*.png")).read_bytes(), given.timed))
         print(f"\nnormal client alone: {alone.told(0.0)}\nbeside {SLOW} slow ones: {beside.told(0.0)}")
         if given.schemathesis:
             print(generated(given.schemathesis, server, given.examples, folder))

@@ -2,13 +2,13 @@
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -116,7 +116,7 @@ def table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             }
             for side, rounds in found.items()
         }
-    )
+    ).T.rename_axis("side")
 
 
 @command
@@ -136,7 +136,7 @@ def main() -> None:
         pictures(folder, given.images, given.data)
         rounds = [{side: measured(side, given, folder) for side in sides} for _ in range(given.rounds)]
         found = {side: pd.DataFrame([one[side] for one in rounds]) for side in sides}
-        overload = overloaded(float(np.median(found[OURS]["requests/s"])), given, folder)
+        overload = overloaded(statistics.median(one[OURS]["requests/s"] for one in rounds), given, folder)
     print(
         f"{machine.when(PACKAGES)}; {machine.description()}; {given.bundle}, {given.clients} clients, "
         f"{given.requests:,} requests a round, the median of n = {given.rounds}; load {before:.1f} before.\n"

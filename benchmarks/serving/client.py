@@ -1,6 +1,6 @@
 """Clients of a server, in a process of their own, so that what they cost is not the server's.
 
-Written on bare connections: a library's client takes more of a processor than the server that it would measure.
+Written on bare connections: for a request httpx takes 4 ms of a processor, this 0.06, and the server less than 1.
 """
 
 import argparse
@@ -22,6 +22,8 @@ BOUNDARY = "boundary-of-the-form"
 LOST = "lost"
 """In the place of a status: the connection ended without an answer."""
 QUANTILES = (50, 95, 99)
+CONNECTIONS = 1000
+"""At most, of requests that come whatever becomes of those before; further ones wait for one of them."""
 
 
 def posted(content: bytes, host: str, path: str, name: str = "image") -> bytes:
@@ -71,6 +73,8 @@ class Connection:
     async def ask(self, request: bytes, seen: Seen, start: float) -> None:
         """Send it and read the answer; `start`: when it was to be sent."""
         try:
+            if self.streams is not None and self.streams[0].at_eof():  # a server closes what was idle for long
+                self.close()
             reader, writer = self.streams = self.streams or await asyncio.open_connection(self.host, self.port)
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -104,12 +108,15 @@ async def closed(connections: Sequence[Connection], requests: Sequence[bytes], t
 
 async def opened(host: str, port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Seen:
     """So many requests per second, whatever becomes of those before; timed from when each was due."""
-    seen, idle, tasks, start = Seen(), list[Connection](), set[asyncio.Task[None]](), time.perf_counter()
+    seen, tasks, start = Seen(), set[asyncio.Task[None]](), time.perf_counter()
+    idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    for _ in range(CONNECTIONS):
+        idle.put_nowait(Connection(host, port))
 
     async def one(request: bytes, due: float) -> None:
-        connection = idle.pop() if idle else Connection(host, port)
+        connection = await idle.get()
         await connection.ask(request, seen, due)
-        idle.append(connection)
+        idle.put_nowait(connection)
 
     for number, request in zip(range(round(rate * seconds)), cycle(requests), strict=False):
         due = start + number / rate
@@ -127,7 +134,7 @@ async def opened(host: str, port: int, requests: Sequence[bytes], rate: float, s
 async def run(given: argparse.Namespace) -> dict[str, Any]:
     url = urlsplit(given.url)
     host, port = url.hostname or "127.0.0.1", url.port or 80
-    files = sorted(given.folder.iterdir())
+    files = sorted(given.folder.glob("*.png"))
     requests = [posted(file.read_bytes(), url.netloc, url.path, given.name) for file in files]
     start = time.perf_counter()
     if given.rate:
@@ -140,7 +147,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.client", description=__doc__)
     parser.add_argument("url", help="with the path")
-    parser.add_argument("folder", type=Path, help="of image files, sent in turn")
+    parser.add_argument("folder", type=Path, help="of PNG files, sent in turn")
     parser.add_argument("--name", default="image", help="of the file in the form")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--requests", type=int, default=2000, help="of all clients")
