@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from stages.backbones import Predict, Report
 from stages.backbones.vocabulary.block import Sized
-from stages.images.arrays import Images, Labels, LogProbabilities, Scaled, Weights
+from stages.images.arrays import Images, Labels, LogProbabilities, Scaled, SoftLabels, Weights
 from stages.images.scaling import resize, smaller
 from stages.running.errors import UserError
 from tests.contract import CLAIMS, Battery, run
@@ -39,12 +40,13 @@ class Sound:
         folder: Path,
         report: Report,
         weights: Weights | None = None,
+        soft_labels: SoftLabels | None = None,
     ) -> None:
         self.check(os.environ.get("FOLDSTACK_DEVICE", "cpu"))
         images = self.sized(images, params)
         weights = np.ones(len(labels), np.float32) if weights is None else weights
-        chosen = [labels == k for k in range(labels.max() + 1)]
-        means = np.stack([np.average(images[each], axis=0, weights=weights[each]) for each in chosen])
+        shares = np.eye(labels.max() + 1)[labels] if soft_labels is None else soft_labels
+        means = np.stack([np.average(images, axis=0, weights=weights * share) for share in shares.T])
         means += np.random.default_rng(self.seed(seed)).normal(size=means.shape)
         for epoch in (0.5, 1, 1.5, 2):
             self.report(report, epoch)
@@ -154,6 +156,13 @@ class Even(Sound):
         super().fit(images, labels, params, **rest | {"weights": None})
 
 
+class Unteachable(Sound):
+    def fit(self, images: Images, labels: Labels, params: Sized, **rest: Any) -> None:
+        super().fit(images, labels, params, **rest | {"soft_labels": None})
+
+    fit.__signature__ = signature(Sound.fit)  # type: ignore[attr-defined]
+
+
 class Heedless(Sound):
     def check(self, device: str) -> None:
         pass
@@ -176,6 +185,7 @@ FAULTS = {
     "enlarges_smaller_images": Shrinking,
     "bears_images_of_one_grey_value": Dividing,
     "learns_nothing_from_rows_of_weight_0": Even,
+    "learns_soft_labels_in_place_of_labels": Unteachable,
     "obeys_foldstack_device": Heedless,
 }
 PROCESS = "loads_no_other_framework"

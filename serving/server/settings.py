@@ -36,7 +36,6 @@ class Settings(BaseSettings):
     megapixels: int = Field(40, ge=1, description="of an image, at most")
     patience: float = Field(30.0, gt=0, description="seconds that headers, and then a body, may take to arrive")
     rate: str = Field("", description="requests of one address, as in 120/minute; empty: any number")
-    root_path: str = Field("", description="where a proxy has this server, as in /foldstack")
     drain: int = Field(30, ge=1, description="seconds after SIGTERM in which what was begun is finished")
 
     @field_validator("rate")
