@@ -220,7 +220,7 @@ def main() -> None:
     heats = [temperature.fit(one[: len(held)], labels[held]) for one in together]
     fresh = [temperature.apply(one[len(held) :], heat) for one, heat in zip(together, heats, strict=True)]
     fitted = {"calibration_images": len(held), "temperature": heats[0], "hard_temperature": heats[1]}
-    found = fitted | judged(*fresh, labels[dataset.test_rows])
+    found = fitted | judged(fresh[0], fresh[1], labels[dataset.test_rows])
     give(student, said, dataset, place, asked)
     files.write(METRICS, {f"{student.name}.json": found})
     show(student.name, found)
