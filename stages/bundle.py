@@ -201,7 +201,7 @@ def main() -> None:
         for name, one in exported.items()
         if not one.objection
     }
-    taught = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset)
+    taught = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset, params.coverage)
     manifest["students"] = {name: one.said for name, one in taught.items()}
     manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], taught, job, params)
     manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))

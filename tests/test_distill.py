@@ -184,6 +184,8 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     )
     assert answer.sets[np.arange(len(labels)), answer.numbers].all()
     known = loaded.manifest["students"]["small"]
+    assert known["conformal"]["coverage"] == pytest.approx(answer.sets[np.arange(len(labels)), labels].mean())
+    assert known["conformal"]["size"] == pytest.approx(answer.sets.sum(axis=1).mean())
     assert known["temperature"] == pytest.approx(found["temperature"])
     assert known["rows"] == found["calibration_images"] == len(np.load(f"models/bundle/{known['strangeness']}"))
     assert loaded.manifest["students"]["small"]["scores"]["macro_f1"] == pytest.approx(found["macro_f1"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.bundling import cascade, graphs, parity
 from stages.bundling.cascade import Start
+from stages.images.arrays import Labels
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.stacking.combiners import temperature
@@ -30,8 +31,10 @@ class Taught:
     """It as the first of a cascade."""
 
 
-def gathered(blocks: Mapping[str, Mapping[str, Any]], bundle: Path, dataset: Dataset) -> dict[str, Taught]:
-    """Write the networks of each below `bundle`, without what cannot be exported.
+def gathered(
+    blocks: Mapping[str, Mapping[str, Any]], bundle: Path, dataset: Dataset, coverage: float
+) -> dict[str, Taught]:
+    """Write the networks of each below `bundle`, without what cannot be exported. `coverage`: of its conformal sets.
 
     Models of students that have no block any more are deleted. Raises UserError for one that was not trained.
     """
@@ -45,7 +48,8 @@ def gathered(blocks: Mapping[str, Mapping[str, Any]], bundle: Path, dataset: Dat
         if exported.objection:
             print(f"warning: the student {name} is not in the bundle: {exported.objection}")
         else:
-            found[name] = taught(name, block, paths, exported, bundle, dataset)
+            found[name] = one = taught(name, block, paths, exported, bundle, dataset)
+            one.said["conformal"] = covered(bundle, one, dataset.labels[dataset.test_rows], coverage)
     return found
 
 
@@ -70,22 +74,27 @@ def taught(
     name: str, block: Mapping[str, Any], paths: list[str], exported: graphs.Exported, bundle: Path, dataset: Dataset
 ) -> Taught:
     said, known, strange = table(name), start(name, dataset), f"networks/students/{name}/strangeness.npy"
-    written, training = [bundle / path for path in paths], dataset.fold >= 0
-    np.save(bundle / strange, np.sort(conformal.strangeness(known.raw, dataset.labels[training][known.rows])))
-    return Taught(
-        {
-            "recipe": f"{block['framework']}/{block['recipe']}",
-            "size": exported.size,
-            "networks": paths,
-            "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
-            "temperature": known.temperature,
-            "rows": len(known.rows),
-            "strangeness": strange,
-            "compared": parity.compared(said, written, exported.size, dataset),
-            "scores": scores.summary(known.test, dataset.labels[dataset.test_rows]),
-        },
-        known,
-    )
+    written, labels = [bundle / path for path in paths], dataset.labels[dataset.fold >= 0][known.rows]
+    np.save(bundle / strange, np.sort(conformal.strangeness(known.raw, labels)))
+    own = {
+        "recipe": f"{block['framework']}/{block['recipe']}",
+        "size": exported.size,
+        "networks": paths,
+        "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
+        "temperature": known.temperature,
+        "rows": len(known.rows),
+        "strangeness": strange,
+        "compared": parity.compared(said, written, exported.size, dataset),
+        "scores": scores.summary(known.test, dataset.labels[dataset.test_rows]),
+    }
+    return Taught(own, known)
+
+
+def covered(bundle: Path, one: Taught, labels: Labels, coverage: float) -> dict[str, float]:
+    """What `conformal.overall` says of its sets of the test set."""
+    strange = np.load(bundle / one.said["strangeness"])
+    found = conformal.sets([strange], one.start.models[:1], coverage)
+    return conformal.overall(conformal.filled(found, one.start.test.argmax(axis=1)), labels)
 
 
 def start(name: str, dataset: Dataset) -> Start:
