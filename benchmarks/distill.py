@@ -2,9 +2,10 @@
 
 Run in the repository of a finished job (data/, metrics/images.parquet, metrics/costs/): `python -m benchmarks.distill
 --network speedrun --seeds 3 --set epochs=16 soft=0.9`. Each seed trains the network of a block of params.yaml twice, on
-soft labels and on labels. Intervals are those of a paired bootstrap over test images and seeds: both are drawn with
-replacement, the two ways always alike. The stack has no seeds, so that its interval beside a student is of images and
-of the student's seeds. The cost is that of predicting an image, by `metrics/costs` for the stack's networks.
+soft labels and on labels, on all training rows: none are kept back for `calibration`. Intervals are those of a paired
+bootstrap over test images and seeds: both are drawn with replacement, the two ways always alike. The stack has no
+seeds, so that its interval beside a student is of images and of the student's seeds. The cost is that of predicting an
+image, by `metrics/costs` for the stack's networks.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import pandas as pd
 
 from benchmarks import settings
 from stages import backbones, distill
-from stages.distill import ANSWERS, CONFIDENCE, HARD, SOFT, Lesson, Student
+from stages.distill import ANSWERS, HARD, SOFT, Lesson, Student
 from stages.images.arrays import Labels
 from stages.images.dataset import Dataset
 from stages.running import parameters, threads
@@ -29,6 +30,7 @@ from stages.running.errors import UserError
 from stages.showing import machine
 from stages.showing.command import command
 from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.judging.students import CONFIDENCE
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import log_losses
 from stages.stacking.pricing.costs import Cost
@@ -64,7 +66,7 @@ def learnt(one: Student, dataset: Dataset, seeds: int, seed: int) -> tuple[dict[
         for kind, given in ((SOFT, soft), (HARD, None)):
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
-                Lesson(one, number, own, given)(dataset, Silent(), Path(folder))
+                Lesson(one, number, own, rows, given)(dataset, Silent(), Path(folder))
                 trained = time.perf_counter()
                 said[kind].append(backbones.predictions(recipe.load(Path(folder)), dataset, dataset.test_rows))
             predicting += (time.perf_counter() - trained) / (2 * seeds * len(dataset.test_rows))

@@ -4,7 +4,8 @@ manifest.json       what it is: classes, sizes in pixels, scores, versions, the 
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
 cascade.npy         likewise of the cascade, where one pays
-networks/<backbone>/fold-<number>.onnx, networks/students/<student>/seed-<number>.onnx
+networks/<backbone>/fold-<number>.onnx
+networks/students/<student>/seed-<number>.onnx, and strangeness.npy of it alone
 examples/<row>.png  a few images of the test set, to try
 """
 
@@ -21,16 +22,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from serving.cascade import Step
-from serving.combining import Stack, average
+from serving.cascade import Step, averaged
+from serving.combining import Stack, average, beside, by_fold
 from serving.pictures import Picture, decoded
 from stages.images.decoding import Wanted
 from stages.running.errors import UserError
 
 MANIFEST, STACK, STRANGENESS, CASCADE = "manifest.json", "stack.json", "strangeness.npy", "cascade.npy"
 FORMAT = 2
-FLOOR = float(np.log(np.finfo(np.float64).eps))
-"""The least log-probability of a backbone that the stack is told: stages/stacking/predictions/tables.py."""
 BATCH = 64
 """Images that go through a network together, at most. Each network keeps the memory that they took: the twelve of the
 default job 287 MB in all; 967 MB at 256, in the same time of the processor (4 batches, n = 1)."""
@@ -44,8 +43,7 @@ class Answer:
     probabilities: np.ndarray
     """float64 [n, k]; each row sums to one."""
     sets: np.ndarray
-    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked. Empty of a student's
-    answer, of which nothing is promised, and never of the stack's."""
+    """bool [n, k]: the classes that hold the true one as often as `evaluate.coverage` asked; never empty."""
     votes: Mapping[str, np.ndarray]
     """What each backbone says by itself, as `probabilities`; NaN for images that a cascade did not ask it about."""
 
@@ -83,19 +81,25 @@ class Bundle:
         self, folder: Path, manifest: Mapping[str, Any], threads: int, cascade: bool = False, student: str | None = None
     ) -> None:
         self.folder, self.manifest = folder, manifest
-        self.classes = tuple(manifest["classes"])
-        self.student = student
-        self.backbones: dict[str, dict[str, Any]] = (
-            manifest["backbones"] if student is None else {student: manifest["students"][student]}
-        )
+        self.classes, k = tuple(manifest["classes"]), len(manifest["classes"])
+        self.step = Step.restored(manifest["cascade"][0], k) if cascade else None
+        self.student, self.students = student, manifest.get("students", {})
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
-        content = json.loads((folder / STACK).read_text(encoding="utf-8"))
-        self.stack, self.members = Stack.restored(content), content["members"] if student is None else [student]
-        rows = manifest["sets"]["rows"]
-        strangeness = np.load(folder / (CASCADE if cascade else STRANGENESS), allow_pickle=False)
-        self.known = np.split(strangeness, np.cumsum(rows)[:-1])
-        self.step = Step.restored(manifest["cascade"][0], len(rows), len(self.classes)) if cascade else None
+        if student is None:
+            content = json.loads((folder / STACK).read_text(encoding="utf-8"))
+            self.stack, self.members = Stack.restored(content), content["members"]
+            rows, strangeness = manifest["sets"]["rows"], STRANGENESS
+            if self.step:
+                rows, strangeness = self.step.rows, CASCADE
+        else:
+            known = self.students[student]
+            self.stack, self.members = averaged(1, known["temperature"], 1, k), [student]
+            rows, strangeness = [known["rows"]], known["strangeness"]
+        self.known = np.split(np.load(folder / strangeness, allow_pickle=False), np.cumsum(rows)[:-1])
+        asked = {*self.members, *(self.step.first if self.step else ())}
+        of_all = manifest["backbones"] | self.students
+        self.backbones: dict[str, dict[str, Any]] = {name: of_all[name] for name in of_all if name in asked}
         self.threads = threads
 
     @classmethod
@@ -175,13 +179,15 @@ class Bundle:
         return found
 
     def by_fold(self, said: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: by_fold(models, len(self.known)) for name, models in said.items()}
+        """[folds, n, k] each; a student, which has no folds, says the same in all."""
+        n = len(self.known)
+        return {
+            name: np.repeat(by_fold(models, 1), n, axis=0) if name in self.students else by_fold(models, n)
+            for name, models in said.items()
+        }
 
     def answer(self, said: Mapping[str, np.ndarray]) -> Answer:
-        """The answer of the stack, of the first of a cascade where these were sure, or of a student."""
-        if self.student is not None:
-            p = np.exp(average(said[self.student].astype(np.float64)))
-            return Answer(self.classes, p, np.zeros(p.shape, bool), {self.student: p})
+        """The answer of the stack or the student, or of the first of a cascade where these were sure."""
         folds = self.by_fold(said)
         votes = {name: np.exp(average(models)) for name, models in folds.items()}
         whole, coverage = beside(folds, self.members), self.manifest["sets"]["coverage"]
@@ -200,18 +206,6 @@ class Bundle:
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def by_fold(models: np.ndarray, folds: int) -> np.ndarray:
-    """[folds, n, k]: of several seeds' models, numbered through, the average over the seeds; at least FLOOR."""
-    seeds = np.maximum(models, np.float32(FLOOR)).reshape(len(models) // folds, folds, *models.shape[1:])
-    single = seeds[0] if len(seeds) == 1 else np.maximum(average(seeds), np.float32(FLOOR))
-    return single.astype(np.float64)
-
-
-def beside(folds: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """These backbones side by side, [folds, n, m, k]."""
-    return np.stack([folds[name] for name in names], axis=2)
 
 
 def spread(some: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A step of a cascade: a few cheap networks answer first, and what they are not sure of is passed on."""
+"""A step of a cascade: a few cheap networks, or a student, answer first; what they are not sure of is passed on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +9,28 @@ import numpy as np
 from serving.combining import Pool, Stack
 
 
+def averaged(n: int, temperature: float, folds: int, k: int) -> Stack:
+    """The average of `n` networks, tempered. `folds`: models of each; `k`: classes."""
+    pool = Pool(np.full((n, k), 1 / n))
+    return Stack("averaged", temperature, pool, [pool] * folds)
+
+
 @dataclass(frozen=True)
 class Step:
     first: list[str]
     """Names of networks of the bundle."""
     threshold: float
     """The probability from which on their answer stands."""
+    rows: list[int]
+    """Of each fold, those that the cascade's conformal sets are told by."""
     stack: Stack
-    """Of those networks: their average, tempered."""
+    """Of those networks."""
 
     @classmethod
-    def restored(cls, content: Mapping[str, Any], folds: int, k: int) -> "Step":
-        """What stands in the manifest. `folds`: models of each network; `k`: classes."""
-        first, temperature = content["first"], content["temperature"]
-        pool = Pool(np.full((len(first), k), 1 / len(first)))
-        return cls(first, content["threshold"], Stack("averaged", temperature, pool, [pool] * folds))
+    def restored(cls, content: Mapping[str, Any], k: int) -> "Step":
+        """What stands in the manifest. `k`: classes."""
+        first, rows = content["first"], content["rows"]
+        return cls(first, content["threshold"], rows, averaged(len(first), content["temperature"], len(rows), k))
 
     def unsure(self, models: np.ndarray) -> np.ndarray:
         """The images to be passed on, bool [n]; `models` as `Stack.predict` takes them."""

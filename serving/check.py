@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from serving.bundle import BATCH, Bundle
-from serving.combining import average
+from serving.combining import average, temper
 from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
@@ -94,9 +94,9 @@ def checked(bundle: Bundle, dataset: Dataset, images: int, url: str | None = Non
     scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
     wrong, judged = list[str](), [(bundle, scored, stack)]
     for name in bundle.manifest.get("students", {}):
-        known = parity.scored(STUDENTS / name / "test.parquet", dataset.classes, rows)
+        known = parity.scored(STUDENTS / name / "predictions.parquet", dataset.classes, rows)
         student = Bundle(bundle.folder, bundle.manifest, bundle.threads, student=name)
-        judged.append((student, {name: known}, np.exp(average(known))))
+        judged.append((student, {name: known}, np.exp(temper(average(known), student.stack.temperature))))
     for batch, job in product(BATCHES, judged):
         for name, found in compared(job[0], pixels, job[1], job[2], batch):
             print(f"{'ok   ' if found.right else 'WRONG'} {name}, {batch} at a time: {found}", flush=True)

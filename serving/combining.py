@@ -14,6 +14,8 @@ import numpy as np
 Combine = Callable[[np.ndarray], np.ndarray]
 """From a stack to log-probabilities [n, k]."""
 
+FLOOR = float(np.log(np.finfo(np.float64).eps))
+"""The least log-probability of a backbone that the stack is told: stages/stacking/predictions/tables.py."""
 BLOCK = 4096
 """Rows that go through the trees together: bounds memory."""
 
@@ -31,6 +33,18 @@ def average(models: np.ndarray) -> np.ndarray:
 
 def temper(log_p: np.ndarray, temperature: float) -> np.ndarray:
     return normalise(log_p / temperature)
+
+
+def by_fold(models: np.ndarray, folds: int) -> np.ndarray:
+    """[folds, n, k]: of several seeds' models, numbered through, the average over the seeds; at least FLOOR."""
+    seeds = np.maximum(models, np.float32(FLOOR)).reshape(len(models) // folds, folds, *models.shape[1:])
+    single = seeds[0] if len(seeds) == 1 else np.maximum(average(seeds), np.float32(FLOOR))
+    return single.astype(np.float64)
+
+
+def beside(folds: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """These backbones side by side, [folds, n, m, k]."""
+    return np.stack([folds[name] for name in names], axis=2)
 
 
 def extended(stack: np.ndarray) -> np.ndarray:

@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--cascade", action="store_true", help="ask all networks only where the cheapest are unsure; docs/serving.md"
     )
-    parser.add_argument("--student", help="the name of one that answers in place of the stack; it has no sets")
+    parser.add_argument("--student", help="the name of one that answers in place of the stack")
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
     if out.suffix not in (".parquet", ".csv"):

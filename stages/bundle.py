@@ -20,6 +20,7 @@ import numpy as np
 from stages import backbones
 from stages.bundling import cascade, examples, graphs, parity, students
 from stages.bundling.graphs import Exported, Wanted
+from stages.bundling.students import Taught
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.running import parameters
@@ -123,10 +124,13 @@ def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, cov
     }
 
 
-def steps(known: Mapping[str, Mapping[str, Any]], job: Evaluation, params: Params) -> list[dict[str, Any]]:
+def steps(
+    known: Mapping[str, Mapping[str, Any]], taught: Mapping[str, Taught], job: Evaluation, params: Params
+) -> list[dict[str, Any]]:
     """The steps of the cascade before the whole stack: one or, where none pays, none."""
     prices = {name: one["milliseconds"] for name, one in known.items()}
-    found = cascade.cascade(job, prices, params.cascade_loss, params.coverage)
+    starts = [(one.start, one.said["milliseconds"]) for one in taught.values()]
+    found = cascade.cascade(job, prices, params.cascade_loss, params.coverage, starts)
     if found is None:
         return []
     np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
@@ -197,9 +201,10 @@ def main() -> None:
         for name, one in exported.items()
         if not one.objection
     }
-    manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], job, params)
+    taught = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset, params.coverage)
+    manifest["students"] = {name: one.said for name, one in taught.items()}
+    manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], taught, job, params)
     manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
-    manifest["students"] = students.gathered(backbones.blocks(content, "students"), FOLDER, dataset)
     manifest["files"] = digests(FOLDER)
     files.write(FOLDER, {"manifest.json": manifest})
     show(manifest)

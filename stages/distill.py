@@ -1,11 +1,12 @@
 """Teach one network what the stack knows: a student, trained on the stack's cross-fitted soft labels.
 
-`python -m stages.distill <student>` trains the block of that name under `students` on all training rows, a model for
-each of its `seeds`, and beside it the same network on the labels alone. What the stack says of a training row comes
-from models and combiners that have not seen it: `metrics/images.parquet`, which `evaluate` writes.
+`python -m stages.distill <student>` trains the block of that name under `students`, a model for each of its `seeds`,
+and beside it the same network on the labels alone. What the stack says of a training row comes from models and
+combiners that have not seen it: `metrics/images.parquet`, which `evaluate` writes. A share of the training rows, whole
+groups, is learnt by neither: the temperature of both is fitted on it, and `bundle` tells conformal sets by it.
 
-It leaves in `models/students/<student>/` the models, `seed-<n>/`, and what they say of the test set, `test.parquet`;
-and in `metrics/students/<student>.json` the scores of both.
+It leaves in `models/students/<student>/` the models, `seed-<n>/`, and what they say of that share and of the test set,
+`predictions.parquet`; and in `metrics/students/<student>.json` the temperatures and the scores of both.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pydantic import BaseModel, Field
 
 from stages import backbones, executors
 from stages.backbones import Recipe
+from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows, SoftLabels
 from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch, threads
@@ -30,13 +32,12 @@ from stages.running.history import Observer
 from stages.running.parameters import Block
 from stages.showing import progress
 from stages.showing.command import command
-from stages.stacking.judging import uncertainty
-from stages.stacking.predictions import files, scores, tables
-from stages.stacking.predictions.log_space import LogScores, average, log_losses
+from stages.stacking.combiners import temperature
+from stages.stacking.judging.students import judged
+from stages.stacking.predictions import files, tables
+from stages.stacking.predictions.log_space import average
 
 MODELS, METRICS, ANSWERS = Path("models/students"), Path("metrics/students"), Path("metrics/images.parquet")
-CONFIDENCE, BINS = 0.95, 15
-"""Of the interval and the calibration error: the defaults of `evaluate`, whose own are no reason to train again."""
 SOFT, HARD = "soft", "hard"
 """What a model learns from: soft labels, or the labels alone."""
 
@@ -48,6 +49,9 @@ class Params(Block):
         0.5, ge=0, le=1, description="share of the stack's answer in the target; the label has the rest"
     )
     temperature: float = Field(1.0, ge=0.1, le=100, description="of the stack's answer; above 1 it is softer")
+    calibration: float = Field(
+        0.1, ge=0.01, le=0.5, description="share of the training rows that it does not learn from, 1/n of whole groups"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Student:
     def read(cls, content: Mapping[str, Any], name: str) -> Self:
         """Raises UserError for one that is not there, and for what is wrong in what it has besides."""
         given = backbones.block(content, name, "students")
+        if name in (content.get("backbones") or {}):
+            raise UserError(f"params: students: got the name {name!r}, which a backbone has; expected another")
         own = {key: value for key, value in given.items() if key in Params.model_fields}
         rest = {key: value for key, value in given.items() if key not in own}
         return cls(name, parameters.check(own, Params, place=f"students.{name}"), rest)
@@ -86,6 +92,14 @@ class Student:
 def training_rows(dataset: Dataset) -> Rows:
     """Every row that a backbone learns from."""
     return np.union1d(dataset.training_rows(0), dataset.training_rows(1))
+
+
+def divided(dataset: Dataset, student: Student, seed: int) -> tuple[Rows, Rows]:
+    """The training rows that it learns from, and those, whole groups of every class, that it is calibrated on."""
+    rows, parts = training_rows(dataset), round(1 / student.params.calibration)
+    own = backbones.fold_seed(seed, "calibration", 0)  # another deal than that of the folds
+    held = folds.assign(dataset.labels[rows], dataset.index.group[rows], parts, own) == 0
+    return rows[~held], rows[held]
 
 
 def answers(path: Path, dataset: Dataset) -> SoftLabels:
@@ -122,19 +136,16 @@ class Lesson:
     student: Student
     number: int
     seed: int
+    rows: Rows
     soft: SoftLabels | None
 
     def __call__(self, dataset: Dataset, observer: Observer, folder: Path) -> None:
         recipe, params = self.student.resolve()
-        rows = training_rows(dataset)
-        images, labels, given = (
-            dataset.select(rows),
-            dataset.labels[rows],
-            dict[str, Any](backbones.weights(dataset, rows)),
-        )
+        images, labels = dataset.select(self.rows), dataset.labels[self.rows]
+        given = dict[str, Any](backbones.weights(dataset, self.rows))
         if self.soft is not None:
             given["soft_labels"] = self.soft
-        recorder = history.Recorder(self.number, len(rows), observer)
+        recorder = history.Recorder(self.number, len(self.rows), observer)
         with scratch.full_disk_named(folder):
             try:
                 recipe.fit(images, labels, params, seed=self.seed, folder=folder, report=recorder, **given)
@@ -142,64 +153,42 @@ class Lesson:
                 raise UserError(f"{self.student.name}: {error}") from error
 
 
-def lessons(student: Student, soft: SoftLabels, seed: int) -> dict[str, Lesson]:
+def lessons(student: Student, rows: Rows, soft: SoftLabels, seed: int) -> dict[str, Lesson]:
     """A model on soft labels and one on labels for each seed, which the two have in common."""
     seeds = [backbones.fold_seed(seed, student.place, number) for number in range(student.seeds)]
     return {
-        f"{kind}-{number}": Lesson(student, 2 * number + (kind == HARD), own, soft if kind == SOFT else None)
+        f"{kind}-{number}": Lesson(student, 2 * number + (kind == HARD), own, rows, soft if kind == SOFT else None)
         for number, own in enumerate(seeds)
         for kind in (SOFT, HARD)
     }
 
 
-def learn(student: Student, tasks: Mapping[str, Lesson], dataset: Dataset, place: Path) -> dict[str, LogProbabilities]:
-    """Every model, below `place`; what each says of the test set, by its name."""
+def learn(
+    student: Student, tasks: Mapping[str, Lesson], dataset: Dataset, place: Path, rows: Rows
+) -> dict[str, LogProbabilities]:
+    """Every model, below `place`; what each says of these rows, by its name."""
     recipe, params = student.resolve()
-    total = backbones.epochs(params) * len(training_rows(dataset)) * len(tasks)
+    total = backbones.epochs(params) * sum(len(task.rows) for task in tasks.values())
     with progress.bar(total, "images", student.name) as bar:
         display = history.Display(bar, place / "history.csv", [])
         for _ in executors.chosen()(student.opened, tasks, place, display):
             pass
-    return {name: backbones.predictions(recipe.load(place / name), dataset, dataset.test_rows) for name in tasks}
+    return {name: backbones.predictions(recipe.load(place / name), dataset, rows) for name in tasks}
 
 
 def of_kind(said: Mapping[str, LogProbabilities], kind: str) -> list[LogProbabilities]:
     return [log_p for name, log_p in said.items() if name.startswith(kind)]
 
 
-def judged(soft: LogScores, hard: LogScores, labels: Labels) -> dict[str, float | None]:
-    """What the metrics say of the test set: the student, the same network on labels alone, and what is between them.
-
-    gain: of macro-F1, with its interval, null for too few images; mcnemar_p: of accuracy; log_loss_gain with its
-    standard error.
-    """
-    one, other = soft.argmax(axis=1), hard.argmax(axis=1)
-    gain = uncertainty.gain(labels, one, other, soft.shape[1], CONFIDENCE)
-    saved, error = scores.behind(log_losses(hard, labels), log_losses(soft, labels))
-    ends = {"gain_low": gain.low, "gain_high": gain.high}
-    return {
-        **scored(soft, labels),
-        **{f"hard_{name}": value for name, value in scored(hard, labels).items()},
-        "gain": gain.value,
-        **{name: None if np.isnan(end) else end for name, end in ends.items()},
-        "mcnemar_p": uncertainty.mcnemar(labels, one, other)[2],
-        "log_loss_gain": saved,
-        "log_loss_gain_error": error,
-    }
-
-
-def scored(log_p: LogScores, labels: Labels) -> dict[str, float]:
-    return {**scores.summary(log_p, labels), "calibration_error": scores.calibration_error(log_p, labels, BINS)}
-
-
-def give(student: Student, said: Mapping[str, LogProbabilities], dataset: Dataset, place: Path) -> None:
-    """Put the student's models, and what they say of the test set, where DVC expects them."""
-    folder, soft, rows = MODELS / student.name, of_kind(said, SOFT), dataset.test_rows
+def give(student: Student, said: Mapping[str, LogProbabilities], dataset: Dataset, place: Path, rows: Rows) -> None:
+    """Put the student's models, and what they say of these rows, where DVC expects them."""
+    folder, soft = MODELS / student.name, of_kind(said, SOFT)
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(len(soft)):
         shutil.copytree(place / f"{SOFT}-{number}", folder / f"seed-{number}", copy_function=scratch.link)
     models = np.repeat(np.arange(len(soft)), len(rows))
-    tables.write(folder / "test.parquet", np.tile(rows, len(soft)), models, np.concatenate(soft), dataset.classes)
+    table = folder / "predictions.parquet"
+    tables.write(table, np.tile(rows, len(soft)), models, np.concatenate(soft), dataset.classes)
 
 
 def show(name: str, found: Mapping[str, float | None]) -> None:
@@ -220,15 +209,19 @@ def main() -> None:
     student, seed = Student.read(content, parser.parse_args().student), parameters.seed(content)
     threads.use(threads.of(student.block, place=student.place))
     dataset = student.opened()
-    rows, labels = training_rows(dataset), dataset.labels
+    labels, (rows, held) = dataset.labels, divided(dataset, student, seed)
     soft = soft_labels(answers(ANSWERS, dataset)[rows], labels[rows], student.params)
     sources = [*backbones.sources(student.block), Path("stages/distill.py"), ANSWERS]
     block = {**student.block, **student.params.model_dump()}
     place = scratch.of_backbone(f"student-{student.name}", block, seed, sources)
-    said = learn(student, lessons(student, soft, seed), dataset, place)
+    asked = np.concatenate([held, dataset.test_rows])
+    said = learn(student, lessons(student, rows, soft, seed), dataset, place, asked)
     together = [average(np.stack(of_kind(said, kind))) for kind in (SOFT, HARD)]
-    found = judged(together[0], together[1], labels[dataset.test_rows])
-    give(student, said, dataset, place)
+    heats = [temperature.fit(one[: len(held)], labels[held]) for one in together]
+    fresh = [temperature.apply(one[len(held) :], heat) for one, heat in zip(together, heats, strict=True)]
+    fitted = {"calibration_images": len(held), "temperature": heats[0], "hard_temperature": heats[1]}
+    found = fitted | judged(fresh[0], fresh[1], labels[dataset.test_rows])
+    give(student, said, dataset, place, asked)
     files.write(METRICS, {f"{student.name}.json": found})
     show(student.name, found)
     shutil.rmtree(place)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import yaml
 
 from serving import Bundle, check
 from stages import backbones, bundle, distill, train
-from stages.distill import Params, Student, answers, soft_labels, training_rows
+from stages.distill import Params, Student, answers, divided, lessons, soft_labels
 from stages.images.dataset import Dataset
+from stages.running import parameters
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.predictions import tables
@@ -69,9 +71,25 @@ def centred(log_p):
     return log_p - log_p.mean(axis=1, keepdims=True)
 
 
-def test_a_student_learns_from_every_training_row_and_from_no_test_row(repository):
+def test_a_student_learns_from_the_training_rows_that_it_is_not_calibrated_on(repository):
+    data, student = Dataset.load(repository / "data"), Student.read({"students": {"small": BLOCK}}, "small")
+    learnt, held = divided(data, student, 0)
+    np.testing.assert_array_equal(np.union1d(learnt, held), np.flatnonzero(data.fold >= 0))
+    assert not np.intersect1d(learnt, held).size
+    soft = np.zeros((len(learnt), 3), np.float32)
+    assert all(lesson.rows is learnt for lesson in lessons(student, learnt, soft, 0).values())
+
+
+def test_it_is_calibrated_on_a_share_of_whole_groups_of_every_class(repository):
     data = Dataset.load(repository / "data")
-    np.testing.assert_array_equal(training_rows(data), np.flatnonzero(data.fold >= 0))
+    twins = replace(data, index=replace(data.index, group=np.arange(len(data.index)) // 2))
+    for share in (0.1, 0.25):
+        student = Student.read({"students": {"small": BLOCK | {"calibration": share}}}, "small")
+        learnt, held = divided(twins, student, 1)
+        assert not np.intersect1d(twins.index.group[learnt], twins.index.group[held]).size
+        assert len(held) == pytest.approx(share * 240, abs=2)
+        assert np.bincount(twins.labels[held], minlength=3).min() >= share * 240 / 6
+    assert divided(twins, student, 2)[1].tolist() != held.tolist()
 
 
 def test_a_target_is_the_answer_at_its_temperature_and_the_label():
@@ -103,8 +121,12 @@ def test_answers_of_other_images_folds_or_classes_are_refused(copy):
 
 def test_the_stage_leaves_models_what_they_say_and_scores_beside_those_of_labels_alone(copy, monkeypatch, capsys):
     found, data = taught(monkeypatch), Dataset.load()
-    assert {path.name for path in Path("models/students/small").iterdir()} == {"seed-0", "seed-1", "test.parquet"}
-    table = tables.load(Path("models/students/small/test.parquet"), tables.columns(data.classes))
+    assert {path.name for path in Path("models/students/small").iterdir()} == {
+        "seed-0",
+        "seed-1",
+        "predictions.parquet",
+    }
+    table = tables.load(Path("models/students/small/predictions.parquet"), tables.columns(data.classes))
     rows, models = table["row"].to_numpy(), table["fold"].to_numpy()
     said = np.column_stack([table[name].to_numpy() for name in table.column_names[2:]])
     for number in range(2):
@@ -114,6 +136,9 @@ def test_the_stage_leaves_models_what_they_say_and_scores_beside_those_of_labels
     assert found["gain_low"] <= found["gain"] <= found["gain_high"]
     assert found["log_loss_gain"] == pytest.approx(found["hard_log_loss"] - found["log_loss"])
     assert found["log_loss"] != found["hard_log_loss"]
+    assert set(rows) - set(data.test_rows) == set(divided(data, Student.read(parameters.read(), "small"), 0)[1])
+    assert found["calibration_images"] == 24
+    assert 0.01 < found["temperature"] != found["hard_temperature"]
     assert "small on labels alone" in capsys.readouterr().out
     assert taught(monkeypatch) == found
 
@@ -133,6 +158,8 @@ def test_mistakes_of_a_student_are_told():
 
     assert "soft" not in read().block
     assert read().params == Params.model_validate({"soft": 0.8, "temperature": 1})
+    with pytest.raises(UserError, match=r"students: got the name 'small', which a backbone has"):
+        Student.read({"students": {"small": BLOCK}, "backbones": {"small": {}}}, "small")
     with pytest.raises(UserError, match=r"students\.small\.soft: got 2"):
         read(soft=2)
     with pytest.raises(UserError, match=r"students: there is no 'smal'; did you mean 'small'"):
@@ -155,7 +182,12 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     assert -np.log(answer.probabilities[np.arange(len(labels)), labels]).mean() == pytest.approx(
         found["log_loss"], 1e-5
     )
-    assert not answer.sets.any()
+    assert answer.sets[np.arange(len(labels)), answer.numbers].all()
+    known = loaded.manifest["students"]["small"]
+    assert known["conformal"]["coverage"] == pytest.approx(answer.sets[np.arange(len(labels)), labels].mean())
+    assert known["conformal"]["size"] == pytest.approx(answer.sets.sum(axis=1).mean())
+    assert known["temperature"] == pytest.approx(found["temperature"])
+    assert known["rows"] == found["calibration_images"] == len(np.load(f"models/bundle/{known['strangeness']}"))
     assert loaded.manifest["students"]["small"]["scores"]["macro_f1"] == pytest.approx(found["macro_f1"])
     assert len(loaded.manifest["students"]["small"]["networks"]) == 2
     with pytest.raises(UserError, match=r"no student 'smal'; expected one of: small"):
@@ -163,16 +195,48 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     with pytest.raises(UserError, match="cascade and the student small; expected one of the two"):
         Bundle.load("models/bundle", cascade=True, student="small")
     assert loaded.manifest["students"]["small"]["milliseconds"] > 0
-    np.testing.assert_array_equal(answer.votes["small"], answer.probabilities)
+    heated = answer.votes["small"] ** (1 / found["temperature"])
+    np.testing.assert_allclose(heated / heated.sum(axis=1, keepdims=True), answer.probabilities, atol=1e-6)
     monkeypatch.setattr(sys, "argv", ["check"])
     check.main()
     assert "ok    the student small, 33 at a time" in capsys.readouterr().out
-    path = Path("models/students/small/test.parquet")
+    path = Path("models/students/small/predictions.parquet")
     table = pq.read_table(path)
     names = [*table.column_names[:2], *table.column_names[3:], table.column_names[2]]
     pq.write_table(table.select(names).rename_columns(table.column_names), path)
     with pytest.raises(SystemExit, match=r"small, seed-0, small, seed-1, the student small: not what was scored"):
         check.main()
+
+
+def test_a_student_is_the_first_of_the_cascade_where_that_is_cheapest(copy, monkeypatch, capsys):
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["evaluate"]["cascade_loss"] = 0.3
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    taught(monkeypatch)
+    prices = {"left": 0.002, "right": 0.003, "small": 0.00005}
+    monkeypatch.setattr("stages.bundling.graphs.export", bundles.export)
+    monkeypatch.setattr("stages.bundling.cascade.price", lambda networks, pixels: prices[networks[0].parent.name])
+    bundle.main()
+    data, loaded = Dataset.load(), Bundle.load("models/bundle", threads=1, cascade=True)
+    (step,) = loaded.manifest["cascade"]
+    pixels, truth = data.take(data.test_rows), data.labels[data.test_rows]
+    answer, whole = loaded.predict(pixels), Bundle.load("models/bundle", threads=1).predict(pixels)
+    alone = Bundle.load("models/bundle", threads=1, student="small").predict(pixels)
+    passed_on = ~np.isnan(answer.votes["left"]).any(axis=1)
+    assert step["first"] == ["small"]
+    assert 0 < passed_on.mean() < 1
+    assert step["test"]["passed_on"] == pytest.approx(passed_on.mean())
+    assert step["test"]["cost"] == pytest.approx(0.01 + passed_on.mean())
+    assert step["out_of_fold"]["loss_at_most"] <= 0.3
+    assert sum(step["rows"]) == step["out_of_fold"]["images"] == 24
+    np.testing.assert_allclose(answer.probabilities[passed_on], whole.probabilities[passed_on], atol=1e-6)
+    np.testing.assert_allclose(answer.probabilities[~passed_on], alone.probabilities[~passed_on], atol=1e-6)
+    assert (alone.probabilities.max(axis=1) < step["threshold"]).tolist() == passed_on.tolist()
+    assert step["test"]["coverage"] == pytest.approx(answer.sets[np.arange(len(truth)), truth].mean())
+    assert step["test"]["size"] == pytest.approx(answer.sets.sum(axis=1).mean())
+    monkeypatch.setattr(sys, "argv", ["check", "--cascade"])
+    check.main()
+    assert "of 60 test images right" in capsys.readouterr().out
 
 
 def test_a_student_that_was_not_trained_is_named(copy, monkeypatch):

@@ -18,12 +18,10 @@ from PIL import Image
 
 from serving import Bundle
 from serving.server import __main__ as command
-from serving.server import answers
 from serving.server.app import create
 from serving.server.batching import Batcher
 from serving.server.connections import protocol
 from serving.server.refusals import RefusedError
-from serving.server.service import Said
 from serving.server.settings import Settings
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
@@ -514,9 +512,3 @@ def test_a_setting_that_cannot_be_is_one_line(monkeypatch):
     monkeypatch.setattr("sys.argv", ["server", "--batch", "0"])
     with pytest.raises(UserError, match="batch: Input should be greater than or equal to 1, not '0'"):
         command.settings()
-
-
-def test_a_student_has_no_set_and_is_not_called_unsure(bundle, images):
-    empty = Said(bundle.predict(images).probabilities[0], np.zeros(len(bundle.classes), bool), {})
-    found = answers.prediction(bundle, empty, "version")
-    assert (found.set, found.unsure) == ([], None)

@@ -19,7 +19,7 @@ from stages.running.errors import UserError
 from stages.stacking.choosing.averaging import REFITTED
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import cross_fit, level_one
-from stages.stacking.combiners import COMBINERS
+from stages.stacking.combiners import COMBINERS, temperature
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions import scores
 from stages.stacking.predictions.log_space import average
@@ -169,6 +169,39 @@ def test_its_sets_hold_the_true_class_as_often_as_asked():
     job = judged()
     for asked, tolerance in ((0.9, 0.01), (0.99, 0.004)):
         found = cascade.cascade(job, {"left": 1.0, "right": 9.0}, 0.03, asked)
+        assert found is not None
+        assert 0.2 < found.said["test"]["passed_on"] < 0.8
+        assert found.said["test"]["coverage"] == pytest.approx(asked, abs=tolerance)
+
+
+def student(job, n):
+    """What the first backbone's models are, alone, on `n` training rows that none of them saw."""
+    known, fresh = job.level_one.stack[:, 0], job.level_one.models[0, :, 0]
+    rows = np.sort(np.random.default_rng(5).choice(len(known), n, replace=False))
+    heat = temperature.fit(known[rows], job.train_labels[rows])
+    tempered, test = (temperature.apply(log_p, heat) for log_p in (known[rows], fresh))
+    return cascade.Start(["small"], heat, rows, known[rows], tempered, [fresh] * 3, test)
+
+
+def test_a_student_comes_first_where_its_rows_show_that_it_loses_little():
+    job, prices = judged(), {"left": 5.0, "right": 5.0}
+    found = cascade.cascade(job, prices, 0.03, 0.9, [(student(job, 500), 0.5)])
+    assert found is not None
+    said = found.said
+    assert said["first"] == ["small"]
+    assert sum(said["rows"]) == said["out_of_fold"]["images"] == 500
+    assert said["out_of_fold"]["cost"] == pytest.approx(0.05 + said["out_of_fold"]["passed_on"])
+    whole = job.tempered[student(job, 500).rows].argmax(axis=1) == job.train_labels[student(job, 500).rows]
+    assert whole.mean() - said["out_of_fold"]["accuracy"] < said["out_of_fold"]["loss_at_most"] <= 0.03
+    for n, loss in ((100, 0.005), (500, 0.001)):
+        other = cascade.by_student(job, student(job, n), [0.5, 10.0], loss, 0.9)
+        assert other is None, "even few images passed by would take more rows to show that nothing is lost"
+
+
+def test_the_sets_behind_a_student_hold_the_true_class_as_often_as_asked():
+    job = judged()
+    for asked, tolerance in ((0.9, 0.015), (0.99, 0.006)):
+        found = cascade.by_student(job, student(job, 1500), [0.5, 10.0], 0.05, asked)
         assert found is not None
         assert 0.2 < found.said["test"]["passed_on"] < 0.8
         assert found.said["test"]["coverage"] == pytest.approx(asked, abs=tolerance)

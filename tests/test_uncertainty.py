@@ -229,3 +229,13 @@ def test_tests_and_intervals_are_those_that_statsmodels_gave():
     np.testing.assert_allclose(high, [0.9738260476600049, 0.3511165007651014, 1], rtol=1e-14)
     adjusted = uncertainty.holm(np.array([0.04, 0.001, 0.03, 0.9, 0.012]))
     np.testing.assert_allclose(adjusted, [0.09, 0.005, 0.09, 0.9, 0.048], rtol=1e-14)
+
+
+def test_of_losses_the_upper_end_is_above_the_true_one_as_often_as_asked():
+    rng = np.random.default_rng(0)
+    for lost, won, n in ((0.03, 0.01, 300), (0.01, 0.01, 1000), (0.002, 0, 500)):
+        drawn = rng.choice(3, (2000, n), p=[1 - lost - won, lost, won])
+        ends = [uncertainty.at_most(row != 2, row != 1, 0.95) for row in drawn]
+        assert 0.93 < np.mean(np.array(ends) >= lost - won) <= 1
+    every = np.ones(1000, bool)
+    assert uncertainty.at_most(every, every, 0.95) == pytest.approx(1.645 * np.sqrt(2) / 1002, rel=1e-3)

@@ -22,9 +22,7 @@ class Prediction(BaseModel):
     probability: float
     top: list[Ranked] = Field(description=f"the {TOP} likeliest classes")
     probabilities: dict[str, float] = Field(description="of every class; they sum to one")
-    set: list[str] = Field(
-        description="the conformal set, true as often as `coverage` in /model says; a student has none"
-    )
+    set: list[str] = Field(description="the conformal set, true as often as `coverage` in /model says")
     unsure: str | None = Field(description="what to think of the label where the set has more classes; else null")
     model: str = Field(description="which bundle answered")
 
@@ -66,8 +64,8 @@ def prediction(bundle: Bundle, said: Said, version: str) -> Prediction:
 
 
 def unsure(chosen: list[str], coverage: float) -> str | None:
-    """In one line; None where the set has one class, and without a set, which a student has not."""
-    if len(chosen) < 2:
+    """In one line; None where the set has one class."""
+    if len(chosen) == 1:
         return None
     *most, last = chosen
     return f"unsure: {', '.join(most)} or {last}; one of them is right for {coverage:.0%} of images"

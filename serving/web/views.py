@@ -69,8 +69,6 @@ def agreement(said: Sequence[Vote], label: str) -> str:
 
 def certainty(one: answers.Prediction, coverage: float) -> str:
     """The conformal set in words."""
-    if not one.set:
-        return "A student has no conformal set."
     if one.unsure:
         return f"{one.unsure[0].upper()}{one.unsure[1:]}."
     return f"The conformal set is {one.label} alone; for {coverage:.0%} of images such a set holds the right class."

@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from scipy.special import betainc, chdtrc, ndtri
 
-from stages.images.arrays import Labels
+from stages.images.arrays import Labels, Mask
 from stages.stacking.judging.jackknife import Jackknife, jackknife
 
 POWER = 0.8
@@ -82,6 +82,14 @@ def mcnemar(labels: Labels, one: Labels, other: Labels) -> tuple[int, int, float
     # Twice the chance of at most `fewer` heads among so many throws of a coin, by the incomplete beta function: the
     # same as scipy.stats.binomtest, whose import takes as long as all the rest of the step.
     return only_first, only_second, min(1.0, 2 * float(betainc(more, fewer + 1, 0.5)))
+
+
+def at_most(one: Mask, other: Mask, confidence: float) -> float:
+    """By how much less often `other` is right than `one` on the same images: the upper end of a one-sided interval,
+    Bonett and Price's adjusted Wald interval, which says something where both are right on every image."""
+    n, lost, won = len(one) + 2, (one & ~other).sum() + 1, (other & ~one).sum() + 1
+    apart = (lost - won) / n
+    return float(apart + ndtri(confidence) * np.sqrt(((lost + won) / n - apart**2) / n))
 
 
 def comparisons(labels: Labels, one: Labels, others: Mapping[str, Labels], k: int, confidence: float) -> pd.DataFrame:

@@ -122,13 +122,18 @@ def passed_on(step: Step, firsts: Sequence[LogScores], n: int) -> Bool[np.ndarra
     return confidence(firsts[step.members - 1]) < step.threshold if step.members else np.ones(n, bool)
 
 
+def answered(step: Step, firsts: Sequence[LogScores], whole: LogScores) -> Labels:
+    """The label that each row is given."""
+    predicted = whole.argmax(axis=1)
+    if not step.members:
+        return predicted
+    return np.where(passed_on(step, firsts, len(whole)), predicted, firsts[step.members - 1].argmax(axis=1))
+
+
 def measured(step: Step, firsts: Sequence[LogScores], whole: LogScores, labels: Labels) -> dict[str, float]:
     """passed_on (share of the rows), cost (mean, as a share of the whole stack's), macro_f1 and accuracy."""
-    asked = passed_on(step, firsts, len(labels))
-    predicted = whole.argmax(axis=1)
-    if step.members:
-        predicted = np.where(asked, predicted, firsts[step.members - 1].argmax(axis=1))
-    share = float(asked.mean())
+    predicted = answered(step, firsts, whole)
+    share = float(passed_on(step, firsts, len(labels)).mean())
     return {
         "passed_on": share,
         "cost": step.cost + share * step.further,
