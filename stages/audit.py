@@ -13,22 +13,24 @@ from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.decisions import records
 from stages.running import parameters
+from stages.running.errors import UserError
 from stages.showing.command import command
-from stages.stacking.predictions import files, names, tables
+from stages.stacking.predictions import files, tables
 
 PREDICTIONS, METRICS = Path("data/predictions"), Path("metrics")
 
 
 @command
 def main() -> None:
-    content = parameters.read()
-    path = parameters.section(content, "data", Data).decisions
+    path = parameters.section(parameters.read(), "data", Data).decisions
     decisions = records.read(path) if path else []
-    dataset, backbones = Dataset.load(), list(names.recipes(content))
-    predictions = [tables.read(PREDICTIONS / f"{name}.parquet", dataset.index, dataset.classes) for name in backbones]
+    dataset, given = Dataset.load(), sorted(PREDICTIONS.glob("*.parquet"))
+    if not given:
+        raise UserError(f"{PREDICTIONS} has no predictions; run `dvc repro audit`")
+    predictions = [tables.read(each, dataset.index, dataset.classes) for each in given]
     ranked = ranking.Ranking.make(predictions, dataset, pixels.look(dataset.images))
     found = ranking.table(ranked, dataset, corrections.actions(decisions, dataset.index.sha256))
-    summary = {"backbones": backbones, **ranking.summary(ranked, dataset.classes)}
+    summary = {"backbones": [each.stem for each in given], **ranking.summary(ranked, dataset.classes)}
     summary["test_scores"] = corrections.scores(decisions, dataset, METRICS / "images.parquet")
     ranking.write(METRICS / "audit.parquet", found)
     (METRICS / "audit.html").write_text(page.html(found, summary, dataset), encoding="utf-8")
