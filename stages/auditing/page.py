@@ -68,7 +68,7 @@ def told(summary: Mapping[str, Any]) -> str:
     parts = []
     for name, cut in summary["cuts"].items():
         precision = cut["estimated_precision"]
-        sure = "" if precision is None else f", an estimated {precision:.0%} of them wrong"
+        sure = "" if precision is None else f", an estimated {precision:.1%} of them wrong"
         parts.append(f"{name}: {cut['training_images']:,}{sure}")
     odd = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in summary["flags"].items() if n)
     lines = [

@@ -17,7 +17,7 @@ from stages.auditing.pixels import Flags
 from stages.images.arrays import Labels, Mask
 from stages.images.dataset import TEST, Dataset
 from stages.images.replacement import replace
-from stages.stacking.predictions.log_space import LogScores, average
+from stages.stacking.predictions.log_space import LogScores, average, normalise
 from stages.stacking.predictions.tables import Predictions
 
 LIKELY = 0.5
@@ -63,7 +63,7 @@ class Ranking:
         suspicious = confident.suspicious(log_p, labels, learned.thresholds)
         cuts = {"strict": score > LIKELY, "confident": suspicious, "disagreement": top != labels}
         agreement = (each.argmax(axis=2) == top).mean(axis=0)
-        odd = {**oddities(log_p, agreement), **flags._asdict()}
+        odd = {**oddities(normalise(model.exponent * log_p), agreement), **flags._asdict()}
         return cls(training, labels, others.argmax(axis=1), score, cuts, odd, agreement, model, learned)
 
 
@@ -76,7 +76,7 @@ def everywhere(predictions: Predictions, training: Mask) -> Float32[np.ndarray, 
 
 def oddities(log_p: LogScores, agreement: Float64[np.ndarray, " n"]) -> dict[str, Mask]:
     """Images between two classes, about which the backbones differ, and images that are like none, as those of another
-    distribution are."""
+    distribution are. `log_p`: as sure as the labels bear out."""
     p = np.exp(log_p.astype(np.float64))
     second, first = np.partition(p, -2, axis=1)[:, -2:].T
     entropy = -(p * log_p).sum(axis=1) / np.log(p.shape[1])
