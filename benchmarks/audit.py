@@ -12,6 +12,7 @@ stay as they are.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,8 @@ def confused(classes: tuple[str, ...]) -> np.ndarray:
 
 def score(found: pd.DataFrame, flipped: set[str], rate: float) -> pd.DataFrame:
     """A row per cut: size, precision, recall; and one of the whole ranking with its average precision."""
-    training = found[found["fold"] != TEST]
-    wrong = training["pixels"].isin(flipped).to_numpy()
+    training = found.loc[found["fold"] != TEST]
+    wrong = np.array([digest in flipped for digest in training["pixels"]])
     order = np.argsort(-training["score"].to_numpy(), kind="stable")
     hits = wrong[order]
     average = float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
@@ -86,8 +87,8 @@ def main_score() -> None:
     if not FOUND.exists():
         raise UserError(f"{FOUND} is not there; run `dvc repro audit`")
     flipped = {each.pixels for each in records.read(PLANTED)}
-    rate = pd.read_json(SUMMARY, typ="series")["noise_rate"]
-    print(score(pd.read_parquet(FOUND), flipped, float(rate)).round(3).to_string(index=False))
+    rate = json.loads(SUMMARY.read_text(encoding="utf-8"))["noise_rate"]
+    print(score(pd.read_parquet(FOUND), flipped, rate).round(3).to_string(index=False))
 
 
 @command

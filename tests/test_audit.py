@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,7 @@ def test_the_step_ranks_all_rows_and_tells_of_training_and_test_apart(finished: 
         taken = training[training[name]]
         assert (cut["training_images"], cut["test_images"]) == (len(taken), found[name].sum() - len(taken))
         assert cut["estimated_precision"] == pytest.approx(wrong[taken["row"]].mean(), abs=0.06)
-    assert (found["suggested"] != found["label"]).all()
+    assert np.all(found["suggested"] != found["label"])
     assert (summary["test_scores"], len(summary["confusable"])) == ({}, 10)
 
 
@@ -213,7 +214,7 @@ def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path
 
     assert corrections.scores([about(0, "drop")], dataset, tmp_path / "none.parquet") == {}
     decisions = [about(0, "keep"), about(4, "relabel", to="dog"), about(5, "drop")]
-    found = corrections.scores(decisions, dataset, tmp_path / "images.parquet")
+    found: dict[str, Any] = corrections.scores(decisions, dataset, tmp_path / "images.parquet")
     assert found["decided"] == 2
     assert (found["raw"]["accuracy"], found["corrected"]["accuracy"]) == (0.5, 1.0)
     assert corrections.actions(decisions, dataset.index.sha256) == ["keep", None, None, None, "relabel", "drop"]

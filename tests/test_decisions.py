@@ -69,7 +69,7 @@ def test_training_rows_are_relabelled_dropped_and_weighted_in_the_folds_that_the
 
 
 def test_test_rows_stay_as_they_are_and_are_counted() -> None:
-    index = toy(weight=[1] * 10)
+    index = toy(weight=[1.0] * 10)
     result, kept, numbers = applied(
         index,
         about(index, 8, "relabel", "cat", to="dog"),
@@ -170,7 +170,7 @@ def write(folder: Path, images: np.ndarray) -> None:
 
 def prepared(tmp_path: Path, decisions: str | None) -> tuple[Dataset, dict[str, Any]]:
     data = Data.model_validate({"source": "folder", "path": tmp_path / "raw", "image_size": 8, "decisions": decisions})
-    numbers, _ = split.prepare(data, Split(), 0, tmp_path / "data", tmp_path / "metrics/split.json")
+    numbers, _ = split.prepare(data, Split.model_validate({}), 0, tmp_path / "data", tmp_path / "metrics/split.json")
     return Dataset.load(tmp_path / "data"), numbers
 
 

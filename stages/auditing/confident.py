@@ -45,7 +45,7 @@ def confidently(log_p: LogScores, thresholds: Float64[np.ndarray, " k"]) -> tupl
     p = np.exp(log_p.astype(np.float64))
     reached = p >= thresholds - SLACK
     several = reached.sum(axis=1) > 1
-    return reached.any(axis=1), np.where(several, p.argmax(axis=1), reached.argmax(axis=1))
+    return np.any(reached, axis=1), np.where(several, p.argmax(axis=1), reached.argmax(axis=1))
 
 
 def suspicious(log_p: LogScores, labels: Labels, thresholds: Float64[np.ndarray, " k"]) -> Mask:

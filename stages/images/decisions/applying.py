@@ -42,12 +42,12 @@ def follow(decisions: Sequence[Decision], pixels: Sequence[str], labels: Labels,
     found.actions.extend([None] * len(labels))
     for place, each in enumerate(decisions):
         about = rows.get(each.pixels, [])
-        same = [row for row in about if classes[found.labels[row]] == each.label]
-        if why := refusal(each, [classes[found.labels[row]] for row in about], numbers):
+        now = [classes[int(found.labels[row])] for row in about]
+        if why := refusal(each, now, numbers):
             found.unmatched.append((place, why))
             continue
-        for row in same:
-            found.labels[row] = numbers[each.to or each.label]
+        for row in [row for row, label in zip(about, now, strict=True) if label == each.label]:
+            found.labels[row] = numbers[each.label if each.to is None else each.to]
             found.dropped[row] = each.action == "drop"
             found.weights[row] = np.nan if each.weight is None else each.weight
             found.actions[row] = each.action
