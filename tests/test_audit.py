@@ -79,12 +79,12 @@ def test_confident_learning_counts_as_by_hand() -> None:
 
 
 def test_of_two_classes_that_are_confident_the_likelier_counts_and_an_absent_class_none() -> None:
-    p = np.array([[0.5, 0.3, 0.2], [0.6, 0.4, 0.0001], [0.4, 0.5, 0.1], [0.3, 0.2, 0.5]])
-    labels = np.array([0, 0, 1, 1])
+    p = np.array([[0.3, 0.5, 0.2], [0.4, 0.6, 0.0001], [0.5, 0.4, 0.1], [0.2, 0.3, 0.5]])
+    labels = np.array([1, 1, 0, 0])
     learned = confident.learn(np.log(p), labels)
-    assert learned.thresholds.tolist() == pytest.approx([0.55, 0.35, np.inf])
+    assert learned.thresholds.tolist() == pytest.approx([0.35, 0.55, np.inf])
     counted, taken = confident.confidently(np.log(p), learned.thresholds)
-    assert (counted.tolist(), taken[counted].tolist()) == ([False, True, True, False], [0, 1])
+    assert (counted.tolist(), taken[counted].tolist()) == ([False, True, True, False], [1, 0])
 
 
 def test_empty_dark_and_blurred_images_are_flagged_and_no_others() -> None:
