@@ -38,7 +38,7 @@ repro: git setup ## Run the job in params.yaml: dvc repro, as many backbones at 
 	  python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
 	  | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}' && \
 	  dvc repro evaluate && \
-	  printf '%s\n' bundle report | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item '{}'; \
+	  printf '%s\n' bundle audit report | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item '{}'; \
 	fi
 	dvc repro
 

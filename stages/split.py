@@ -26,6 +26,7 @@ from stages.images.dataset import (
     write_classes,
     write_index,
 )
+from stages.images.decisions import applying, records
 from stages.images.folds import Split
 from stages.images.replacement import replace, space
 from stages.images.twins import finding, joining, table
@@ -54,10 +55,17 @@ def prepare(
         near = finding.among(read_images(images), copies) if split.near_duplicates else table.NONE
         together, refused = joining.join(near, copies)
         entries = tabulate(written, together, test[written.rows], collection, split, seed)
-        numbers = count(entries, collection, split.folds, written, rows)
         held_out = entries.folds[0] == TEST
         found = joining.counted(near, copies, together, refused, collection.labels[written.rows], held_out)
+        decided = dict[str, int]()
+        if data.decisions is not None:
+            reviewed = records.read(data.decisions)
+            entries, kept, decided = applying.apply(reviewed, entries, collection.classes, data.decisions)
+            applying.leave_out(images, kept)
+            near, copies = applying.renumber(near, copies, kept), folds.group(entries.sha256)
+        numbers = count(entries, collection, split.folds, written, rows)
         numbers["near_duplicates"] = found if split.near_duplicates else {}
+        numbers["decisions"] = decided
         write_index(index, entries)
         write_classes(classes, collection.classes)
         table.write(twins, Pairs.joined([table.of_copies(copies), near]))
@@ -156,8 +164,8 @@ def main() -> None:
     split = parameters.section(content, "split", Split)
     numbers, collection = prepare(data, split, parameters.seed(content))
     held_out = [f"test images: {100 * data.test_fraction:g} % held out"] if collection.test is None else []
-    near = joining.summarize(numbers["near_duplicates"])
-    print(summarize(numbers, collection.classes, [*collection.notes, *held_out, *near]))
+    near, decided = joining.summarize(numbers["near_duplicates"]), applying.summarize(numbers["decisions"])
+    print(summarize(numbers, collection.classes, [*collection.notes, *held_out, *near, *decided]))
 
 
 if __name__ == "__main__":

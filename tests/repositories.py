@@ -48,7 +48,7 @@ FRAMEWORKS: dict[str, Any] = JOB | {
     },
 }
 """The same with a recipe of each framework, one of which has smaller images than the others."""
-TAIL = ["stack", "evaluate", "bundle", "report"]
+TAIL = ["stack", "evaluate", "audit", "bundle", "report"]
 
 
 class Repository:

@@ -132,6 +132,11 @@ def test_a_comment_where_no_output_is_decided_runs_nothing(repository: Repositor
     assert repository.outdated() == []
 
 
+def test_reviewed_decisions_run_split_and_audit(repository: Repository) -> None:
+    (repository.folder / "decisions/ours.jsonl").write_text("")
+    assert repository.outdated() == ["audit", "split"]
+
+
 def test_a_comment_in_conformal_sets_reruns_no_stack(repository: Repository) -> None:
     (file,) = (repository.folder / "stages").rglob("conformal.py")
     repository.comment(file)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from stages import report
+from stages.images import pictures
 from stages.images.dataset import TEST, Dataset
 from stages.images.twins.table import MIRROR
 from stages.reporting import card, evidence, gallery, pages, summary, tables
@@ -538,7 +539,7 @@ def test_a_mistake_shows_the_image_and_the_file_of_its_row(work: Path) -> None:
     assert [photo.path for photo in photos] == [dataset.index.path[row] for row in rows["row"]]
     assert [photo.said for photo in photos] == [f"75.00 % for {name}" for name in rows["prediction"]]
     assert [photo.uri for photo in photos] == [
-        gallery.uri(dataset.take(rows["row"].to_numpy()[[n]])) for n in range(len(rows))
+        pictures.uri(dataset.take(rows["row"].to_numpy()[[n]])) for n in range(len(rows))
     ]
 
 
@@ -602,8 +603,8 @@ def test_a_history_that_tells_no_speed_has_dashes(work: Path) -> None:
 
 def test_thumbnails_keep_their_shape(tmp_path: Path) -> None:
     dataset = toy_dataset(tmp_path, ["a", "b"], side=100)
-    assert gallery.thumbnails(dataset, np.array([0, 3])).shape == (2, gallery.SIDE, gallery.SIDE, 3)
-    assert gallery.thumbnails(dataset, np.array([0, 3]), gallery.LARGE).shape == (2, 100, 100, 3)
+    assert pictures.thumbnails(dataset, np.array([0, 3]), gallery.SIDE).shape == (2, gallery.SIDE, gallery.SIDE, 3)
+    assert pictures.thumbnails(dataset, np.array([0, 3]), gallery.LARGE).shape == (2, 100, 100, 3)
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> None:
@@ -765,4 +766,4 @@ def test_test_images_that_training_has_too_are_shown_beside_it_with_the_scores_w
     shown = pages.twins(results, dataset)[0]
     assert (shown.width, shown.height) == (16, 8)
     expected = np.stack([dataset.images[test], dataset.images[training][:, ::-1]])
-    assert shown.uri == gallery.uri(expected)
+    assert shown.uri == pictures.uri(expected)

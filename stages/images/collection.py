@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from stages.images.arrays import Images, Labels, Mask, Numbers, Rows, Weights
+from stages.images.decisions.records import FOLDER
 from stages.running.parameters import Block
 
 BATCH = 1000
@@ -60,6 +61,16 @@ class Data(Block):
         None, ge=1, description="test images per class, drawn at random, for quick trials; null takes all"
     )
     skip_unreadable: bool = Field(False, description="drop and report images that cannot be decoded instead of ending")
+    decisions: Path | None = Field(
+        None, description="file of reviewed decisions about labels, below decisions/; applied to training images"
+    )
+
+    @field_validator("decisions")
+    @classmethod
+    def check_decisions(cls, value: Path | None) -> Path | None:
+        if value is not None and (value.parts[0] != FOLDER or ".." in value.parts):
+            raise ValueError(f"expected a file below {FOLDER}/, which DVC looks at; docs/audit.md")
+        return value
 
     @field_validator("group")
     @classmethod

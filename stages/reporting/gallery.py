@@ -1,17 +1,15 @@
 """Pictures of the images themselves: examples of every class, and the images that the stack gets wrong."""
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
-from PIL import Image
 
-from stages.images.arrays import Images, Rows
+from stages.images.arrays import Rows
 from stages.images.dataset import TEST, Dataset
+from stages.images.pictures import thumbnails
 from stages.reporting.drawing import Theme, columns, distinct, plain
 from stages.reporting.results import Results
 from stages.reporting.tables import Table, build, cell, decimal, percent
@@ -20,8 +18,6 @@ Strip = UInt8[np.ndarray, "_ h w 3"]
 """Images of one class; other classes may have more or fewer of them."""
 SIDE, LARGE = 64, 224
 """Longest side in pixels of an example and of an image that is wrong: the page of 100 classes stays at megabytes."""
-SMALL = 32
-"""Height up to which images are shown as they are, pixel by pixel."""
 EXAMPLES = 200
 """About how many examples are shown, over all classes."""
 MISTAKES, SEEN, SUSPECTS, WORST = 18, 6, 4, 20
@@ -32,7 +28,7 @@ def examples(dataset: Dataset) -> list[Strip]:
     """Thumbnails per class, 2 to 8 each, evenly spaced over the class's rows."""
     labels, k = dataset.labels, len(dataset.classes)
     n = int(np.clip(EXAMPLES // k, 2, 8))
-    return [thumbnails(dataset, spread(np.flatnonzero(labels == label), n)) for label in range(k)]
+    return [thumbnails(dataset, spread(np.flatnonzero(labels == label), n), SIDE) for label in range(k)]
 
 
 def spread(rows: Rows, n: int) -> Rows:
@@ -95,24 +91,6 @@ def listing(images: pd.DataFrame) -> str:
 def filled(text: str, width: int) -> str:
     """With as many spaces as it lacks of so many columns."""
     return text + " " * (width - columns(text))
-
-
-def thumbnails(dataset: Dataset, rows: Rows, side: int = SIDE) -> Images:
-    """The images of these rows, smaller where they are larger than `side`."""
-    images = dataset.take(rows)
-    h, w = images.shape[1:3]
-    if max(h, w) <= side or not len(images):
-        return images
-    size = (max(1, round(w * side / max(h, w))), max(1, round(h * side / max(h, w))))
-    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
-
-
-def uri(images: Images) -> str:
-    """Images side by side as a data URI: small ones as they are, of large ones a JPEG, a tenth of the size."""
-    file, kind = io.BytesIO(), "png" if images.shape[1] <= SMALL else "jpeg"
-    picture = Image.fromarray(np.concatenate(list(images), axis=1))
-    picture.save(file, format=kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def samples(strips: Sequence[Strip], classes: Sequence[str], *, theme: Theme) -> Figure:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from stages.images import pictures
 from stages.images.arrays import Images
 from stages.images.dataset import Dataset
 from stages.images.twins.table import MIRROR
@@ -196,7 +197,7 @@ def examples(dataset: Dataset) -> list[Photo]:
 
 def predicted(dataset: Dataset, rows: pd.DataFrame) -> list[Photo]:
     """Some images with what the stack says of them."""
-    images = gallery.thumbnails(dataset, rows["row"].to_numpy(), gallery.LARGE)
+    images = pictures.thumbnails(dataset, rows["row"].to_numpy(), gallery.LARGE)
     short = dict(zip(dataset.classes, distinct(dataset.classes, CAPTION), strict=True))
     found = []
     for image, row in zip(images, rows.to_dict("records"), strict=True):
@@ -212,7 +213,7 @@ def twins(results: Results, dataset: Dataset) -> list[Photo]:
     short, found = distinct(dataset.classes, CAPTION), []
     for pair in results.twins["shown"]:
         rows = np.array([pair["row"], pair["training_row"]])
-        test, training = gallery.thumbnails(dataset, rows, gallery.LARGE // 2)
+        test, training = pictures.thumbnails(dataset, rows, gallery.LARGE // 2)
         both = np.stack([test, training[:, ::-1] if pair["kind"] == MIRROR else training])
         name, path = short[dataset.labels[rows[0]]], dataset.index.path[rows[0]]
         said = f"{pair['kind']}, correlation {pair['correlation']:.2f}; in training: {short[dataset.labels[rows[1]]]}"
@@ -222,7 +223,7 @@ def twins(results: Results, dataset: Dataset) -> list[Photo]:
 
 def photo(images: Images, alt: str, name: str, said: str = "", path: str = "") -> Photo:
     n, h, w = images.shape[:3]
-    return Photo(gallery.uri(images), n * w, h, alt, name, said, path)
+    return Photo(pictures.uri(images), n * w, h, alt, name, said, path)
 
 
 def markdown(results: Results, dataset: Dataset) -> str:
