@@ -31,7 +31,7 @@ from stages.showing import machine
 from stages.showing.command import command
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.judging.students import CONFIDENCE
-from stages.stacking.predictions import scores
+from stages.stacking.predictions import answers, scores
 from stages.stacking.predictions.log_space import log_losses
 from stages.stacking.pricing.costs import Cost
 
@@ -58,7 +58,7 @@ def student(content: Mapping[str, Any], name: str, changes: list[str]) -> Studen
 def learnt(one: Student, dataset: Dataset, seeds: int, seed: int) -> tuple[dict[str, np.ndarray], float]:
     """What the models of either kind say of the test set, [seeds, n, k], and the seconds that an image takes."""
     rows, said = distill.training_rows(dataset), {SOFT: [], HARD: []}
-    soft = distill.soft_labels(distill.answers(ANSWERS, dataset)[rows], dataset.labels[rows], one.params)
+    soft = distill.soft_labels(answers.read(ANSWERS, dataset)[rows], dataset.labels[rows], one.params)
     recipe, _ = one.resolve()
     predicting = 0.0
     for number in range(seeds):
@@ -138,7 +138,7 @@ def main() -> None:
     dataset = one.opened()
     labels = dataset.labels[dataset.test_rows]
     said, predicting = learnt(one, dataset, options.seeds, parameters.seed(content))
-    stack = np.log(np.maximum(distill.answers(ANSWERS, dataset)[dataset.test_rows], 1e-30))[None]
+    stack = np.log(np.maximum(answers.read(ANSWERS, dataset)[dataset.test_rows], 1e-30))[None]
     show = partial(pd.DataFrame.to_string, index=False, float_format=lambda value: f"{value:+.4f}")
     print(f"\n{machine.when(('torch', 'timm', 'keras'))}; n = {options.seeds} seeds, {len(labels):,} test images")
     print(f"{one.name}, soft {one.params.soft:g}, temperature {one.params.temperature:g}\n{table(said, labels)}")

@@ -83,7 +83,7 @@ class Bundle:
         self.folder, self.manifest = folder, manifest
         self.classes, k = tuple(manifest["classes"]), len(manifest["classes"])
         self.step = Step.restored(manifest["cascade"][0], k) if cascade else None
-        self.student, self.students = student, manifest.get("students", {})
+        self.student, self.students = student, manifest["students"]
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
         if student is None:
@@ -113,7 +113,7 @@ class Bundle:
         """
         folder = Path(folder)
         manifest = read(folder)
-        students = manifest.get("students", {})
+        students = manifest["students"]
         if cascade and student is not None:
             raise UserError(f"cascade and the student {student}; expected one of the two, or neither: the stack")
         if student is not None and student not in students:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from serving.bundle import BATCH, Bundle
@@ -25,6 +24,7 @@ from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
+from stages.stacking.predictions import answers
 
 BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
@@ -46,23 +46,16 @@ def compared(
         found = np.concatenate([one[name] for one in said], axis=1)
         for model, pair in enumerate(zip(found, known, strict=True)):
             yield f"{name}, {'seed' if bundle.student else 'fold'}-{model}", parity.difference(*map(np.exp, pair))
-    answers = [bundle.answer(one).probabilities for one in said]
+    answered = [bundle.answer(one).probabilities for one in said]
     yield (
         f"the student {bundle.student}" if bundle.student else "the stack",
-        parity.difference(np.concatenate(answers), stack),
+        parity.difference(np.concatenate(answered), stack),
     )
 
 
-def of_the_stack(path: Path, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
-    """The probabilities [n, k] that `evaluate` had for these test rows, given in ascending order."""
-    if not path.is_file():
-        raise UserError(f"{path} is not there; run `dvc repro evaluate` or `dvc pull`")
-    table = pq.ParquetFile(path).read(["row", *(f"p.{name}" for name in bundle.classes)])
-    row = np.from_dlpack(table["row"].combine_chunks())
-    places = np.flatnonzero(np.isin(row, rows))
-    places = places[np.argsort(row[places])]
-    columns = [np.from_dlpack(column.combine_chunks())[places] for column in table.columns[1:]]
-    return np.column_stack(columns).astype(np.float64)
+def of_the_stack(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The probabilities [n, k] that `evaluate` had for these rows."""
+    return answers.read(SCORED, dataset)[rows].astype(np.float64)
 
 
 def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -86,14 +79,14 @@ def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 def checked(bundle: Bundle, dataset: Dataset, images: int, url: str | None = None) -> list[str]:
     """Compare, say what was found, and return the names of what differs."""
     rows = dataset.test_rows[:images]
-    pixels, stack = dataset.take(rows), of_the_stack(SCORED, bundle, rows)
+    pixels, stack = dataset.take(rows), of_the_stack(dataset, rows)
     if url is not None:
         found = parity.difference(served(url, pixels, bundle.classes), stack)
         print(f"{'ok   ' if found.right else 'WRONG'} {url}, {len(rows):,} images: {found}")
         return [] if found.right else [url]
     scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
     wrong, judged = list[str](), [(bundle, scored, stack)]
-    for name in bundle.manifest.get("students", {}):
+    for name in bundle.manifest["students"]:
         known = parity.scored(STUDENTS / name / "predictions.parquet", dataset.classes, rows)
         student = Bundle(bundle.folder, bundle.manifest, bundle.threads, student=name)
         judged.append((student, {name: known}, np.exp(temper(average(known), student.stack.temperature))))

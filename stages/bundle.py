@@ -23,7 +23,7 @@ from stages.bundling.graphs import Exported, Wanted
 from stages.bundling.students import Taught
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
-from stages.running import parameters
+from stages.running import parameters, scratch
 from stages.showing import machine
 from stages.showing.command import command
 from stages.stacking.choosing.ensemble import Ensemble
@@ -153,12 +153,8 @@ def versions() -> dict[str, str]:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file, by its path within the folder."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): scratch.digest(path) for path in paths}
 
 
 def show(manifest: Mapping[str, Any]) -> None:
@@ -182,7 +178,8 @@ def show(manifest: Mapping[str, Any]) -> None:
 def main() -> None:
     content = parameters.read()
     params = parameters.section(content, "evaluate", Params)
-    dataset, index = (loaded := Dataset.load()), loaded.index
+    dataset = Dataset.load()
+    index = dataset.index
     job = Evaluation.read(content, params, index, index.label, index.folds[0], dataset.classes)
     names = heard(job.ensemble)
     blocks = {name: backbones.block(content, name) for name in names if job.recipes[name] != EXTERNAL}

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
 
 from stages import backbones, executors
@@ -34,7 +32,7 @@ from stages.showing import progress
 from stages.showing.command import command
 from stages.stacking.combiners import temperature
 from stages.stacking.judging.students import judged
-from stages.stacking.predictions import files, tables
+from stages.stacking.predictions import answers, files, tables
 from stages.stacking.predictions.log_space import average
 
 MODELS, METRICS, ANSWERS = Path("models/students"), Path("metrics/students"), Path("metrics/images.parquet")
@@ -100,25 +98,6 @@ def divided(dataset: Dataset, student: Student, seed: int) -> tuple[Rows, Rows]:
     own = backbones.fold_seed(seed, "calibration", 0)  # another deal than that of the folds
     held = folds.assign(dataset.labels[rows], dataset.index.group[rows], parts, own) == 0
     return rows[~held], rows[held]
-
-
-def answers(path: Path, dataset: Dataset) -> SoftLabels:
-    """The probabilities that the stack gives each image, in the order of the rows; a training row's are cross-fitted.
-
-    Raises UserError for a table that is missing or of another dataset.
-    """
-    names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
-    try:
-        table = pq.ParquetFile(path).read(names)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
-    if table.column_names != names:
-        raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")
-    row, fold, *columns = (np.from_dlpack(each.combine_chunks()) for each in table.columns)
-    order = np.argsort(row)
-    if not (np.array_equal(row[order], dataset.index.row) and np.array_equal(fold[order], dataset.fold)):
-        raise UserError(f"{path} is of other images or folds than data/index.parquet; run `dvc repro evaluate`")
-    return np.column_stack(columns)[order]
 
 
 def soft_labels(answered: SoftLabels, labels: Labels, params: Params) -> SoftLabels:
@@ -210,7 +189,7 @@ def main() -> None:
     threads.use(threads.of(student.block, place=student.place))
     dataset = student.opened()
     labels, (rows, held) = dataset.labels, divided(dataset, student, seed)
-    soft = soft_labels(answers(ANSWERS, dataset)[rows], labels[rows], student.params)
+    soft = soft_labels(answers.read(ANSWERS, dataset)[rows], labels[rows], student.params)
     sources = [*backbones.sources(student.block), Path("stages/distill.py"), ANSWERS]
     block = {**student.block, **student.params.model_dump()}
     place = scratch.of_backbone(f"student-{student.name}", block, seed, sources)

@@ -205,7 +205,8 @@ def test_what_was_kept_is_not_shown_again_and_of_copies_one_is() -> None:
 def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path) -> None:
     labels, fold = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1, -1, -1, -1, -1])
     dataset = Dataset.write(tmp_path, np.zeros((6, 2, 2, 3), np.uint8), toy_index(labels, fold), ["cat", "dog"])
-    said = {"row": [5, 4, 3, 2, 0], "prediction": ["cat", "dog", "dog", "cat", "dog"]}
+    cat = np.array([1, 0, 0, 1, 0, 0], np.float32)
+    said = {"row": [5, 4, 3, 2, 1, 0], "fold": fold[::-1], "p.cat": cat, "p.dog": 1 - cat}
     pq.write_table(pa.table(said), tmp_path / "images.parquet")
 
     def about(place: int, action: str, **more: str) -> Decision:

@@ -13,12 +13,12 @@ import yaml
 
 from serving import Bundle, check
 from stages import backbones, bundle, distill, train
-from stages.distill import Params, Student, answers, divided, lessons, soft_labels
+from stages.distill import Params, Student, divided, lessons, soft_labels
 from stages.images.dataset import Dataset
 from stages.running import parameters
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
-from stages.stacking.predictions import tables
+from stages.stacking.predictions import answers, tables
 from tests import bundles, softmax
 from tests.toys import TOY, plant
 
@@ -56,7 +56,7 @@ def taught(monkeypatch):
 def test_a_rows_soft_label_comes_from_models_that_have_not_seen_it(repository):
     """From the files of the fold's own models, and the combiner of the other folds, but for the temperature."""
     data, ensemble = Dataset.load(repository / "data"), Ensemble.read(repository / "models/stack")
-    told = np.log(answers(repository / TABLE, data))
+    told = np.log(answers.read(repository / TABLE, data))
     for fold in range(data.folds):
         rows = data.held_out_rows(fold)
         assert not np.intersect1d(rows, data.training_rows(fold)).size
@@ -113,10 +113,10 @@ def test_answers_of_other_images_folds_or_classes_are_refused(copy):
     for words, other in wrong.items():
         pq.write_table(other, TABLE)
         with pytest.raises(UserError, match=f"{words}.*dvc repro evaluate"):
-            answers(TABLE, data)
+            answers.read(TABLE, data)
     TABLE.unlink()
     with pytest.raises(UserError, match="dvc repro evaluate"):
-        answers(TABLE, data)
+        answers.read(TABLE, data)
 
 
 def test_the_stage_leaves_models_what_they_say_and_scores_beside_those_of_labels_alone(copy, monkeypatch, capsys):

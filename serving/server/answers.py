@@ -48,15 +48,14 @@ class Base64Image(BaseModel):
 
 
 def prediction(bundle: Bundle, said: Said, version: str) -> Prediction:
-    ranked = [
-        Ranked(label=bundle.classes[number], probability=float(said.probabilities[number])) for number in said.ranked()
-    ]
-    chosen = [one.label for one in ranked if said.set[bundle.classes.index(one.label)]]
+    order, classes = said.ranked(), bundle.classes
+    top = [Ranked(label=classes[number], probability=float(said.probabilities[number])) for number in order[:TOP]]
+    chosen = [classes[number] for number in order if said.set[number]]
     return Prediction(
-        label=ranked[0].label,
-        probability=ranked[0].probability,
-        top=ranked[:TOP],
-        probabilities=dict(zip(bundle.classes, said.probabilities.tolist(), strict=True)),
+        label=top[0].label,
+        probability=top[0].probability,
+        top=top,
+        probabilities=dict(zip(classes, said.probabilities.tolist(), strict=True)),
         set=chosen,
         unsure=unsure(chosen, bundle.manifest["sets"]["coverage"]),
         model=version,

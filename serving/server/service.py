@@ -42,8 +42,8 @@ class Service:
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle, self.settings, self.measures = bundle, settings, Measures()
-        self.wanted = replace(bundle.wanted, formats=FORMATS)
-        self.wanted = replace(self.wanted, max_megapixels=min(self.wanted.max_megapixels, settings.megapixels))
+        megapixels = min(bundle.wanted.max_megapixels, settings.megapixels)
+        self.wanted = replace(bundle.wanted, formats=FORMATS, max_megapixels=megapixels)
         self.version = f"{(bundle.manifest['commit'] or 'unknown')[:12]}-{sha256(bundle.folder / MANIFEST)[:8]}"
         parallel = cores()
         bounds = {"queue": settings.queue, "deadline": settings.deadline}

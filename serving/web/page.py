@@ -71,7 +71,7 @@ def page(service: Service) -> gr.Blocks:
 
 
 def one(service: Service) -> None:
-    folder, examples = service.bundle.folder, service.bundle.manifest.get("examples", [])
+    folder, examples = service.bundle.folder, service.bundle.manifest["examples"]
     paths = [folder / each["file"] for each in examples]
     truths = {path.read_bytes(): each["label"] for path, each in zip(paths, examples, strict=True)}
 

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from stages.images.dataset import Dataset
 from stages.images.decisions import applying
 from stages.images.decisions.records import Decision
+from stages.stacking.predictions import answers
 from stages.stacking.predictions import scores as scoring
 
 
@@ -21,15 +19,13 @@ def actions(decisions: Sequence[Decision], pixels: Sequence[str]) -> list[str | 
 def scores(decisions: Sequence[Decision], dataset: Dataset, images: Path) -> dict[str, int | dict[str, float]]:
     """Of the stack on the test set as it is, and with labels corrected and dropped images left out; {} where no test
     image was decided about. `images`: what `evaluate` says of every image."""
-    rows, numbers = dataset.test_rows, {name: label for label, name in enumerate(dataset.classes)}
+    rows = dataset.test_rows
     labels, pixels = dataset.labels[rows], [dataset.index.sha256[row] for row in rows]
     found = applying.follow(decisions, pixels, labels, dataset.classes)
     decided = sum(action is not None for action in found.actions)
     if not decided:
         return {}
-    said = pq.ParquetFile(images).read(columns=["row", "prediction"])
-    by_row = dict(zip(said["row"].to_pylist(), said["prediction"].to_pylist(), strict=True))
-    predicted = np.array([numbers[by_row[row]] for row in rows.tolist()])
+    predicted = answers.read(images, dataset)[rows].argmax(axis=1)
     kept, k = ~found.dropped, len(dataset.classes)
     parts = {"raw": (labels, predicted), "corrected": (found.labels[kept], predicted[kept])}
     return {
