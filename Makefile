@@ -1,25 +1,28 @@
 # What people and CI call. Needs git, make, a C library, python3 (3.11 to 3.13) with venv, and a package index.
 PYTHON ?= python3
-UV_VERSION := 0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Images of machines often set it. Every stage is a process, and compiles for ten seconds what it imports where it is set.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A package that comes as source is built by the setuptools of the lock, not by the newest.
+SYNC := $(BIN)/uv pip sync --quiet --require-hashes --build-constraints requirements.lock
+
 .DEFAULT_GOAL := help
-.PHONY: help setup git repro serve test test-fast test-all check bench bench-gpu format lock clean
+.PHONY: help setup git repro serve test test-fast test-all check bench bench-gpu format \
+	lock licences sbom advisories clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(BIN)/.locked ## Make .venv from requirements.lock
 
-$(BIN)/.locked: requirements.lock
+$(BIN)/.locked: requirements.lock supply/setup.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"error: %s is Python %d.%d; expected 3.11 to 3.13, as in: make $(MAKECMDGOALS) PYTHON=python3.12" % (sys.executable, *v))'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r supply/setup.lock
+	$(SYNC) --python $(BIN)/python requirements.lock
 	@touch $@
 
 # DVC says that Git is missing, not what to do, and only once there is an environment.
@@ -82,9 +85,36 @@ format: setup ## Format, and mend what the linter can
 
 COMPILE := uv pip compile --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-lock: setup ## Resolve pyproject.toml anew into requirements.lock, and what serves alone into serving/requirements.lock
+lock: setup ## Resolve pyproject.toml anew into requirements.lock and the other locks: what serves, what checks, uv
 	$(COMPILE) --upgrade --all-extras --group dev --group batch --group serving pyproject.toml --output-file requirements.lock
 	$(COMPILE) --upgrade --constraint requirements.lock --group serving --output-file serving/requirements.lock
+	$(COMPILE) --upgrade --group supply --output-file supply/requirements.lock
+	$(COMPILE) --upgrade --group setup --output-file supply/setup.lock
+
+# Environments of their own: that of the image, and that of the tools, whose packages nothing here is to import.
+.venv/%/.locked: %/requirements.lock $(BIN)/.locked
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/$*
+	$(SYNC) --python .venv/$*/bin/python $<
+	@touch $@
+
+licences: .venv/supply/.locked ## Write docs/licences.md anew, after make lock
+	.venv/supply/bin/pip-licenses --python $(BIN)/python --with-system --from all --with-license-file --no-license-path \
+	  --format json | python -m supply.licences
+
+CYCLONEDX := .venv/supply/bin/cyclonedx-py environment --validate --pyproject pyproject.toml
+
+sbom: .venv/supply/.locked .venv/serving/.locked ## Write sbom/, CycloneDX documents of what trains and of what serves
+	mkdir -p sbom
+	$(CYCLONEDX) --output-file sbom/foldstack.cdx.json .venv
+	$(CYCLONEDX) --output-file sbom/serving.cdx.json .venv/serving
+
+# What pip-audit prints as a table are findings. Where it prints none and fails, it has not looked everything up.
+advisories: .venv/supply/.locked ## Ask PyPI which locked packages have advisories; ARGS='-s osv' asks OSV
+	@for lock in requirements.lock supply/requirements.lock supply/setup.lock; do \
+	  found=$$(.venv/supply/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r $$lock $(ARGS) \
+	    2> .venv/advisories.log) && echo "$$lock: no known advisories" || { \
+	    echo "$${found:-error: $$lock is not audited: $$(tail -n 1 .venv/advisories.log)}" >&2; exit 1; }; \
+	done
 
 clean: ## Remove .venv and tool caches, never data, models or metrics
 	rm -rf .venv .pytest_cache .ruff_cache

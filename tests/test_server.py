@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -304,6 +306,28 @@ def test_the_openapi_document_names_every_route(client):
     assert set(document["paths"]["/predict"]["post"]["requestBody"]["content"]) == {
         "multipart/form-data",
         "application/json",
+    }
+
+
+def test_the_page_of_the_api_takes_everything_from_here_and_its_policy_lets_it_take_nothing_else(client):
+    page = client.get("/docs")
+    assert (page.status_code, client.get("/redoc").status_code) == (200, 404)
+    taken = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
+    found = [client.get(path or url) for path, url in taken]
+    assert [(one.status_code, one.headers["content-type"].split(";")[0]) for one in found] == [
+        (200, kind) for kind in ("text/css", "image/png", "text/javascript", "application/json")
+    ]
+    policy = dict(part.split(maxsplit=1) for part in page.headers["content-security-policy"].split("; "))
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert policy["default-src"] == "'none'"
+    assert set(" ".join(policy.values()).split()) <= {
+        "'none'",
+        "'self'",
+        "'unsafe-inline'",
+        f"'sha256-{digest}'",
+        "data:",
     }
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from serving.bundle import Bundle
-from serving.server import protocol, refusals, routes
+from serving.server import documentation, protocol, refusals, routes
 from serving.server.limits import Limits
 from serving.server.measures import Counted
 from serving.server.service import Service
@@ -24,11 +24,12 @@ def create(bundle: Bundle, settings: Settings) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="foldstack", version=service.version, lifespan=lifespan, openapi_url="/openapi.json")
+    app = FastAPI(title="foldstack", version=service.version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(routes.router(service))
     app.include_router(routes.watching(service))
     app.include_router(protocol.router(service))
+    documentation.add(app)
     refusals.add(app)
     if settings.web:
         mounting.mount(app, service)
