@@ -132,8 +132,8 @@ def refit(results: Results) -> str:
         "what is said elsewhere here is said of the folds’. Over the refitted ones the stack has a macro-F1 of "
         f"{percent(scores['macro_f1'])} % on the test set, {points(beside['gain'])} points against the folds’ averaged "
         f"({span}; McNemar’s exact test on the accuracy: {p_value(beside['mcnemar_p'])}), and a log-loss of "
-        f"{decimal(scores['log_loss'])} against {decimal(results.row(STACK)['log_loss'])}. Its sets hold the true class "
-        f"for {percent(sets['coverage'])} % of the test images, with {sets['size']:.2f} classes on average."
+        f"{decimal(scores['log_loss'])} against {decimal(results.row(STACK)['log_loss'])}. Its sets hold the true "
+        f"class for {percent(sets['coverage'])} % of the test images, with {sets['size']:.2f} classes on average."
     )
 
 
