@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from sklearn.metrics import f1_score
 from serving import Bundle, check
 from serving.bundle import MANIFEST, sha256
 from stages import backbones, bundle, evaluate, refit, train
-from stages.backbones import fitting, fold_seed
+from stages.backbones import Recipe, fitting, fold_seed
 from stages.images.dataset import Dataset
 from stages.running import history, parameters
 from stages.running.errors import UserError
@@ -105,7 +106,7 @@ def test_a_network_of_each_seed_learns_from_every_training_row_and_no_other(repo
     rows = np.flatnonzero(data.fold >= 0)
     for number in range(2):
         told = {"seed": fold_seed(0, "refit.left", number), "folder": tmp_path, "report": lambda epoch, values: None}
-        softmax.fit(data.take(rows), data.labels[rows], softmax.Params(epochs=1), **told)
+        softmax.fit(data.take(rows), data.labels[rows], softmax.Params.model_validate({"epochs": 1}), **told)
         found = load_file(repository / f"models/refit/left/seed-{number}/weights.safetensors")
         np.testing.assert_array_equal(found["weights"], load_file(tmp_path / "weights.safetensors")["weights"])
     assert {path.name for path in (repository / "models/refit/left").iterdir()} == {
@@ -123,8 +124,9 @@ def test_rows_of_no_weight_are_not_learnt_and_the_others_have_theirs(tmp_path):
     def fit(images, labels, params, *, weights, **rest):
         given.update(rest, weights=weights, n=len(images))
 
-    recipe = SimpleNamespace(Params=softmax.Params, fit=fit, load=softmax.load)
-    refit.train_network("left", lambda: (recipe, softmax.Params()), 1, 0, data, Silent(), tmp_path)
+    recipe = cast(Recipe, SimpleNamespace(Params=softmax.Params, fit=fit, load=softmax.load))
+    params = softmax.Params.model_validate({})
+    refit.train_network("left", lambda: (recipe, params), 1, 0, data, Silent(), tmp_path)
     assert given["n"] == 180
     np.testing.assert_allclose(given["weights"], np.tile([0.5, 1, 1.5], 60))
     assert np.array_equal(fitting.every_row(data), np.flatnonzero((data.fold >= 0) & (weight > 0)))
@@ -307,7 +309,7 @@ def test_predictions_made_elsewhere_are_refused_before_anything_is_fitted(copy, 
 def test_those_that_are_not_stacked_have_no_part_in_what_is_scored(copy):
     """Nobody fits them on all rows; here it is `right` that was predicted elsewhere."""
     data, content = Dataset.load(), parameters.read()
-    job = Evaluation.read(content, Params(), data.index, data.labels, data.fold, data.classes)
+    job = Evaluation.read(content, Params.model_validate({}), data.index, data.labels, data.fold, data.classes)
     job = replace(job, recipes={**job.recipes, "right": "external"})
     assert list(job.refitted(data.index).predictions) == ["left"]
 
