@@ -25,13 +25,14 @@ from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
+from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.predictions import answers, refitted
 
 BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
 IMAGES, CLIENTS = 500, 8
 PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
-STUDENTS = Path("models/students")
+STACK, STUDENTS = Path("models/stack"), Path("models/students")
 
 
 def compared(
@@ -56,9 +57,12 @@ def compared(
 
 def of_the_stack(dataset: Dataset, rows: np.ndarray, refit: bool) -> np.ndarray:
     """The probabilities [n, k] that `evaluate` had for these rows; of `refit`, over networks fitted on all rows."""
-    if refit:
-        return np.exp(parity.refitted_stack(dataset, rows))
-    return answers.read(SCORED, dataset)[rows].astype(np.float64)
+    if not refit:
+        return answers.read(SCORED, dataset)[rows].astype(np.float64)
+    ensemble = Ensemble.read(STACK)
+    parts = [refitted.read(name, dataset.index, dataset.classes) for name in ensemble.members]
+    beside = np.stack(parts, axis=1, dtype=np.float64)[np.searchsorted(dataset.test_rows, rows)]
+    return np.exp(ensemble.predict(np.repeat(beside[None], dataset.folds, axis=0)))
 
 
 def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -15,10 +15,7 @@ from jaxtyping import Float32
 from stages.images.arrays import Images, LogProbabilities, Rows
 from stages.images.dataset import Dataset
 from stages.images.scaling import Size, resize
-from stages.stacking.choosing.ensemble import Ensemble
-from stages.stacking.judging.evaluation import MODELS
-from stages.stacking.predictions import refitted, tables
-from stages.stacking.predictions.log_space import LogScores
+from stages.stacking.predictions import tables
 
 TOLERANCE = 1e-4
 """By how much a probability may differ: single precision in another order of sums."""
@@ -61,14 +58,6 @@ def scored(path: Path, classes: tuple[str, ...], rows: Rows) -> Scored:
     places = places[np.lexsort((row[places], model[places]))]
     values = np.column_stack([table[name].to_numpy()[places] for name in table.column_names[2:]])
     return values.reshape(-1, len(rows), len(classes))
-
-
-def refitted_stack(dataset: Dataset, rows: Rows) -> LogScores:
-    """What the stack says of these test rows by the predictions of networks that were fitted on all training rows."""
-    ensemble = Ensemble.read(MODELS)
-    parts = [refitted.read(name, dataset.index, dataset.classes) for name in ensemble.members]
-    beside = np.stack(parts, axis=1, dtype=np.float64)[np.searchsorted(dataset.test_rows, rows)]
-    return ensemble.predict(np.repeat(beside[None], dataset.folds, axis=0))
 
 
 def said(path: Path, pixels: Images, batch: int = 64) -> LogProbabilities:
