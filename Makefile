@@ -39,7 +39,7 @@ repro: git setup ## Run the job in params.yaml: dvc repro, as many backbones at 
 	if [ "$$jobs" != 1 ]; then \
 	  dvc repro split && \
 	  python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["backbones"], sep="\n")' \
-	  | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}' && \
+	  | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item 'train@{}' 'export@{}' 'refit@{}' && \
 	  dvc repro evaluate && \
 	  printf '%s\n' bundle audit report | xargs -P "$$jobs" -I '{}' dvc --wait-for-lock repro --single-item '{}'; \
 	fi

@@ -22,6 +22,7 @@ import pandas as pd
 
 from benchmarks import settings
 from stages import backbones, distill
+from stages.backbones.fitting import every_row
 from stages.distill import ANSWERS, HARD, SOFT, Lesson, Student
 from stages.images.arrays import Labels
 from stages.images.dataset import Dataset
@@ -57,7 +58,7 @@ def student(content: Mapping[str, Any], name: str, changes: list[str]) -> Studen
 
 def learnt(one: Student, dataset: Dataset, seeds: int, seed: int) -> tuple[dict[str, np.ndarray], float]:
     """What the models of either kind say of the test set, [seeds, n, k], and the seconds that an image takes."""
-    rows, said = distill.training_rows(dataset), {SOFT: [], HARD: []}
+    rows, said = every_row(dataset), {SOFT: [], HARD: []}
     soft = distill.soft_labels(answers.read(ANSWERS, dataset)[rows], dataset.labels[rows], one.params)
     recipe, _ = one.resolve()
     predicting = 0.0

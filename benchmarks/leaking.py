@@ -52,6 +52,7 @@ def job(images: Path, columns: dict[str, str], seed: int) -> dict[str, Any]:
         "students": {},
         "stack": {},
         "evaluate": {},
+        "bundle": {},
     }
 
 

@@ -4,7 +4,7 @@ manifest.json       what it is: classes, sizes in pixels, scores, versions, the 
 stack.json          the fitted combiner, its mode and its temperature
 strangeness.npy     what conformal sets are told by, float64: fold by fold, ascending
 cascade.npy         likewise of the cascade, where one pays
-networks/<backbone>/fold-<number>.onnx
+networks/<backbone>/fold-<number>.onnx, or seed-<number>.onnx, fitted on all rows in place of every fold's
 networks/students/<student>/seed-<number>.onnx, and strangeness.npy of it alone
 examples/<row>.png  a few images of the test set, to try
 """
@@ -29,7 +29,9 @@ from stages.images.decoding import Wanted
 from stages.running.errors import UserError
 
 MANIFEST, STACK, STRANGENESS, CASCADE = "manifest.json", "stack.json", "strangeness.npy", "cascade.npy"
-FORMAT = 2
+FORMAT = 3
+REFIT = "refit"
+"""What the manifest says of `folds` where networks fitted on all rows stand in place of every fold's."""
 BATCH = 64
 """Images that go through a network together, at most. Each network keeps the memory that they took: the twelve of the
 default job 287 MB in all; 967 MB at 256, in the same time of the processor (4 batches, n = 1)."""
@@ -58,7 +60,7 @@ class Answer:
 
 
 class Network:
-    """One backbone's model of one fold."""
+    """One backbone's model of one fold, or of all rows."""
 
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -84,6 +86,8 @@ class Bundle:
         self.classes, k = tuple(manifest["classes"]), len(manifest["classes"])
         self.step = Step.restored(manifest["cascade"][0], k) if cascade else None
         self.student, self.students = student, manifest["students"]
+        fitted_on_all = manifest["backbones"] if manifest["folds"] == REFIT else ()
+        self.foldless = {*self.students, *fitted_on_all}
         pictures = manifest["images"]
         self.wanted = Wanted(pictures["size"], pictures["max_megapixels"], pictures["white"])
         if student is None:
@@ -179,10 +183,10 @@ class Bundle:
         return found
 
     def by_fold(self, said: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """[folds, n, k] each; a student, which has no folds, says the same in all."""
+        """[folds, n, k] each; what has no folds, a student or networks fitted on all rows, says the same in all."""
         n = len(self.known)
         return {
-            name: np.repeat(by_fold(models, 1), n, axis=0) if name in self.students else by_fold(models, n)
+            name: np.repeat(by_fold(models, 1), n, axis=0) if name in self.foldless else by_fold(models, n)
             for name, models in said.items()
         }
 

@@ -2,7 +2,8 @@
 
 Test images go through the bundle one at a time, by twos and 33 at a time. The probabilities of every network have to be
 those of `data/predictions` and those of the stack those of `metrics/images.parquet`, to 1e-4, and every label the same;
-so with students.
+so with students. Of networks that were fitted on all rows they have to be those of `models/refit`, and what the stack
+makes of these.
 With `--cascade` the whole test set also goes through the cascade, which has to be as often right as the manifest says.
 With `--url http://127.0.0.1:8000` a server of the bundle is asked instead, which is sent the images as PNG files.
 """
@@ -18,19 +19,20 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from serving.bundle import BATCH, Bundle
+from serving.bundle import BATCH, REFIT, Bundle
 from serving.combining import average, temper
 from serving.commands import command
 from stages.bundling import parity
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
-from stages.stacking.predictions import answers
+from stages.stacking.choosing.ensemble import Ensemble
+from stages.stacking.predictions import answers, refitted
 
 BATCHES = (1, 2, 33)
 """Sizes that a server meets: alone, with another, and more than any vector of a processor holds."""
 IMAGES, CLIENTS = 500, 8
 PREDICTIONS, SCORED = Path("data/predictions"), Path("metrics/images.parquet")
-STUDENTS = Path("models/students")
+STACK, STUDENTS = Path("models/stack"), Path("models/students")
 
 
 def compared(
@@ -44,8 +46,8 @@ def compared(
     said = [bundle.log_probabilities(chunk) for chunk in chunks]
     for name, known in scored.items():
         found = np.concatenate([one[name] for one in said], axis=1)
-        for model, pair in enumerate(zip(found, known, strict=True)):
-            yield f"{name}, {'seed' if bundle.student else 'fold'}-{model}", parity.difference(*map(np.exp, pair))
+        for file, *pair in zip(bundle.backbones[name]["networks"], found, known, strict=True):
+            yield f"{name}, {Path(file).stem}", parity.difference(*map(np.exp, pair))
     answered = [bundle.answer(one).probabilities for one in said]
     yield (
         f"the student {bundle.student}" if bundle.student else "the stack",
@@ -53,9 +55,14 @@ def compared(
     )
 
 
-def of_the_stack(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """The probabilities [n, k] that `evaluate` had for these rows."""
-    return answers.read(SCORED, dataset)[rows].astype(np.float64)
+def of_the_stack(dataset: Dataset, rows: np.ndarray, refit: bool) -> np.ndarray:
+    """The probabilities [n, k] that `evaluate` had for these rows; of `refit`, over networks fitted on all rows."""
+    if not refit:
+        return answers.read(SCORED, dataset)[rows].astype(np.float64)
+    ensemble = Ensemble.read(STACK)
+    parts = [refitted.read(name, dataset.index, dataset.classes) for name in ensemble.members]
+    beside = np.stack(parts, axis=1, dtype=np.float64)[np.searchsorted(dataset.test_rows, rows)]
+    return np.exp(ensemble.predict(np.repeat(beside[None], dataset.folds, axis=0)))
 
 
 def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -79,12 +86,14 @@ def served(url: str, pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 def checked(bundle: Bundle, dataset: Dataset, images: int, url: str | None = None) -> list[str]:
     """Compare, say what was found, and return the names of what differs."""
     rows = dataset.test_rows[:images]
-    pixels, stack = dataset.take(rows), of_the_stack(dataset, rows)
+    refit = bundle.manifest["folds"] == REFIT
+    pixels, stack = dataset.take(rows), of_the_stack(dataset, rows, refit)
     if url is not None:
         found = parity.difference(served(url, pixels, bundle.classes), stack)
         print(f"{'ok   ' if found.right else 'WRONG'} {url}, {len(rows):,} images: {found}")
         return [] if found.right else [url]
-    scored = {name: parity.scored(PREDICTIONS / f"{name}.parquet", dataset.classes, rows) for name in bundle.backbones}
+    paths = {name: refitted.table(name) if refit else PREDICTIONS / f"{name}.parquet" for name in bundle.backbones}
+    scored = {name: parity.scored(path, dataset.classes, rows) for name, path in paths.items()}
     wrong, judged = list[str](), [(bundle, scored, stack)]
     for name in bundle.manifest["students"]:
         known = parity.scored(STUDENTS / name / "predictions.parquet", dataset.classes, rows)

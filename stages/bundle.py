@@ -1,8 +1,9 @@
 """Gather in one folder, to be copied anywhere, what answers for new images: networks as ONNX, the stack, its scores.
 
 Writes `models/bundle/`, read by the package `serving`, which has its layout; `python -m serving.check models/bundle`
-holds it against what was scored. Only backbones that the stack or its conformal sets ask are in it. What cannot be
-exported is named in the manifest and by whoever loads the bundle.
+holds it against what was scored. Only backbones that the stack or its conformal sets ask are in it, with every fold's
+network or, where `bundle.folds` is `refit`, with those fitted on all rows. What cannot be exported is named in the
+manifest and by whoever loads the bundle.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,12 @@ from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.combiners import Fitted
 from stages.stacking.combiners.pools import Pool
 from stages.stacking.judging.evaluation import Evaluation, Params
-from stages.stacking.predictions import files
+from stages.stacking.predictions import files, refitted
 from stages.stacking.predictions.names import EXTERNAL
 
 DATA, METRICS, MODELS = Path("data"), Path("metrics"), Path("models")
 FOLDER = MODELS / "bundle"
-FORMAT = 2
+FORMAT = 3
 ELSEWHERE = "it was predicted elsewhere, and there is no network to export; stack.members without it gives a bundle"
 PACKAGES = ("torch", "timm", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
@@ -66,21 +68,38 @@ def stack(ensemble: Ensemble, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def networks(blocks: Mapping[str, Mapping[str, Any]], models: int) -> dict[str, list[str]]:
-    """Where the graphs of each backbone lie in the bundle. `models`: of a backbone, for each of its seeds."""
-    return {
-        name: [f"networks/{name}/fold-{model}.onnx" for model in range(models * block.get("seeds", 1))]
-        for name, block in blocks.items()
-    }
+@dataclass(frozen=True)
+class Source:
+    """Whose networks the bundle holds: every fold's, or those fitted on all rows."""
+
+    folds: str
+    """As `bundle.folds` says."""
+    number: int
+    """Of networks for each seed of a backbone."""
+
+    @property
+    def refit(self) -> bool:
+        return self.folds == refitted.REFIT
+
+    def paths(self, name: str, block: Mapping[str, Any]) -> list[str]:
+        """Where the graphs of a backbone lie in the bundle."""
+        kind = "seed" if self.refit else "fold"
+        return [f"networks/{name}/{kind}-{model}.onnx" for model in range(self.number * block.get("seeds", 1))]
+
+    def model(self, name: str, path: str) -> Path:
+        """The folder of the trained model that becomes the graph at `path`."""
+        return (refitted.MODELS if self.refit else MODELS) / name / Path(path).stem
+
+    def scored(self, name: str) -> Path:
+        """What the models of a backbone say of the test set."""
+        return refitted.table(name) if self.refit else DATA / "predictions" / f"{name}.parquet"
 
 
-def export(
-    blocks: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Sequence[str]], stored: graphs.Size
-) -> dict[str, Exported]:
+def export(blocks: Mapping[str, Mapping[str, Any]], source: Source, stored: graphs.Size) -> dict[str, Exported]:
     """Write all graphs, the frameworks side by side; what became of each backbone's."""
     wanted: dict[str, list[Wanted]] = {}
     for name, block in blocks.items():
-        models = [(str(MODELS / name / f"fold-{model}"), str(FOLDER / path)) for model, path in enumerate(paths[name])]
+        models = [(str(source.model(name, path)), str(FOLDER / path)) for path in source.paths(name, block)]
         wanted.setdefault(block["framework"], []).extend(Wanted(name, block["recipe"], *pair) for pair in models)
     found: dict[str, Exported] = {}
     with ThreadPoolExecutor() as pool:
@@ -89,13 +108,13 @@ def export(
     return {name: found[name] for name in blocks}
 
 
-def backbone(name: str, recipe: str, paths: Sequence[str], exported: Exported, dataset: Dataset) -> dict[str, Any]:
+def backbone(recipe: str, paths: Sequence[str], scored: Path, exported: Exported, dataset: Dataset) -> dict[str, Any]:
     """What the manifest says of a backbone.
 
-    milliseconds: of one image with all its networks. compared: how far they are from its predictions, the worst of
-    them, on some test images.
+    scored: its predictions. milliseconds: of one image with all its networks. compared: how far they are from its
+    predictions, the worst of them, on some test images.
     """
-    written, scored = [FOLDER / path for path in paths], DATA / "predictions" / f"{name}.parquet"
+    written = [FOLDER / path for path in paths]
     return {
         "recipe": recipe,
         "size": exported.size,
@@ -105,8 +124,10 @@ def backbone(name: str, recipe: str, paths: Sequence[str], exported: Exported, d
     }
 
 
-def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float) -> dict[str, Any]:
-    """What the manifest says of the job, beside its networks."""
+def described(
+    content: Mapping[str, Any], dataset: Dataset, job: Evaluation, coverage: float, source: Source
+) -> dict[str, Any]:
+    """What the manifest says of the job, beside its networks; the scores are those of what is in it."""
     data = parameters.section(content, "data", Data)
     bits = read("split.json", "split").get("rescaled_bits") or 16
     known = {name: value for name, value in content.items() if name != "search"}
@@ -116,10 +137,10 @@ def described(content: Mapping[str, Any], dataset: Dataset, job: Evaluation, cov
         "parameters": hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest(),
         "classes": list(dataset.classes),
         "images": {"size": data.image_size, "max_megapixels": data.max_megapixels, "white": (1 << bits) - 1},
+        "folds": source.folds,
         "asked": job.ensemble.asked,
         "sets": {"coverage": coverage, "rows": [len(own) for own in job.known]},
-        "scores": read("scores.json", "evaluate"),
-        "conformal": read("conformal.json", "evaluate"),
+        **scores(source),
         "versions": {"python": platform.python_version(), **versions()},
     }
 
@@ -135,6 +156,14 @@ def steps(
         return []
     np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
     return [found.said]
+
+
+def scores(source: Source) -> dict[str, Any]:
+    """What the stack is worth over those networks on the test set, and its conformal sets."""
+    parts = ("scores", "conformal")
+    if source.refit:
+        return files.read(METRICS / "refit.json", "evaluate", lambda found: {part: found[part] for part in parts})
+    return {part: read(f"{part}.json", "evaluate") for part in parts}
 
 
 def read(name: str, stage: str) -> dict[str, Any]:
@@ -181,20 +210,22 @@ def main() -> None:
     dataset = Dataset.load()
     index = dataset.index
     job = Evaluation.read(content, params, index, index.label, index.folds[0], dataset.classes)
+    source = Source(refitted.ALL, dataset.folds)
+    if refitted.wanted(content):
+        job, source = job.refitted(index), Source(refitted.REFIT, 1)
     names = heard(job.ensemble)
     blocks = {name: backbones.block(content, name) for name in names if job.recipes[name] != EXTERNAL}
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     height, width = dataset.images.shape[1:3]
-    paths = networks(blocks, dataset.folds)
-    exported = export(blocks, paths, (height, width))
+    exported = export(blocks, source, (height, width))
     files.write(FOLDER, {"stack.json": stack(job.ensemble, names)})
     np.save(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
-    manifest = described(content, dataset, job, params.coverage)
+    manifest = described(content, dataset, job, params.coverage, source)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
     manifest["missing"] |= {name: ELSEWHERE for name in names if name not in blocks}
     manifest["backbones"] = {
-        name: backbone(name, job.recipes[name], paths[name], one, dataset)
+        name: backbone(job.recipes[name], source.paths(name, blocks[name]), source.scored(name), one, dataset)
         for name, one in exported.items()
         if not one.objection
     }

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from stages import backbones, executors
 from stages.backbones import Recipe
+from stages.backbones.fitting import every_row, fit, opened
 from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows, SoftLabels
 from stages.images.dataset import Dataset
@@ -84,17 +85,12 @@ class Student:
 
     def opened(self) -> Dataset:
         """The dataset with the images that the network reads."""
-        return backbones.scaled(Dataset.load(), self.resolve()[1])
-
-
-def training_rows(dataset: Dataset) -> Rows:
-    """Every row that a backbone learns from."""
-    return np.union1d(dataset.training_rows(0), dataset.training_rows(1))
+        return opened(self.resolve)
 
 
 def divided(dataset: Dataset, student: Student, seed: int) -> tuple[Rows, Rows]:
     """The training rows that it learns from, and those, whole groups of every class, that it is calibrated on."""
-    rows, parts = training_rows(dataset), round(1 / student.params.calibration)
+    rows, parts = every_row(dataset), round(1 / student.params.calibration)
     own = backbones.fold_seed(seed, "calibration", 0)  # another deal than that of the folds
     held = folds.assign(dataset.labels[rows], dataset.index.group[rows], parts, own) == 0
     return rows[~held], rows[held]
@@ -119,17 +115,9 @@ class Lesson:
     soft: SoftLabels | None
 
     def __call__(self, dataset: Dataset, observer: Observer, folder: Path) -> None:
-        recipe, params = self.student.resolve()
-        images, labels = dataset.select(self.rows), dataset.labels[self.rows]
-        given = dict[str, Any](backbones.weights(dataset, self.rows))
-        if self.soft is not None:
-            given["soft_labels"] = self.soft
-        recorder = history.Recorder(self.number, len(self.rows), observer)
-        with scratch.full_disk_named(folder):
-            try:
-                recipe.fit(images, labels, params, seed=self.seed, folder=folder, report=recorder, **given)
-            except UserError as error:
-                raise UserError(f"{self.student.name}: {error}") from error
+        told = {"seed": self.seed, "number": self.number, "name": self.student.name}
+        soft = {} if self.soft is None else {"soft_labels": self.soft}
+        fit(*self.student.resolve(), dataset, self.rows, **told, observer=observer, folder=folder, **soft)
 
 
 def lessons(student: Student, rows: Rows, soft: SoftLabels, seed: int) -> dict[str, Lesson]:

@@ -24,7 +24,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from stages import backbones, executors
-from stages.backbones import Recipe, fold_seed
+from stages.backbones import fold_seed
+from stages.backbones.fitting import Resolve, fit, opened
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
@@ -34,7 +35,11 @@ from stages.running.history import Observer
 from stages.showing import checks, machine, progress
 from stages.showing.command import command
 
-MODELS = {"stack": "stages.stack", "evaluate": "stages.stacking.judging.evaluation"}
+MODELS = {
+    "stack": "stages.stack",
+    "evaluate": "stages.stacking.judging.evaluation",
+    "bundle": "stages.stacking.predictions.refitted",
+}
 """Where the parameters of a section are declared, in a module that imports more than a training does."""
 BUSY = 0.7
 """Cores that others take, from which on it is told."""
@@ -45,8 +50,7 @@ class Backbone:
     """What its folds have in common; travels to the processes that train them."""
 
     name: str
-    resolve: Callable[[], tuple[Recipe, BaseModel]]
-    """Imports the recipe, and checks its parameters."""
+    resolve: Resolve
     seed: Callable[[int], int]
     """Of a model."""
     seeds: int = 1
@@ -56,17 +60,12 @@ class Backbone:
 def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observer, folder: Path) -> None:
     """Fit on the training rows of `fold`: its model goes to `folder/model`, its curve to `folder/history.csv`."""
     recipe, params = backbone.resolve()
-    rows = dataset.training_rows(fold)
-    recorder = history.Recorder(fold, len(rows), observer)
+    told = {"seed": backbone.seed(fold), "number": fold, "name": f"{backbone.name}, fold {fold + 1}"}
     (folder / "model").mkdir()
-    images, labels, weights = dataset.select(rows), dataset.labels[rows], backbones.weights(dataset, rows)
-    seed = backbone.seed(fold)
+    rows = dataset.training_rows(fold)
+    curve = fit(recipe, params, dataset, rows, **told, observer=observer, folder=folder / "model")
     with scratch.full_disk_named(folder):
-        try:
-            recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder, **weights)
-        except UserError as error:
-            raise UserError(f"{backbone.name}, fold {fold + 1}: {error}") from error
-        history.write(folder / "history.csv", recorder.rows)
+        history.write(folder / "history.csv", curve)
 
 
 def train(
@@ -91,11 +90,6 @@ def train(
             rows[name] = give(place / name, models)
     history.write(curve, list(chain(*(rows[name] for name in names))), origin(params))
     predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
-
-
-def opened(resolve: Callable[[], tuple[Recipe, BaseModel]]) -> Dataset:
-    """The dataset with the images that the backbone reads."""
-    return backbones.scaled(Dataset.load(), resolve()[1])
 
 
 def give(finished: Path, models: Path) -> list[history.Row]:
@@ -170,6 +164,8 @@ def check_section(content: Mapping[str, Any], name: str, members: list[str]) -> 
     if name == "stack":
         module.chosen_members(params, members)
         module.look_for_files(params)
+    if name == "bundle":
+        module.wanted(content)
 
 
 def check_space(content: Mapping[str, Any], name: str) -> None:

@@ -151,7 +151,7 @@ def imports_are_dependencies(root: Path) -> list[str]:
         complaints += [f"{name}: imports {file}, which is no dependency in dvc.yaml" for file in left]
     for recipe in recipes(root):
         path = root / "stages/backbones" / recipe["framework"] / recipe["recipe"] / "__init__.py"
-        for name in ("train", "export", "distill"):
+        for name in ("train", "export", "refit", "distill"):
             left = uncovered(root, reached(root, path), dependencies(root, name, recipe))
             complaints += [f"{name} of {recipe}: imports {file}, which is no dependency in dvc.yaml" for file in left]
     return complaints

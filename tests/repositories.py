@@ -30,6 +30,7 @@ JOB: dict[str, Any] = {
     "students": {},
     "stack": {"one_standard_error": True},
     "evaluate": {"confidence": 0.95},
+    "bundle": {"folds": "all"},
 }
 LAYERS: list[Any] = [{"conv": 8}, "batch_norm", {"activation": "relu"}]
 SMALL: dict[str, Any] = {"epochs": 4, "batch_size": 32, "widths": [16, 16], "image_size": 8}

@@ -30,6 +30,11 @@ def stages(*names: str) -> list[str]:
     return [f"{step}@{name}" for step in ("train", "export") for name in names]
 
 
+def fitted(*names: str) -> list[str]:
+    """The same, and of fitting them once more on all rows, which is nothing unless asked for."""
+    return [*stages(*names), *(f"refit@{name}" for name in names)]
+
+
 def begun(folder: Path, params: Mapping[str, Any]) -> tuple[Repository, str]:
     """A repository where `dvc repro` has run from nothing and all of it is committed, and what it printed."""
     repository = repositories.new(folder, params)
@@ -66,7 +71,7 @@ def changed(finished: tuple[Repository, str], tmp_path_factory: pytest.TempPathF
 def test_repro_runs_every_stage_from_nothing(job: str, request: pytest.FixtureRequest) -> None:
     repository, output = request.getfixturevalue(job)
     names = list((FRAMEWORKS if job == "real" else JOB)["backbones"])
-    assert ran(output) == sorted(["split", *stages(*names), *TAIL])
+    assert ran(output) == sorted(["split", *fitted(*names), *TAIL])
     scores = repository.json("metrics/scores.json")
     assert len(scores) <= 12
     assert repository.json("metrics/stack.json")["members"] == names
@@ -112,7 +117,7 @@ def test_no_ignore_file_but_the_roots_is_written(finished: tuple[Repository, str
 
 def test_a_comment_in_a_recipe_retrains_only_its_backbones(repository: Repository) -> None:
     repository.comment("stages/backbones/numpy/twin/__init__.py")
-    assert repository.outdated() == sorted(stages("twin"))
+    assert repository.outdated() == sorted(fitted("twin"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_a_comment_in_a_framework_retrains_only_its_own(
 ) -> None:
     repository = real[0].copy(tmp_path)
     repository.comment(f"stages/backbones/{folder}/__init__.py")
-    assert repository.outdated() == sorted(stages(*names))
+    assert repository.outdated() == sorted(fitted(*names))
 
 
 def test_a_comment_where_no_output_is_decided_runs_nothing(repository: Repository) -> None:
@@ -141,7 +146,7 @@ def test_a_comment_in_conformal_sets_reruns_no_stack(repository: Repository) -> 
     (file,) = (repository.folder / "stages").rglob("conformal.py")
     repository.comment(file)
     outdated = set(repository.outdated())
-    assert not outdated & {"split", *stages(*NAMES), "stack"}
+    assert not outdated & {"split", *fitted(*NAMES), "stack"}
     assert "evaluate" in outdated
 
 
@@ -149,14 +154,14 @@ def test_other_seconds_with_equal_predictions_run_the_report_at_most(repository:
     costs, predictions = "metrics/costs/twin.json", "data/predictions/twin.parquet"
     before = repository.bytes(costs, predictions)
     repository.comment("stages/backbones/numpy/twin/__init__.py")
-    assert set(ran(repository.run("dvc", "repro"))) - {"report"} == set(stages("twin"))
+    assert set(ran(repository.run("dvc", "repro"))) - {"report"} == set(fitted("twin"))
     after = repository.bytes(costs, predictions)
     assert (after[0] != before[0], after[1] == before[1]) == (True, True)
 
 
 def test_a_backbones_parameter_retrains_that_backbone_only(changed: tuple[Repository, str]) -> None:
     repository, output = changed
-    assert ran(output) == sorted([*stages("slim"), *TAIL])
+    assert ran(output) == sorted([*fitted("slim"), *TAIL])
     assert "metrics/scores.json" in repository.run("dvc", "metrics", "diff", "HEAD")
 
 
@@ -183,18 +188,28 @@ def test_a_backbone_is_added_and_removed_by_experiments(repository: Repository) 
     assert "up to date" in repository.run("dvc", "repro", "stack")
 
 
-def test_a_student_comes_and_goes_by_experiments_and_is_in_the_bundle(repository: Repository) -> None:
-    block = "{framework: numpy, recipe: toy, epochs: 1}"
-    output = repository.run("dvc", "exp", "run", "-S", f"+students.small={block}", "bundle")
-    assert ran(output) == ["bundle", "distill@small"]
+def test_a_student_and_networks_fitted_on_all_rows_come_and_go_by_experiments(repository: Repository) -> None:
+    block, refit = "{framework: numpy, recipe: toy, epochs: 1}", [f"refit@{name}" for name in NAMES]
+    changes = ("-S", f"+students.small={block}", "-S", "bundle.folds=refit")
+    output = repository.run("dvc", "exp", "run", *changes, "bundle")
+    assert ran(output) == sorted(["bundle", "distill@small", "evaluate", *refit])
+    assert "models/bundle answers as it was scored" in repository.run("python", "-m", "serving.check")
+    manifest = repository.json("models/bundle/manifest.json")
+    assert manifest["scores"] == repository.json("metrics/refit.json")["scores"]
+    assert {file for one in manifest["backbones"].values() for file in one["networks"]} <= {
+        f"networks/{name}/seed-0.onnx" for name in NAMES
+    }
+    assert not list(repository.scratch.glob("refit-*"))
     (network,) = repository.json("models/bundle/manifest.json")["students"]["small"]["networks"]
     assert (repository.folder / "models/bundle" / network).is_file()
     assert "hard_macro_f1" in repository.json("metrics/students/small.json")
     assert not list(repository.scratch.glob("student-*"))
     assert "students/small.json" in repository.run("dvc", "metrics", "show")
     assert not (repository.folder / "models/students/.gitignore").exists()
-    repository.run("dvc", "exp", "run", "-S", "~students.small", "bundle")
-    assert repository.json("models/bundle/manifest.json")["students"] == {}
+    repository.run("dvc", "exp", "run", "-S", "~students.small", "-S", "bundle.folds=all", "bundle")
+    manifest = repository.json("models/bundle/manifest.json")
+    assert (manifest["students"], manifest["folds"]) == ({}, "all")
+    assert not list((repository.folder / "models/refit").rglob("*.parquet"))
 
 
 def test_folders_of_any_name_and_worktrees_will_do(tmp_path: Path) -> None:

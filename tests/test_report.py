@@ -141,6 +141,7 @@ def write_results(folder: Path, dataset: Dataset, *, right: float = 0.7) -> None
             "modes": {"fold_combiners": {"log_loss": 0.22, "refitted_log_loss": 0.21, "standard_error": 0.002}},
         },
         "split": {"training_images": 60, "training_images_in_test": 0},
+        "refit": {},
         "twins": {"with_a_twin": 0, "shown": [], "scores": {}},
     }
     for name, content in contents.items():
@@ -683,6 +684,25 @@ def test_the_sentences_say_what_is_gained_saved_and_covered(work: Path) -> None:
     assert "Asked to hold the true class for 95 % of the images, the sets hold it for 96.00 % of" in summary.sets(
         results
     )
+
+
+def test_one_network_per_backbone_is_told_of_only_where_there_is_one(work: Path) -> None:
+    results, dataset = load(work)
+    assert summary.refit(results) == ""
+    assert "One network per backbone" not in pages.html(results, dataset, pages.drawings(results, dataset), "")
+    found = {
+        "scores": {"macro_f1": 0.931, "log_loss": 0.213},
+        "conformal": {"coverage": 0.955, "size": 1.25},
+        "beside": {"gain": -0.009, "gain_low": -0.02, "gain_high": 0.002, "mcnemar_p": 0.3},
+    }
+    results.refit.update(found)
+    told = summary.refit(results)
+    assert "macro-F1 of 93.10 % on the test set, −0.90 points against the folds’ averaged (95 % interval −2.00" in told
+    assert "p = 0.300), and a log-loss of 0.2130 against 0.2000. Its sets hold the true class for 95.50 %" in told
+    seen = texts(pages.html(results, dataset, pages.drawings(results, dataset), ""))
+    assert told in seen.replace(chr(0xA0), " ")
+    assert f"## One network per backbone\n\n{tables.escaped(told)}" in pages.markdown(results, dataset)
+    assert tables.escaped(told) in card.card(results, dataset)
 
 
 @pytest.mark.parametrize(("criterion", "unit"), [("log_loss", 1), ("macro_f1", 100), ("accuracy", 100)])

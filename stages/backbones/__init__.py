@@ -89,7 +89,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 OURS = ("framework", "recipe", "seeds", "threads")
 """The keys of a block that are not the recipe's."""
 MOST_SEEDS = 20
-RESERVED = ("stack", "bundle", "students")
+RESERVED = ("stack", "bundle", "students", "refit")
 """What a block cannot be called."""
 EXTRAS = {"flax": "jax"}
 """The optional extra of pyproject.toml that a framework's recipes need."""
@@ -117,7 +117,7 @@ def sources(block: Mapping[str, Any]) -> list[Path]:
     """
     check_name(block["framework"], block["recipe"])
     of_all = ("train.py", "running", "images/arrays.py", "images/dataset.py", "images/scaling.py")
-    of_backbones = ("__init__.py", "predicting.py", "vocabulary")
+    of_backbones = ("__init__.py", "fitting.py", "predicting.py", "vocabulary")
     of_framework = ("__init__.py", "shared", str(block["recipe"]))
     return [
         *(Path("stages", name) for name in of_all),

@@ -8,6 +8,7 @@ it anew: on a CPU the same bytes.
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -68,15 +69,23 @@ def digest(models: Path) -> str:
 
 def predict(dataset: Dataset, recipe: Recipe, models: Path, name: str, seeds: int = 1) -> Predicted:
     """What the models in `models/fold-<k>` say, K for each seed. `name`: of the backbone, for the bar."""
-    start, numbers = time.perf_counter(), range(seeds * dataset.folds)
+    numbers = range(seeds * dataset.folds)
     rows = [np.concatenate([dataset.held_out_rows(model), dataset.test_rows]) for model in numbers]
+    return asked(dataset, recipe, [models / f"fold-{model}" for model in numbers], rows, name, "fold")
+
+
+def asked(
+    dataset: Dataset, recipe: Recipe, models: Sequence[Path], rows: Sequence[Rows], name: str, kind: str
+) -> Predicted:
+    """What each of these models says of rows of its own. `kind`: of a model, in errors: fold or seed."""
+    start = time.perf_counter()
     with progress.bar(sum(map(len, rows)), "images", f"{name}, predicting") as bar:
         log_p = [
-            backbones.predictions(recipe.load(models / f"fold-{model}"), dataset, part, bar.update)
-            for model, part in enumerate(rows)
+            backbones.predictions(recipe.load(model), dataset, part, bar.update)
+            for model, part in zip(models, rows, strict=True)
         ]
     if broken := [number for number, part in enumerate(log_p, 1) if np.isnan(part).any()]:
-        raise UserError(f"{name}, fold {broken[0]}: its model predicts what is no number; lower learning_rate")
+        raise UserError(f"{name}, {kind} {broken[0]}: its model predicts what is no number; lower learning_rate")
     predicting = [np.full(len(part), model, np.int64) for model, part in enumerate(rows)]
     seconds = time.perf_counter() - start
     return Predicted(np.concatenate(rows), np.concatenate(predicting), np.concatenate(log_p), seconds)

@@ -10,7 +10,8 @@ a row's label to whoever answers the row, the first networks or the whole stack,
 told by the strangeness of each alone, over all rows, may miss twice as often: the stack misses hard images, which
 are passed on, and what the first networks miss adds to that. Which of both answers a new image is decided by the
 average of all folds' models, where for a known row it was one fold's: the coverage holds as far as they agree. A
-student has no folds and decides alike. On the test set the coverage is measured.
+student has no folds and decides alike, and so has a backbone whose network in the bundle was fitted on all rows: what
+is judged out of fold is then said of its folds' models. On the test set the coverage is measured.
 """
 
 import timeit

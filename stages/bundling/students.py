@@ -1,6 +1,5 @@
 """The students of a job in its bundle: networks that answer alone, taught what the stack knows."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from stages.stacking.combiners import temperature
 from stages.stacking.judging import conformal
-from stages.stacking.predictions import scores, tables
+from stages.stacking.predictions import files, scores, tables
 from stages.stacking.predictions.log_space import average
 
 MODELS = Path("models/students")
@@ -38,10 +37,8 @@ def gathered(
 
     Models of students that have no block any more are deleted. Raises UserError for one that was not trained.
     """
-    for folder in sorted(MODELS.glob("*")):
-        if folder.is_dir() and folder.name not in blocks:
-            shutil.rmtree(folder)
-            print(f"deleted the student {folder.name}, which params.yaml no longer names")
+    for name in files.keep_only(MODELS, blocks):
+        print(f"deleted the student {name}, which params.yaml no longer names")
     found: dict[str, Taught] = {}
     for name, block in blocks.items():
         paths, exported = export(name, block, bundle, dataset)

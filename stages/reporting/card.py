@@ -31,6 +31,7 @@ def card(results: Results, dataset: Dataset) -> str:
         asked=evidence.asked(results),
         combiner=summary.combiner(results),
         sets=summary.sets(results),
+        refit=summary.refit(results),
         remarks=summary.remarks(results),
     )
 

@@ -128,6 +128,7 @@ def html(results: Results, dataset: Dataset, drawn: Mapping[str, Draw], paramete
             combiner=summary.combiner(results),
             remarks=summary.remarks(results),
             sentences={name: tell(results) for name, tell in SENTENCES.items()},
+            refit=summary.refit(results),
             facts=facts(results, dataset),
             tables={name: make(results) for name, (_, make) in TABLES.items()},
             titles={name: title for name, (title, _) in TABLES.items()},
@@ -242,4 +243,6 @@ def markdown(results: Results, dataset: Dataset) -> str:
         table = make(results)
         told = [tables.escaped(SENTENCES[name](results))] if name in SENTENCES else []
         parts += [f"## {title}", *told, tables.markdown(table) if table.rows else "None."]
+    if told := summary.refit(results):
+        parts += ["## One network per backbone", tables.escaped(told)]
     return "\n\n".join(parts) + "\n"

@@ -57,6 +57,7 @@ OBJECTS = {
     "warnings": ("evaluate", ("warnings",)),
     "stack": ("stack", ("combiner", "reason", "criterion", "members", "mode", "modes")),
     "split": ("split", ()),
+    "refit": ("evaluate", ()),
     "twins": ("evaluate", ("with_a_twin", "shown", "scores")),
 }
 """The same for the JSON files."""
@@ -90,6 +91,8 @@ class Results:
     stack: Row
     split: Row
     twins: Row
+    refit: Row
+    """Of networks fitted on all rows; empty where there are none."""
     backbones: list[Row]
     comparisons: list[Row]
     ledger: list[Row]

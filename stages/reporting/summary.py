@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from stages.reporting import tables
-from stages.reporting.evidence import TEST, asked, beside_best, claim, listed, same
+from stages.reporting.evidence import TEST, asked, beside_best, claim, listed, p_value, same
 from stages.reporting.results import STACK, Results
-from stages.reporting.tables import interval, percent, points, spanned
+from stages.reporting.tables import decimal, interval, percent, points, spanned
 
 MODES = {
     "refitted": "the combiner fitted on all rows answers for each fold’s models, and the answers are averaged.",
@@ -118,6 +118,22 @@ def sets(results: Results) -> str:
         f"{percent(found['coverage'])} % of the test images ({results.level} interval "
         f"{interval(found['coverage_low'], found['coverage_high'])}), with {found['size']:.2f} classes on average: "
         f"{percent(found['single'])} % hold one class alone."
+    )
+
+
+def refit(results: Results) -> str:
+    """What one network per backbone, fitted on all rows, is worth beside the folds' averaged; nothing without any."""
+    if not results.refit:
+        return ""
+    scores, beside, sets = (results.refit[name] for name in ("scores", "beside", "conformal"))
+    span = spanned(results.level, beside["gain_low"], beside["gain_high"], points)
+    return (
+        "The bundle holds one network per backbone and seed, fitted on all training images, in place of every fold’s; "
+        "what is said elsewhere here is said of the folds’. Over the refitted ones the stack has a macro-F1 of "
+        f"{percent(scores['macro_f1'])} % on the test set, {points(beside['gain'])} points against the folds’ averaged "
+        f"({span}; McNemar’s exact test on the accuracy: {p_value(beside['mcnemar_p'])}), and a log-loss of "
+        f"{decimal(scores['log_loss'])} against {decimal(results.row(STACK)['log_loss'])}. Its sets hold the true "
+        f"class for {percent(sets['coverage'])} % of the test images, with {sets['size']:.2f} classes on average."
     )
 
 

@@ -15,7 +15,7 @@ PATH = Path("params.yaml")
 Model = TypeVar("Model", bound=BaseModel)
 MOST = 50
 """Known names that an error lists."""
-SECTIONS = ("seed", "data", "split", "backbones", "students", "stack", "evaluate", "search")
+SECTIONS = ("seed", "data", "split", "backbones", "students", "stack", "evaluate", "bundle", "search")
 
 
 class Block(BaseModel):

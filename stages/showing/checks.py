@@ -1,8 +1,8 @@
 """Mistakes anywhere in params.yaml are told before the first training, by processes beside the step that begins it.
 
-One process looks at what needs no framework: names, recipes, `stack`, `evaluate`, `search`. One for each framework
-imports it and looks at its blocks. `stages.train --check` is what they run. A step imports nothing for it, and what was
-found right is remembered in the scratch folder and not looked at again.
+One process looks at what needs no framework: names, recipes, `stack`, `evaluate`, `bundle`, `search`. One for each
+framework imports it and looks at its blocks. `stages.train --check` is what they run. A step imports nothing for it,
+and what was found right is remembered in the scratch folder and not looked at again.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ def marker(content: Mapping[str, Any], part: str) -> Path:
     pairs, students = given.items() if isinstance(given, dict) else (), content.get("students")
     blocks = [(name, block) for name, block in pairs if isinstance(block, dict)]
     if part == SECTIONS:
-        seen: Any = [content.get(name) for name in ("stack", "evaluate", "search")]
+        seen: Any = [content.get(name) for name in ("stack", "evaluate", "bundle", "search")]
         seen += [(name, [block.get(key) for key in ("framework", "recipe", "seeds")]) for name, block in blocks]
     else:
         seen = [(name, block) for name, block in blocks if block.get("framework") == part] + [weighted(content)]

@@ -1,7 +1,7 @@
 """Everything that the chosen stack is judged by: labels, everybody's predictions for them, what the stack answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from stages.running.parameters import Block
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import LevelOne, cross_temper, held_out, level_one
 from stages.stacking.judging import conformal
-from stages.stacking.predictions import names, scores, tables
+from stages.stacking.predictions import names, refitted, scores, tables
 from stages.stacking.predictions.log_space import LogScores, average
 from stages.stacking.predictions.tables import Predictions
 
@@ -92,6 +92,19 @@ class Evaluation:
             bins=params.bins,
             seed=parameters.seed(content),
         )
+
+    def refitted(self, index: Index) -> Self:
+        """The same of the networks that were fitted on all rows: of each backbone that was trained here, what they say
+        of the test set stands in place of what every fold's model says. All that is out of fold stays.
+
+        Raises UserError for a backbone that was not fitted so.
+        """
+        found = dict[str, Predictions]()
+        for name, one in self.predictions.items():
+            if self.recipes[name] != names.EXTERNAL:
+                test = refitted.read(name, index, self.classes)
+                found[name] = replace(one, test=np.repeat(test[None], len(one.test), axis=0))
+        return replace(self, predictions=found)
 
     @cached_property
     def averages(self) -> dict[str, LogScores]:

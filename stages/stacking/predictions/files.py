@@ -1,7 +1,8 @@
 """Small result files: JSON and CSV, equal content in equal bytes, all of a step's put in place together."""
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -36,6 +37,14 @@ def read(path: Path, stage: str, parse: Callable[[Any], T]) -> T:
         raise UserError(f"{path} is not there; run `dvc repro {stage}`") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro {stage}` to write it anew") from None
+
+
+def keep_only(folder: Path, names: Collection[str]) -> list[str]:
+    """Delete the folders in `folder` that have none of these names, so that DVC records none of them; returns which."""
+    strangers = [each for each in sorted(folder.glob("*")) if each.is_dir() and each.name not in names]
+    for each in strangers:
+        shutil.rmtree(each)
+    return [each.name for each in strangers]
 
 
 def text(content: Table | Mapping[str, Any]) -> str:
