@@ -7,9 +7,11 @@ predicts, are compared to the bit between two runs that differ in nothing but th
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ from stages import backbones, export, train
 from stages.backbones import Recipe
 from stages.images.arrays import Images, Labels, Numbers, Rows
 from stages.images.dataset import TEST, Dataset, Index
+from stages.images.twins import table
+from stages.stacking.predictions import scores
 
-NAME, CLASSES = "canary", ("a", "b", "c")
+NAME = "canary"
 PARTS = {"validation_fraction": 0.25, "views": "flip", "class_weights": "balanced"}
 """What else may look at rows: asked for where a recipe has it and its block does not say."""
 
@@ -41,10 +45,19 @@ class Given:
         names = tuple(f"{row:064x}" for row in rows)
         return cls(images, Index(rows, names, names, names, labels, rows, np.stack(folds), weight))
 
+    @property
+    def k(self) -> int:
+        return int(self.index.label.max()) + 1
+
+    def write(self, folder: Path) -> None:
+        """As `split` does."""
+        Dataset.write(folder / "data", self.images, self.index, [f"class {label}" for label in range(self.k)])
+        table.write(folder / "data" / table.TWINS, table.NONE)
+
     def labelled(self, rows: Rows) -> "Given":
         """These rows with other labels, weights and groups."""
         label, group = self.index.label.copy(), self.index.group.copy()
-        label[rows], group[rows] = (label[rows] + 1) % len(CLASSES), group[rows] + len(group)
+        label[rows], group[rows] = (label[rows] + 1) % self.k, group[rows] + len(group)
         assert self.index.weight is not None
         weight = self.index.weight.copy()
         weight[rows] = 5 - weight[rows]
@@ -61,34 +74,58 @@ class Given:
 class Run:
     """What two stages have made: of each model the bytes of its files, and by model and row what it predicts."""
 
-    folder: Path
     models: list[dict[str, bytes]]
     said: dict[tuple[int, int], bytes]
 
+    @classmethod
+    def read(cls, folder: Path, name: str = NAME) -> "Run":
+        """Of a backbone in this folder."""
+        folders = sorted((folder / "models" / name).iterdir(), key=lambda path: int(path.name.removeprefix("fold-")))
+        models = [
+            {path.relative_to(each).as_posix(): path.read_bytes() for path in each.rglob("*") if path.is_file()}
+            for each in folders
+        ]
+        row, model, *columns = pq.ParquetFile(folder / f"data/predictions/{name}.parquet").read().columns
+        values = np.stack([column.to_numpy() for column in columns], axis=1)
+        pairs = zip(model.to_pylist(), row.to_pylist(), strict=True)
+        return cls(models, {pair: value.tobytes() for pair, value in zip(pairs, values, strict=True)})
+
 
 def run(folder: Path, recipe: Recipe, block: Mapping[str, Any], given: Given, seeds: int = 1) -> Run:
-    """`python -m stages.train` and `python -m stages.export` of a block in this folder, in this process."""
-    Dataset.write(folder / "data", given.images, given.index, CLASSES)
-    content = {"seed": 0, "backbones": {NAME: {"framework": "numpy", "recipe": "toy", "seeds": seeds, **block}}}
-    (folder / "params.yaml").write_text(json.dumps(content))
+    """`train` and `export` of a block in this folder."""
+    given.write(folder)
+    pipeline(folder, recipe, {NAME: {"seeds": seeds, **block}})
+    return Run.read(folder)
+
+
+def pipeline(
+    folder: Path,
+    recipe: Recipe,
+    blocks: Mapping[str, Mapping[str, Any]],
+    *steps: ModuleType,
+    names: Iterable[str] | None = None,
+) -> None:
+    """`python -m stages.train` and `python -m stages.export` of each block, or of those that are named, all of that
+    recipe, then these steps: in this process, and in a folder that `split` has filled."""
+    named = {name: {"framework": "numpy", "recipe": "toy", **block} for name, block in blocks.items()}
+    (folder / "params.yaml").write_text(json.dumps({"seed": 0, "backbones": named, "stack": {}, "evaluate": {}}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("FOLDSTACK_SCRATCH", str(folder / "scratch"))  # nothing that another run has computed
         patch.setattr(backbones, "find", lambda *_: recipe)
         patch.setattr(backbones, "sources", lambda _: [])
         patch.setattr(train, "check_all", lambda *_: None)  # processes, which know no planted recipe
-        for step in (train, export):
-            patch.setattr(sys, "argv", [step.__name__, NAME])
+        for name, step in [*product(blocks if names is None else names, (train, export)), *product([""], steps)]:
+            patch.setattr(sys, "argv", [step.__name__, name])
             inspect.unwrap(step.main)()
-    folders = sorted((folder / "models" / NAME).iterdir(), key=lambda path: int(path.name.removeprefix("fold-")))
-    models = [
-        {path.relative_to(each).as_posix(): path.read_bytes() for path in each.rglob("*") if path.is_file()}
-        for each in folders
-    ]
-    row, model, *columns = pq.ParquetFile(folder / "data/predictions" / f"{NAME}.parquet").read().columns
-    values = np.stack([column.to_numpy() for column in columns], axis=1)
-    pairs = zip(model.to_pylist(), row.to_pylist(), strict=True)
-    return Run(folder, models, {pair: value.tobytes() for pair, value in zip(pairs, values, strict=True)})
+
+
+def chance(labels: Labels, predicted: Labels, k: int) -> tuple[float, float]:
+    """The lowest and the highest macro-F1 of these predictions where the labels are dealt out to the rows anew, a
+    thousand times."""
+    rng = np.random.default_rng(0)
+    found = [scores.macro_f1(rng.permutation(labels), predicted, k) for _ in range(1000)]
+    return min(found), max(found)
 
 
 def brief(block: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
