@@ -25,7 +25,7 @@ from stages.running import parameters
 from stages.running.errors import UserError
 from stages.stacking.judging import leaks
 from stages.stacking.judging.evaluation import Evaluation, Params
-from stages.stacking.predictions import scores
+from stages.stacking.predictions import scores, tables
 from stages.stacking.predictions.log_space import normalise
 from stages.stacking.predictions.tables import Predictions
 from tests import canaries, softmax
@@ -329,7 +329,7 @@ def renumbered(index: Index) -> Index:
 
 
 def two_folds(index: Index) -> Index:
-    return replace(index, folds=np.where(index.folds >= 0, index.folds % 2, TEST))
+    return replace(index, folds=np.where(index.folds >= 0, index.row % 2, TEST))
 
 
 def another_test_set(index: Index) -> Index:
@@ -343,7 +343,19 @@ def test_predictions_of_other_folds_than_the_indexs_are_refused(
 ) -> None:
     folder = shutil.copytree(honest[0], tmp_path / "other")
     write_index(folder / "data/index.parquet", change(read_index(folder / "data/index.parquet")))
-    with pytest.raises(UserError) as error:
+    words = r"wide\.parquet: \d+ predictions of training rows by another fold's model, first row \d+ by model \d; "
+    words += r"expected model \d, since the index has it in fold \d\. Run `dvc repro export@wide`$"
+    with pytest.raises(UserError, match=words):
         canaries.pipeline(folder, SOFTMAX, BLOCKS, step, names=[])
-    print(error.value)
-    assert 0
+
+
+def test_other_folds_of_the_second_partition_are_refused(given: Given, before: Run, tmp_path: Path) -> None:
+    models, rows = (np.array(part) for part in zip(*before.said, strict=True))
+    said = np.stack([np.frombuffer(values, np.float32) for values in before.said.values()])
+    classes = [f"class {label}" for label in range(given.k)]
+    tables.write(tmp_path / "colleague.parquet", rows, models, said, classes, ["predicted elsewhere"])
+    tables.read(tmp_path / "colleague.parquet", given.index, classes)
+    other = replace(given.index, folds=np.stack([given.index.folds[0], other_folds(given.index).folds[1]]))
+    words = r"first row \d+ by model [345]; expected model [345], .*`dvc repro admit@colleague`"
+    with pytest.raises(UserError, match=words):
+        tables.read(tmp_path / "colleague.parquet", other, classes)
