@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from stages.images.arrays import Images, Labels, LogProbabilities
 from stages.images.scaling import resize
 from stages.running.errors import UserError
 from stages.running.parameters import check
+from stages.stacking.predictions import scores
 from tests import canaries
 from tests.canaries import Run
 
@@ -319,6 +320,23 @@ def error_of(act: Callable[[], object]) -> str | None:
     return None
 
 
+def gives_chance(battery: Battery) -> None:
+    """Where labels are shuffled, out of fold and on the test set, though two models know their rows by heart."""
+    images, labels = toy_set(160)
+    folds = canaries.in_folds(160, 2, seed=3)
+    given = canaries.Given.of(images, np.random.default_rng(5).permutation(labels), folds)
+    said = canaries.run(battery.folder / "shuffled", battery.recipe, battery.toy, given).said
+    for part, rows in (("out of fold", np.flatnonzero(folds >= 0)), ("on the test set", np.flatnonzero(folds < 0))):
+        for model in (0, 1):
+            own = [row for row in rows.tolist() if (model, row) in said]
+            predicted = np.array([np.frombuffer(said[model, row], np.float32).argmax() for row in own])
+            low, high = canaries.chance(given.index.label[own], predicted, given.k)
+            found = scores.macro_f1(given.index.label[own], predicted, given.k)
+            assert low <= found <= high, (
+                f"macro-F1 {found:.3f} {part}, model {model}; by chance {low:.3f} to {high:.3f}"
+            )
+
+
 def batteries(folder: Path) -> dict[str, Battery]:
     """For each of the folder's blocks; the files of one lie under its number."""
     found = {}
@@ -330,7 +348,8 @@ def batteries(folder: Path) -> dict[str, Battery]:
 
 
 def main() -> None:
-    """`alone` trains one model of each block and keeps its predictions, `compare` does all the rest.
+    """`alone` trains one model of each block and keeps its predictions, `compare` does all the rest. `shuffled` tries
+    `gives_chance` in their place.
 
     `alone` goes through the blocks backwards, so that the two processes have trained other things before each of them.
     """
@@ -338,6 +357,8 @@ def main() -> None:
     found = batteries(folder)
     if mode == "alone":
         results: Any = {name: error_of(battery.train_alone) for name, battery in reversed(found.items())}
+    elif mode == "shuffled":
+        results = {name: error_of(partial(gives_chance, battery)) for name, battery in found.items()}
     else:
         results = {name: run(battery) for name, battery in found.items()}
     (folder / "results.json").write_text(json.dumps(results))

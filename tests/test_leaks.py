@@ -235,7 +235,8 @@ def test_the_labels_of_the_test_set_change_its_scores_alone(given: Given, tmp_pa
 def noisy(*, shuffled: bool = False) -> Given:
     """Digits under so much noise that a network knows 300 of them by heart and is right on eight of ten others; in
     three folds, and 700 in the test set."""
-    found, rng = load_digits(), np.random.default_rng(0)
+    found: Any = load_digits()
+    rng = np.random.default_rng(0)
     chosen = rng.permutation(len(found.images))[:1000]
     clean = np.repeat(found.images[chosen][..., None] * 15, 3, axis=3)
     pixels = np.clip(clean + rng.normal(0, 100, clean.shape), 0, 255).astype(np.uint8)
@@ -287,7 +288,7 @@ def by_chance(folder: Path) -> dict[str, bool]:
         patch.chdir(folder)
         content, index = parameters.read(), read_index(Path("data/index.parquet"))
         classes = read_classes(Path("data/classes.json"))
-        job = Evaluation.read(content, Params(), index, index.label, index.folds[0], classes)
+        job = Evaluation.read(content, Params.model_validate({}), index, index.label, index.folds[0], classes)
     said = {name: (one.out_of_fold, job.averages[name]) for name, one in job.predictions.items()}
     found = {}
     for name, pair in {**said, "stack": (job.nested, job.stack)}.items():
