@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import hypergeom, norm
 from sklearn.datasets import load_digits
 
-from stages import evaluate, stack
+from stages import evaluate, stack, train
 from stages.backbones import Recipe
 from stages.images.dataset import TEST, Dataset, Index, read_classes, read_index, write_index
 from stages.running import parameters
@@ -282,6 +282,25 @@ def test_a_backbone_that_has_seen_the_rows_that_it_predicts_is_named(
     assert told.endswith("its out-of-fold predictions look like those of models that have seen the rows.")
 
 
+def other_folds(index: Index) -> Index:
+    """As after another seed."""
+    train = index.folds >= 0
+    return replace(index, folds=np.where(train, (index.folds + index.row // 2) % FOLDS, index.folds))
+
+
+def test_models_of_an_earlier_split_that_export_runs_alone_are_named(
+    honest: tuple[Path, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `dvc repro --single-item export@wide`. Two thirds of the rows that a model predicts it has learnt from."""
+    folder = shutil.copytree(honest[0], tmp_path / "stale")
+    write_index(folder / "data/index.parquet", other_folds(read_index(folder / "data/index.parquet")))
+    monkeypatch.setattr(train, "main", lambda: None)
+    canaries.pipeline(folder, SOFTMAX, BLOCKS, stack, evaluate)
+    (told,) = warnings(folder)
+    assert told.startswith("Every backbone is clearly more often right on its held-out rows than on the test set")
+    assert told.endswith("or all models have seen the rows, as those of an earlier split have.")
+
+
 def by_chance(folder: Path) -> dict[str, bool]:
     """Whether macro-F1 is within what shuffled labels give, by backbone, out of fold and on the test set."""
     with pytest.MonkeyPatch.context() as patch:
@@ -317,12 +336,6 @@ def test_shuffled_labels_that_leak_give_more_than_chance(tmp_path: Path, monkeyp
 
 def test_labels_that_mean_something_give_more_than_chance(honest: tuple[Path, pd.DataFrame]) -> None:
     assert not any(by_chance(honest[0]).values())
-
-
-def other_folds(index: Index) -> Index:
-    """As after another seed."""
-    train = index.folds >= 0
-    return replace(index, folds=np.where(train, (index.folds + index.row // 2) % FOLDS, index.folds))
 
 
 def renumbered(index: Index) -> Index:

@@ -434,22 +434,57 @@ def test_an_image_added_outside_the_repository_runs_split_again(repository: Repo
     assert split["training_images"] + split["test_images"] == 13
 
 
-def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", [JOB, pytest.param(FRAMEWORKS, marks=pytest.mark.exhaustive)], ids=["numpy", "real"])
+def test_labels_that_mean_nothing_end_in_chance_and_no_gain(
+    job: dict[str, Any], repository: Repository, tmp_path: Path
+) -> None:
     photos, digits = tmp_path / "photos", load_digits()
     names = np.random.default_rng(0).choice(["a", "b", "c", "d"], len(digits.images))
     for number, (name, image) in enumerate(zip(names, digits.images, strict=True)):
         path = photos / ("test" if number % 2 else "train") / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).save(path)
-    repository.set(JOB | {"data": {"source": "folder", "path": str(photos), "image_size": 8}})
+    repository.set(job | {"data": {"source": "folder", "path": str(photos), "image_size": job["data"]["image_size"]}})
     repository.run("dvc", "repro")
     scores = repository.json("metrics/scores.json")
     assert scores["accuracy"] == pytest.approx(0.25, abs=0.06)  # 898 images: a standard error is 0.014
     assert scores["log_loss"] == pytest.approx(np.log(4), abs=0.03)
     assert scores["gain_low"] <= 0
-    assert repository.json("metrics/stack.json")["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
+    stack = repository.json("metrics/stack.json")
+    assert stack["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
+    assert stack["combiner"] in ("best_single", "mean")
+    with (repository.folder / "metrics/backbones.csv").open() as file:
+        found = [float(row[part]) for row in csv.DictReader(file) for part in ("macro_f1", "out_of_fold_macro_f1")]
+    assert max(found) < 0.31  # what classes of equal shares give by chance, and four standard errors
     assert repository.json("metrics/warnings.json")["warnings"] == []
     assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", [JOB, FRAMEWORKS], ids=["numpy", "real"])
+def test_the_labels_of_the_test_set_change_no_model_no_prediction_and_no_stack(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
+    """`split` gives the training rows their folds in both runs; a student learns from the stack as well."""
+    student = {"students": {"small": {**job["backbones"]["wide"], "epochs": 2}}}
+    data = {"source": "table", "path": str(tmp_path / "photos"), "table": {"split": "split"}}
+    repository = repositories.new(tmp_path, job | student | {"data": job["data"] | data})
+    digits, locked = load_digits(), []
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(digits.images[:400]):
+        Image.fromarray((image * 15).astype(np.uint8)).save(tmp_path / f"photos/{number}.png")
+    for shift in (0, 1):
+        rows = [
+            f"{number},{(label + shift * (number % 3 == 2)) % 10},{'test' if number % 3 == 2 else 'train'}"
+            for number, label in enumerate(digits.target[:400])
+        ]
+        (tmp_path / "photos/table.csv").write_text("\n".join(["image,label,split", *rows]))
+        repository.run("dvc", "repro")
+        locked.append(repository.locked() | {"accuracy": repository.json("metrics/scores.json")["accuracy"]})
+    other = {name for name, value in locked[0].items() if locked[1][name] != value}
+    assert other == {"data/index.parquet", "accuracy"}
+    assert "models/students/small" in locked[0]
+    assert locked[0]["accuracy"] > locked[1]["accuracy"] + 0.2
 
 
 def test_a_table_runs_with_groups_and_with_given_folds_and_only_without_them_people_leak(
