@@ -25,7 +25,7 @@ from stages.images.dataset import TEST, Dataset, Index
 from stages.images.twins import table
 from stages.stacking.predictions import scores
 
-NAME = "canary"
+NAME, STUDENT = "canary", "student"
 PARTS = {"validation_fraction": 0.25, "views": "flip", "class_weights": "balanced"}
 """What else may look at rows: asked for where a recipe has it and its block does not say."""
 
@@ -106,16 +106,19 @@ def pipeline(
     names: Iterable[str] | None = None,
 ) -> None:
     """`python -m stages.train` and `python -m stages.export` of each block, or of those that are named, all of that
-    recipe, then these steps: in this process, and in a folder that `split` has filled."""
+    recipe, then these steps, with the name of a student that there is: in this process, and in a folder that `split`
+    has filled."""
     named = {name: {"framework": "numpy", "recipe": "toy", **block} for name, block in blocks.items()}
-    (folder / "params.yaml").write_text(json.dumps({"seed": 0, "backbones": named, "stack": {}, "evaluate": {}}))
+    students = {STUDENT: next(iter(named.values()))}
+    content = {"seed": 0, "backbones": named, "students": students, "stack": {}, "evaluate": {}}
+    (folder / "params.yaml").write_text(json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("FOLDSTACK_SCRATCH", str(folder / "scratch"))  # nothing that another run has computed
         patch.setattr(backbones, "find", lambda *_: recipe)
         patch.setattr(backbones, "sources", lambda _: [])
         patch.setattr(train, "check_all", lambda *_: None)  # processes, which know no planted recipe
-        for name, step in [*product(blocks if names is None else names, (train, export)), *product([""], steps)]:
+        for name, step in [*product(blocks if names is None else names, (train, export)), *product([STUDENT], steps)]:
             patch.setattr(sys, "argv", [step.__name__, name])
             inspect.unwrap(step.main)()
 

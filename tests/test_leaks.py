@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import hypergeom, norm
 from sklearn.datasets import load_digits
 
-from stages import evaluate, stack, train
+from stages import distill, evaluate, stack, train
 from stages.backbones import Recipe
 from stages.images.dataset import TEST, Dataset, Index, read_classes, read_index, write_index
 from stages.running import parameters
@@ -30,7 +30,7 @@ from stages.stacking.predictions.log_space import normalise
 from stages.stacking.predictions.tables import Predictions
 from tests import canaries, softmax
 from tests.canaries import Given, Run
-from tests.contract import toy_set
+from tests.contract import ROOT, toy_set
 
 SOFTMAX = cast(Recipe, softmax)
 SEEDS, FOLDS = 3, 3
@@ -221,10 +221,11 @@ def test_the_labels_of_the_test_set_change_its_scores_alone(given: Given, tmp_pa
     places = [tmp_path / name for name in ("before", "after")]
     for folder, one in zip(places, (given, given.labelled(np.flatnonzero(given.index.folds[0] == TEST))), strict=True):
         one.write(folder)
-        canaries.pipeline(folder, SOFTMAX, BLOCKS, stack, evaluate)
+        (folder / "stages").symlink_to(ROOT / "stages")  # of whose code `distill` takes the hash
+        canaries.pipeline(folder, SOFTMAX, BLOCKS, stack, evaluate, distill)
     names = sorted(path.relative_to(places[0]) for path in places[0].rglob("*") if path.is_file())
     made = [name for name in names if name.parts[0] == "models" or name.parts[:2] == ("data", "predictions")]
-    assert len(made) == 9 + 2 + 1
+    assert len(made) == 9 + 2 + 1 + 2  # models, predictions, the stack, a student and what it says
     for name in [*made, Path("metrics/stack.json"), Path("metrics/without.csv")]:
         assert (places[0] / name).read_bytes() == (places[1] / name).read_bytes(), name
     own, other = (pd.read_csv(folder / "metrics/combiners.csv").drop(columns="seconds") for folder in places)
