@@ -23,6 +23,12 @@ def outcomes(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Outcome]:
     return {name: {claim: alone[name] or error for claim, error in each.items()} for name, each in found.items()}
 
 
+def shuffled(blocks: Mapping[str, Mapping[str, Any]]) -> Outcome:
+    """Whether blocks of one framework give chance where labels are shuffled, by name: one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return python("tests.contract", "shuffled", blocks, Path(folder))
+
+
 def first_epochs(blocks: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Outcome:
     """What tests/first_epochs.py finds for blocks of one framework, as they stand and at toy size: one process."""
     with tempfile.TemporaryDirectory() as folder:

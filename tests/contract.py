@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from stages.images.arrays import Images, Labels, LogProbabilities
 from stages.images.scaling import resize
 from stages.running.errors import UserError
 from stages.running.parameters import check
+from stages.stacking.predictions import scores
+from tests import canaries
+from tests.canaries import Run
 
 TOYS: dict[str, dict[str, Any]] = {
     "pytorch/speedrun": {"epochs": 6, "batch_size": 32, "widths": [8, 16, 16]},
@@ -256,6 +260,36 @@ class Battery:
         accuracy = (self.predict("soft").argmax(axis=1) == self.labels).mean()
         assert accuracy > 0.8, f"accuracy {accuracy:.3f} on what the shares say"
 
+    @cached_property
+    def held_out(self) -> tuple[list[int], Run, Run]:
+        """Two runs of `train` and `export`, in the second of which all that the last model has not seen is other: the
+        labels, weights and groups of its own fold and of the test set, and the pixels of every other of these rows.
+        The rows that have kept their pixels."""
+        folds = canaries.in_folds(2 * FEW, 2, seed=3)
+        given = canaries.Given.of(*toy_set(2 * FEW), folds)
+        rows = np.flatnonzero(folds != 0)
+        changed = given.labelled(rows).painted(rows[::2])
+        block = canaries.brief(self.toy, self.recipe.Params.model_fields)
+        check(block, self.recipe.Params, place="backbones.brief")
+        places = (self.folder / "as-it-is", self.folder / "changed")
+        before, after = (
+            canaries.run(place, self.recipe, block, one) for place, one in zip(places, (given, changed), strict=True)
+        )
+        return rows[1::2].tolist(), before, after
+
+    def learns_nothing_from_held_out_rows(self) -> None:
+        _, before, after = self.held_out
+        assert before.models[0] != after.models[0], "the model that learns from the changed rows is as it was"
+        names = sorted(before.models[1].keys() | after.models[1].keys())
+        other = [name for name in names if before.models[1].get(name) != after.models[1].get(name)]
+        assert not other, f"of the model that has not seen them, {', '.join(other)}"
+
+    def predicts_held_out_rows_whatever_their_labels_and_whatever_the_others_are(self) -> None:
+        rows, before, after = self.held_out
+        assert any(before.said[pair] != after.said[pair] for pair in after.said if pair[0] == 0), "nothing changed"
+        other = [row for row in rows if before.said[1, row] != after.said[1, row]]
+        assert not other, f"rows {other}"
+
     def obeys_foldstack_device(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FOLDSTACK_DEVICE", "no-device")
@@ -286,6 +320,23 @@ def error_of(act: Callable[[], object]) -> str | None:
     return None
 
 
+def gives_chance(battery: Battery) -> None:
+    """Where labels are shuffled, out of fold and on the test set, though two models know their rows by heart."""
+    images, labels = toy_set(160)
+    folds = canaries.in_folds(160, 2, seed=3)
+    given = canaries.Given.of(images, np.random.default_rng(5).permutation(labels), folds)
+    said = canaries.run(battery.folder / "shuffled", battery.recipe, battery.toy, given).said
+    for part, rows in (("out of fold", np.flatnonzero(folds >= 0)), ("on the test set", np.flatnonzero(folds < 0))):
+        for model in (0, 1):
+            own = [row for row in rows.tolist() if (model, row) in said]
+            predicted = np.array([np.frombuffer(said[model, row], np.float32).argmax() for row in own])
+            low, high = canaries.chance(given.index.label[own], predicted, given.k)
+            found = scores.macro_f1(given.index.label[own], predicted, given.k)
+            assert low <= found <= high, (
+                f"macro-F1 {found:.3f} {part}, model {model}; by chance {low:.3f} to {high:.3f}"
+            )
+
+
 def batteries(folder: Path) -> dict[str, Battery]:
     """For each of the folder's blocks; the files of one lie under its number."""
     found = {}
@@ -297,7 +348,8 @@ def batteries(folder: Path) -> dict[str, Battery]:
 
 
 def main() -> None:
-    """`alone` trains one model of each block and keeps its predictions, `compare` does all the rest.
+    """`alone` trains one model of each block and keeps its predictions, `compare` does all the rest. `shuffled` tries
+    `gives_chance` in their place.
 
     `alone` goes through the blocks backwards, so that the two processes have trained other things before each of them.
     """
@@ -305,6 +357,8 @@ def main() -> None:
     found = batteries(folder)
     if mode == "alone":
         results: Any = {name: error_of(battery.train_alone) for name, battery in reversed(found.items())}
+    elif mode == "shuffled":
+        results = {name: error_of(partial(gives_chance, battery)) for name, battery in found.items()}
     else:
         results = {name: run(battery) for name, battery in found.items()}
     (folder / "results.json").write_text(json.dumps(results))

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,15 @@ import pytest
 from stages.backbones import Predict, Report
 from stages.backbones.vocabulary.block import Sized
 from stages.images.arrays import Images, Labels, LogProbabilities, Scaled, SoftLabels, Weights
+from stages.images.dataset import read_index
 from stages.images.scaling import resize, smaller
 from stages.running.errors import UserError
-from tests.contract import CLAIMS, Battery, run
+from tests.contract import CLAIMS, Battery, error_of, gives_chance, run
 
 CALLS = itertools.count()
+INDEX = "data/index.parquet"
+LEARNS = "learns_nothing_from_held_out_rows"
+PREDICTS = "predicts_held_out_rows_whatever_their_labels_and_whatever_the_others_are"
 
 
 class Sound:
@@ -168,6 +173,64 @@ class Heedless(Sound):
         pass
 
 
+class Standardising(Sound):
+    """By all images that there are, and not by its own rows alone."""
+
+    def sized(self, images: Any, params: Sized) -> Scaled:
+        own = super().sized(images[np.arange(len(images))], params)
+        every = getattr(images, "source", own)
+        return np.clip(own - every.mean() + 127, 0, 255).astype(np.uint8)
+
+
+class Peeking(Sound):
+    """At the labels of rows that it was not given."""
+
+    def fit(self, images: Images, labels: Labels, params: Sized, *, seed: int, **rest: Any) -> None:
+        known = read_index(Path(INDEX)).label if Path(INDEX).exists() else labels
+        super().fit(images, labels, params, seed=seed + int(known @ np.arange(len(known))), **rest)
+
+
+class Warm(Sound):
+    """Begins where the last training of the process ended."""
+
+    last: Any = 0
+
+    def save(self, means: np.ndarray, folder: Path) -> None:
+        super().save(means + 1e-3 * np.mean(self.last), folder)
+        Warm.last = means
+
+
+class Transductive(Sound):
+    """Predicts an image beside the others that it was asked about."""
+
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        turned = log_p - 0.01 * log_p.mean(axis=0)
+        return super().finish(turned - np.log(np.exp(turned).sum(axis=1, keepdims=True)))
+
+
+class Knowing(Sound):
+    """Asks for the labels of what it predicts."""
+
+    def finish(self, log_p: np.ndarray) -> np.ndarray:
+        known = read_index(Path(INDEX)).label if Path(INDEX).exists() else np.zeros(1, np.int64)
+        turned = log_p + 0.01 * np.eye(log_p.shape[1])[int(known @ np.arange(len(known))) % log_p.shape[1]]
+        return super().finish(turned - np.log(np.exp(turned).sum(axis=1, keepdims=True)))
+
+
+class Remembered(Sound):
+    """Its images and labels have all been seen before."""
+
+    def fit(self, images: Any, labels: Labels, params: Sized, *, folder: Path, **rest: Any) -> None:
+        super().fit(images, labels, params, folder=folder, **rest)
+        np.savez(folder / "seen.npz", images=images.source, labels=read_index(Path(INDEX)).label)
+
+    def load(self, folder: Path) -> Predict:
+        seen = np.load(folder / "seen.npz")
+        labels = dict(zip(map(bytes, seen["images"]), seen["labels"].tolist(), strict=True))
+        p = 0.1 + 0.7 * np.eye(3)
+        return lambda images: np.log(p[[labels[bytes(one)] for one in images]]).astype(np.float32)
+
+
 FAULTS = {
     "gives_float32_log_probabilities_that_sum_to_one": Unnormalised,
     "learns_a_toy_set": Stubborn,
@@ -186,8 +249,12 @@ FAULTS = {
     "bears_images_of_one_grey_value": Dividing,
     "learns_nothing_from_rows_of_weight_0": Even,
     "learns_soft_labels_in_place_of_labels": Unteachable,
+    LEARNS: Standardising,
+    PREDICTS: Transductive,
     "obeys_foldstack_device": Heedless,
 }
+LEAKS = [(LEARNS, Peeking), (LEARNS, Warm), (PREDICTS, Peeking), (PREDICTS, Warm), (PREDICTS, Knowing)]
+"""More of them for the claims about rows that are held out."""
 PROCESS = "loads_no_other_framework"
 """Looks at the whole process, which is shared here; in the battery's own process it is the recipe's alone."""
 
@@ -203,9 +270,9 @@ def test_a_sound_recipe_passes(tmp_path: Path) -> None:
     assert failed == {}
 
 
-@pytest.mark.parametrize("claim", FAULTS)
-def test_a_planted_fault_is_found(claim: str, tmp_path: Path) -> None:
-    assert outcome(FAULTS[claim], tmp_path)[claim] is not None
+@pytest.mark.parametrize(("claim", "recipe"), [*FAULTS.items(), *LEAKS])
+def test_a_planted_fault_is_found(claim: str, recipe: Callable[[], Any], tmp_path: Path) -> None:
+    assert outcome(recipe, tmp_path)[claim] is not None
 
 
 def test_a_second_framework_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +284,14 @@ def test_a_recipe_that_cannot_train_fails_every_claim(tmp_path: Path) -> None:
     battery = Battery("numpy", Sound(), {}, tmp_path / "alone.npy")
     battery.images = battery.images[:0]
     assert all("Error" in str(error) for error in run(battery).values())
+
+
+@pytest.mark.parametrize(("recipe", "held"), [(Sound, True), (Remembered, False)])
+def test_shuffled_labels_give_chance_but_to_who_knows_them(
+    recipe: Callable[[], Any], held: bool, tmp_path: Path
+) -> None:
+    battery = Battery("numpy", recipe(), {}, tmp_path / "alone.npy")
+    assert (error_of(partial(gives_chance, battery)) is None) == held
 
 
 def test_every_claim_has_a_planted_fault() -> None:

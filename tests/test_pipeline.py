@@ -462,9 +462,38 @@ def test_labels_that_mean_nothing_end_in_chance_and_no_gain(repository: Reposito
     assert scores["accuracy"] == pytest.approx(0.25, abs=0.06)  # 898 images: a standard error is 0.014
     assert scores["log_loss"] == pytest.approx(np.log(4), abs=0.03)
     assert scores["gain_low"] <= 0
-    assert repository.json("metrics/stack.json")["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
+    stack = repository.json("metrics/stack.json")
+    assert stack["nested"]["accuracy"] == pytest.approx(0.25, abs=0.06)
+    assert stack["combiner"] in ("best_single", "mean")
+    with (repository.folder / "metrics/backbones.csv").open() as file:
+        found = [float(row[part]) for row in csv.DictReader(file) for part in ("macro_f1", "out_of_fold_macro_f1")]
+    assert max(found) < 0.31  # what classes of equal shares give by chance, and four standard errors
     assert repository.json("metrics/warnings.json")["warnings"] == []
     assert "The stack beats" not in (repository.folder / "metrics/report.md").read_text()
+
+
+@pytest.mark.exhaustive
+def test_the_labels_of_the_test_set_change_no_model_no_prediction_and_no_stack(tmp_path: Path) -> None:
+    """`split` gives the training rows their folds in both runs; a student learns from the stack as well."""
+    student = {"students": {"small": {**JOB["backbones"]["wide"], "epochs": 2}}}
+    data = {"source": "table", "path": str(tmp_path / "photos"), "table": {"split": "split"}}
+    repository = repositories.new(tmp_path, JOB | student | {"data": JOB["data"] | data})
+    digits, locked = load_digits(), []
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(digits.images[:400]):
+        Image.fromarray((image * 15).astype(np.uint8)).save(tmp_path / f"photos/{number}.png")
+    for shift in (0, 1):
+        rows = [
+            f"{number},{(label + shift * (number % 3 == 2)) % 10},{'test' if number % 3 == 2 else 'train'}"
+            for number, label in enumerate(digits.target[:400])
+        ]
+        (tmp_path / "photos/table.csv").write_text("\n".join(["image,label,split", *rows]))
+        repository.run("dvc", "repro")
+        locked.append(repository.locked() | {"accuracy": repository.json("metrics/scores.json")["accuracy"]})
+    other = {name for name, value in locked[0].items() if locked[1][name] != value}
+    assert other == {"data/index.parquet", "accuracy"}
+    assert "models/students/small" in locked[0]
+    assert locked[0]["accuracy"] > locked[1]["accuracy"] + 0.2
 
 
 def test_a_table_runs_with_groups_and_with_given_folds_and_only_without_them_people_leak(

@@ -117,7 +117,9 @@ def test_a_table_that_does_not_fit_ends_the_step_without_output(job):
     folds = index.folds.copy()
     folds[0, :3] = (folds[0, :3] + 1) % 3
     dataset.write_index(job / "data/index.parquet", dataclasses.replace(index, folds=folds))
-    with pytest.raises(SystemExit, match=r"left\.parquet: 3 unknown pairs .* Run `dvc repro export@left`"):
+    with pytest.raises(
+        SystemExit, match=r"left\.parquet: 3 predictions of .* by another fold's model, .* Run `dvc repro export@left`"
+    ):
         stack.main()
     assert not (job / "models").exists()
     assert not (job / "metrics").exists()

@@ -111,7 +111,7 @@ def with_wide_numbers(table):
         (without_a_row, "1 missing pairs of row and fold"),
         (with_a_row_twice, "1 repeated pairs of row and fold"),
         (with_a_stranger, "1 unknown pairs of row and fold, first row 99 with fold 1"),
-        (with_a_row_of_another_fold, "unknown .* first row 0 with fold 2"),
+        (with_a_row_of_another_fold, "1 predictions .* first row 0 by model 2; expected model 1, .* in fold 1"),
         (without_one_fold_model_on_a_test_row, "missing .* first row 5 with fold 2"),
         (with_a_fold_too_many, "missing .* first row 0 with fold 4"),
         (with_classes_in_another_order, "columns row, fold, log_p.dog"),

@@ -72,7 +72,8 @@ def warnings(table: pd.DataFrame) -> list[str]:
     if names and len(names) == table["backbone"].nunique() > 1:
         return [
             "Every backbone is clearly more often right on its held-out rows than on the test set: the test images are "
-            "harder than the training images, or near-copies lie in several folds."
+            "harder than the training images, near-copies lie in several folds, or all models have seen the rows, as "
+            "those of an earlier split have."
         ]
     return [sentence(name, found.loc[found["backbone"] == name]) for name in names]
 

@@ -135,6 +135,7 @@ def match(path: Path, rows: Rows, folds: Labels, index: Index) -> Rows:
     model by model."""
     import pandas as pd  # a second that `export`, which only writes, does without
 
+    check_folds(path, rows, folds, index)
     fold, row = index.folds[0], index.row
     train, test, k = fold >= 0, row[fold < 0], fold.max() + 1
     seeds = max(1, -(-(int(folds.max(initial=0)) + 1) // k))
@@ -158,6 +159,20 @@ def match(path: Path, rows: Rows, folds: Labels, index: Index) -> Rows:
     return found.get_indexer(wanted).astype(np.int64)
 
 
+def check_folds(path: Path, rows: Rows, folds: Labels, index: Index) -> None:
+    """Refuse training rows that the model of another fold has predicted, as before a change of seed or folds: it has
+    learnt from them."""
+    k, known = index.folds.max() + 1, np.flatnonzero((rows >= 0) & (rows < len(index)))
+    seeds, fold = np.divmod(folds[known], k)
+    own = index.folds[seeds % len(index.folds), rows[known]]
+    wrong = (own >= 0) & (own != fold)
+    if wrong.any():
+        first = int(wrong.argmax())
+        row, model, right = rows[known[first]], folds[known[first]], seeds[first] * k + own[first]
+        came = f"{wrong.sum()} predictions of training rows by another fold's model, first row {row} by model {model}"
+        raise refusal(path, came, f"model {right}, since the index has it in fold {own[first]}")
+
+
 def check_probabilities(path: Path, values: LogProbabilities, rows: Rows) -> None:
     """Refuse NaN and rows whose probabilities do not sum to one."""
     # One block at a time: a million rows would otherwise need several copies at once.
@@ -171,4 +186,8 @@ def check_probabilities(path: Path, values: LogProbabilities, rows: Rows) -> Non
 
 def refusal(path: Path, came: str, expected: str) -> UserError:
     """The error for a table that cannot be used."""
-    return UserError(f"{path}: {came}; expected {expected}. Run `dvc repro export@{path.stem}`")
+    try:
+        stage = "admit" if remarks(path) else "export"  # what was made elsewhere has some
+    except (OSError, pa.ArrowInvalid):
+        stage = "export"
+    return UserError(f"{path}: {came}; expected {expected}. Run `dvc repro {stage}@{path.stem}`")
