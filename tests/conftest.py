@@ -3,11 +3,14 @@
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 # A tenth of the time went into looking for cycles among what libraries keep for ever.
 gc.set_threshold(100_000, 20, 100)
@@ -22,6 +25,12 @@ from tests import check_types  # noqa: E402
 check_types()
 
 from tests import groups  # noqa: E402
+
+# The same examples in every run of a day; `make test-all` draws others, and many more: --hypothesis-profile=thorough.
+settings.register_profile("daily", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=2000, deadline=None, database=None, print_blob=True)
+settings.load_profile("daily")
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "foldstack-hypothesis")  # none in the repository
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
