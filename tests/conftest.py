@@ -20,6 +20,12 @@ gc.set_threshold(100_000, 20, 100)
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
 
+from tests.watching import sitecustomize as watching  # noqa: E402  (before all that it is to watch)
+
+WATCHED = str(Path(watching.__file__).parent)
+if WATCHED not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # of a worker it is there already
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [WATCHED, os.environ.get("PYTHONPATH")]))
+
 from tests import check_types  # noqa: E402
 
 check_types()
@@ -42,6 +48,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     wanted = config.getoption("group")
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if wanted and is_test and groups.of(collection_path) != wanted else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_unpickled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By no process of this run, were its error swallowed: tests/watching/sitecustomize.py."""
+    log = tmp_path_factory.mktemp("watched") / "log"
+    os.environ[watching.LOG] = str(log)
+    yield
+    assert not log.exists(), log.read_text()
 
 
 @pytest.fixture(scope="session", autouse=True)

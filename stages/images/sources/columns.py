@@ -150,7 +150,17 @@ def class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
 
 
 def stream(path: Path, column: str, rows: Rows) -> Iterator[bytes]:
-    """The encoded images of some rows, in ascending order; few are in memory at a time."""
+    """The encoded images of some rows, in ascending order; few are in memory at a time.
+
+    Raises UserError where they cannot be read.
+    """
+    try:
+        yield from encoded(path, column, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as parquet: {gist(error)}") from None
+
+
+def encoded(path: Path, column: str, rows: Rows) -> Iterator[bytes]:
     file, start = pq.ParquetFile(path), 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
