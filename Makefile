@@ -61,7 +61,7 @@ test-fast: setup ## Run the tests that need neither a framework nor DVC, a minut
 	python -m pytest --group plain $(TESTS) --numprocesses $(WORKERS) --dist loadfile
 
 test-all: setup ## Run those too that are marked exhaustive, an hour: before a release
-	@$(MAKE) --no-print-directory --keep-going --jobs $(WORKERS) TESTS= $(GROUPS:%=test-%)
+	@$(MAKE) --no-print-directory --keep-going --jobs $(WORKERS) TESTS=--hypothesis-profile=thorough $(GROUPS:%=test-%)
 
 test-%: SHELL := bash
 test-%: setup

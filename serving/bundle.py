@@ -112,10 +112,16 @@ class Bundle:
         `cascade`: ask all networks only about images that the first ones are not sure of. `student`: the name of one
         that answers in place of the stack.
 
-        Raises UserError for what is no whole bundle, was changed, or lacks networks that could not be exported, and for
-        a cascade where none pays.
+        Raises UserError for what is no whole bundle, was changed, lacks networks, or has no cascade where one is asked.
         """
-        folder = Path(folder)
+        try:
+            return cls.whole(Path(folder), threads, cascade, student)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+            told = f"{folder} was changed, {MANIFEST} perhaps ({error!r}); copy the bundle again"
+            raise error if isinstance(error, UserError) else UserError(told) from None
+
+    @classmethod
+    def whole(cls, folder: Path, threads: int, cascade: bool, student: str | None) -> "Bundle":
         manifest = read(folder)
         students = manifest["students"]
         if cascade and student is not None:
@@ -236,7 +242,7 @@ def read(folder: Path) -> dict[str, Any]:
         known = manifest["format"]
     except FileNotFoundError:
         raise UserError(f"{path} is not there; expected a bundle, the folder that `dvc repro bundle` writes") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no manifest of a bundle ({error}); run `dvc repro bundle`") from None
     if known != FORMAT:
         raise UserError(f"{path} has format {known}; expected {FORMAT}: take `serving` of the commit that wrote it")

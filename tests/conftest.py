@@ -3,11 +3,14 @@
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 # A tenth of the time went into looking for cycles among what libraries keep for ever.
 gc.set_threshold(100_000, 20, 100)
@@ -17,11 +20,23 @@ gc.set_threshold(100_000, 20, 100)
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")
 
+from tests.watching import sitecustomize as watching  # noqa: E402  (before all that it is to watch)
+
+WATCHED = str(Path(watching.__file__).parent)
+if WATCHED not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # of a worker it is there already
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [WATCHED, os.environ.get("PYTHONPATH")]))
+
 from tests import check_types  # noqa: E402
 
 check_types()
 
 from tests import groups  # noqa: E402
+
+# The same examples in every run of a day; `make test-all` draws others, and many more: --hypothesis-profile=thorough.
+settings.register_profile("daily", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=2000, deadline=None, database=None, print_blob=True)
+settings.load_profile("daily")
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "foldstack-hypothesis")  # none in the repository
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +48,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     wanted = config.getoption("group")
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if wanted and is_test and groups.of(collection_path) != wanted else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_unpickled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By no process of this run, were its error swallowed: tests/watching/sitecustomize.py."""
+    log = tmp_path_factory.mktemp("watched") / "log"
+    os.environ[watching.LOG] = str(log)
+    yield
+    assert not log.exists(), log.read_text()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,8 @@ STARTERS = {
     "test_pipeline.py": "kills DVC half way",
     "test_split.py": "a step without DVC",
     "test_executors.py": "executors are about processes; Ray only where a test is exhaustive",
+    "test_unpickling.py": "processes are watched for pickles that they read",
+    "test_corpus.py": "files that may end the process that reads them",
     "test_tuning.py": "what is said where Optuna is not installed",
 }
 """Test files that start processes themselves, and why none of them is a framework's training."""

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Self
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -51,7 +51,7 @@ class Range(Block):
 
     def on_grid(self, value: float | int) -> bool:
         step = self.step or (1 if self.whole else None)
-        return step is None or (Decimal(str(value)) - Decimal(str(self.low))) % Decimal(str(step)) == 0
+        return step is None or (Fraction(str(value)) - Fraction(str(self.low))) % Fraction(str(step)) == 0
 
     def distribution(self) -> BaseDistribution:
         if self.whole:

@@ -44,7 +44,7 @@ def read(path: Path, classes: Sequence[str]) -> Given:
         raise refusal(path, "; ".join(came) or "a class twice", f"the probabilities {', '.join(wanted)}")
     folds = whole(path, frame, "fold") if "fold" in frame else None
     p = np.stack([number(path, frame, name) for name in wanted], axis=1)
-    return Given(whole(path, frame, "row"), tuple(map(str, frame["sha256"])), folds, p)
+    return Given(whole(path, frame, "row"), text(path, frame, "sha256"), folds, p)
 
 
 def table(path: Path) -> pd.DataFrame:
@@ -75,6 +75,13 @@ def number(path: Path, frame: pd.DataFrame, name: str) -> Float64[np.ndarray, " 
         return np.asarray(frame[name], dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise refusal(path, f"column {name}: {error}", "numbers") from None
+
+
+def text(path: Path, frame: pd.DataFrame, name: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, frame[name]))
+    except UnicodeDecodeError as error:  # of Arrow's columns, which are decoded late
+        raise refusal(path, f"column {name}: {error}", "text") from None
 
 
 def whole(path: Path, frame: pd.DataFrame, name: str) -> Rows:

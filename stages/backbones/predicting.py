@@ -56,7 +56,13 @@ class Predicted:
                     return None
                 arrays = {name: file.get_tensor(name) for name in ("rows", "models", "log_p")}
                 return cls(**arrays, seconds=float(told["seconds"]))
-        except (OSError, SafetensorError):  # not there, or damaged: as if never written
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # not there, or damaged: as if never written
             return None
 
 

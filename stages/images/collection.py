@@ -68,7 +68,7 @@ class Data(Block):
     @field_validator("decisions")
     @classmethod
     def check_decisions(cls, value: Path | None) -> Path | None:
-        if value is not None and (value.parts[0] != FOLDER or ".." in value.parts):
+        if value is not None and (value.parts[:1] != (FOLDER,) or ".." in value.parts):
             raise ValueError(f"expected a file below {FOLDER}/, which DVC looks at; docs/audit.md")
         return value
 

@@ -193,7 +193,7 @@ def read_images(path: Path) -> Images:
         images = np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a broken header ends in whatever reads it: tokenize, zipfile
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(f"{path} holds {images.dtype} {images.shape}; expected uint8 [n, h, w, 3]; {REMEDY}")
@@ -204,11 +204,12 @@ def read_index(path: Path) -> Index:
     """Its arrays are read only, as the images are. Raises UserError for a file that is missing or no index."""
     try:
         table = pq.ParquetFile(path).read()  # `pq.read_table` would import pandas
+        table.validate(full=True)
+        names = table.schema.names
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
-    names = table.schema.names
     expected = schema(max(1, sum(name.startswith("fold") for name in names)), weighted="weight" in names)
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")
@@ -227,7 +228,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         classes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path} holds {type(classes).__name__}; expected a list of class names; {REMEDY}")

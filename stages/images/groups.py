@@ -41,6 +41,8 @@ def deal(labels: Labels, groups: Numbers, folds: int, seed: int) -> Numbers:
         raise UserError(
             f"split.folds: {n_groups} groups do not fill {folds} folds; expected one group for each at least"
         )
+    if (largest := int(np.bincount(labels).max())) < folds:
+        raise UserError(f"split.folds: {folds}, but no class has more than {largest} images; expected at most as many")
     found = np.empty(len(labels), np.int64)
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings(action="ignore"):  # of classes smaller than folds, which are counted here anyway
@@ -53,8 +55,8 @@ def hold_out(labels: Labels, groups: Numbers, fraction: float, seed: int) -> Mas
     """A test set of about this share of the rows in whole groups; two groups of each class stay for training."""
     finest = Fraction(1, FINEST)
     share = min(max(Fraction(fraction).limit_denominator(FINEST), finest), 1 - finest)
-    parts = min(share.denominator, len(np.unique(groups)))
-    test = deal(labels, groups, parts, seed) < min(share.numerator, parts - 1)
+    parts = min(share.denominator, len(np.unique(groups)), int(np.bincount(labels).max()))
+    test = deal(labels, groups, parts, seed) < min(max(round(share * parts), 1), parts - 1)
     for label in np.unique(labels):
         of_class = labels == label
         for group in np.unique(groups[of_class & test]):

@@ -74,7 +74,7 @@ def read(path: Path = PATH) -> dict[str, Any]:
         raise UserError(f"{path} is not there; run from the root of the repository") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not in UTF-8; save it so") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:  # of some dates and tags
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; expected the sections {', '.join(SECTIONS)}")

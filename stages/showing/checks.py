@@ -6,7 +6,6 @@ and what was found right is remembered in the scratch folder and not looked at a
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -95,7 +94,7 @@ def marker(content: Mapping[str, Any], part: str) -> Path:
         seen = [(name, block) for name, block in blocks if block.get("framework") == part] + [weighted(content)]
     versions = {package: scratch.version(package) for package in scratch.PACKAGES}
     parts = [part, sorted(content), seen, students, scratch.digests([CODE]), versions]
-    key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()
     return scratch.root() / f"checked-{key[:20]}"
 
 

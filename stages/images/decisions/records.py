@@ -26,7 +26,7 @@ class Decision(Block):
     action: Literal["keep", "relabel", "drop", "weight"]
     label: str = Field(description="the class until now")
     to: str | None = Field(None, description="of `relabel`: the class from now on")
-    weight: float | None = Field(None, ge=0, description="of `weight`: how much the row counts in a training")
+    weight: float | None = Field(None, ge=0, le=3e38, description="of `weight`: how much the row counts in a training")
     reviewer: str = Field(min_length=1)
     reason: str = ""
     date: str = Field(description="of the decision, YYYY-MM-DD", pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -44,7 +44,7 @@ class Decision(Block):
 def read(path: Path) -> list[Decision]:
     """All of a file, equal lines once. Raises UserError that names the line which is no decision."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines cuts at characters that JSON may hold
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"params: data.decisions: {path} cannot be read ({error})") from None
     found = [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
@@ -58,7 +58,7 @@ def parse(line: str, place: str) -> Decision:
         mistake = error.errors()[0]
         name = "".join(f" {part}:" for part in mistake["loc"])
         raise UserError(f"{place}:{name} {mistake['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: expected an object of JSON ({error})") from None
 
 

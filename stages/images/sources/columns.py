@@ -105,7 +105,7 @@ def read_parquet(path: Path, table: Table) -> Columns:
         raise UserError(
             f"data.table.label: {path} has {kind} in the column {table.label!r}; expected one label for each row"
         )
-    image, label = columns.pop("image", None), columns.pop("label")
+    image, label = columns.pop("image", None), [as_it_is(value) for value in columns.pop("label")]
     more = {use: list(map(as_text, values)) for use, values in columns.items()}
     paths = None if image is None else list(map(as_text, image))
     return Columns(path, len(label), paths, label, names, more)
@@ -115,7 +115,12 @@ def as_text(value: Any) -> str:
     """As it stands; '' for nothing. Some writers leave text as bytes."""
     if value is None or value != value:  # no number
         return ""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return str(as_it_is(value))
+
+
+def as_it_is(value: Any) -> Any:
+    """Numbers and truth values too; text that some writers leave as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def is_embedded(kind: pa.DataType, path: Path, table: Table) -> bool:
@@ -139,13 +144,23 @@ def class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     try:
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = info["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def stream(path: Path, column: str, rows: Rows) -> Iterator[bytes]:
-    """The encoded images of some rows, in ascending order; few are in memory at a time."""
+    """The encoded images of some rows, in ascending order; few are in memory at a time.
+
+    Raises UserError where they cannot be read.
+    """
+    try:
+        yield from encoded(path, column, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as parquet: {gist(error)}") from None
+
+
+def encoded(path: Path, column: str, rows: Rows) -> Iterator[bytes]:
     file, start = pq.ParquetFile(path), 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,10 @@ def find(data: Data) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"data.path: {path} is not there; expected the folder that table and images are below")
     if name is not None:
-        found = sorted(file for file in path.glob(name) if file.is_file())
+        try:
+            found = sorted(file for file in path.glob(name) if file.is_file())
+        except (ValueError, NotImplementedError):  # no pattern, or one that begins at the root
+            found = []
         if not found or any(file.suffix.lower() not in columns.SUFFIXES for file in found):
             raise UserError(f"data.table.file: {name!r} names no {' or '.join(columns.SUFFIXES)} file below {path}")
         return found
@@ -148,7 +152,7 @@ def number_classes(labels: Sequence[str], names: Sequence[str]) -> tuple[tuple[s
     ordered = [name for name in names if name in present]
     if len(ordered) < len(present):
         whole = all(name.isascii() and name.removeprefix("-").isdigit() for name in present)
-        ordered = sorted(sorted(present), key=int if whole else str)
+        ordered = sorted(sorted(present), key=Decimal if whole else str)
     numbers = {"": -1} | {name: number for number, name in enumerate(ordered)}
     return tuple(ordered), np.array([numbers[label] for label in labels], np.int64)
 

@@ -74,12 +74,14 @@ def read(path: Path) -> Pairs:
     """Raises UserError for a file that is missing or is no such table."""
     try:
         found = pq.ParquetFile(path).read()
+        found.validate(full=True)
+        names = found.schema.names
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     if not found.schema.equals(SCHEMA):
-        raise UserError(f"{path} has the columns {found.schema.names}; expected {SCHEMA.names}; {REMEDY}")
+        raise UserError(f"{path} has the columns {names}; expected {SCHEMA.names}; {REMEDY}")
     row, other, *numbers = (np.from_dlpack(found[name].combine_chunks()) for name in ("row", "other", *NUMBERS))
     return Pairs(row, other, found["kind"].to_pylist(), np.stack(numbers, axis=1))
 

@@ -68,6 +68,7 @@ def boosting(stack: Stack, labels: Labels, seed: int, features: str = "plain") -
     from sklearn.model_selection import train_test_split
 
     n, _, k = stack.shape
+    seed %= 2**32  # scikit-learn takes no other
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
     grow, watch = train_test_split(rows, test_size=HELD_OUT, random_state=seed)
     booster = xgboost.train(

@@ -72,6 +72,10 @@ def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    coefficients, offsets = np.zeros((features.shape[1], k)), np.full(k, FLOOR)
+    if (labels == labels[0]).all():  # as in an inner fold without the only row of the other class
+        offsets[labels[0]] = 0
+        return Logistic(coefficients, offsets)
     with warnings.catch_warnings():
         # It advises to scale data that are scaled; what it means is said by `doubt`.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -79,7 +83,6 @@ def regress(features: Features, labels: Labels, c: float, k: int) -> Logistic:
     slopes, intercepts = model.coef_.T, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two alone
         slopes, intercepts = np.hstack([-slopes, slopes]) / 2, np.concatenate([-intercepts, intercepts]) / 2
-    coefficients, offsets = np.zeros((features.shape[1], k)), np.full(k, FLOOR)
     coefficients[:, model.classes_], offsets[model.classes_] = slopes, intercepts
     return Logistic(coefficients, offsets, converged=bool(model.n_iter_.max() < ITERATIONS))
 
@@ -93,7 +96,7 @@ def strength(features: Features, labels: Labels, k: int, seed: int) -> float:
     with warnings.catch_warnings():
         # Of a class with fewer rows than folds, which the regressions without it bear.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        folds = list(StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed).split(features, labels))
+        folds = list(StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels))
 
     def loss(c: float) -> float:
         fits = [(regress(features[fit], labels[fit], c, k), rest) for fit, rest in folds]

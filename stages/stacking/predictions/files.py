@@ -35,7 +35,7 @@ def read(path: Path, stage: str, parse: Callable[[Any], T]) -> T:
         return parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; run `dvc repro {stage}`") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro {stage}` to write it anew") from None
 
 

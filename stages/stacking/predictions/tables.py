@@ -111,7 +111,7 @@ def load(path: Path, expected: list[str]) -> pa.Table:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:
         raise refusal(path, "not there", "the table that this stage writes") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise refusal(
             path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
         ) from None
