@@ -23,7 +23,7 @@ from stages.bundling.graphs import Exported, Wanted
 from stages.bundling.students import Taught
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
-from stages.running import parameters, scratch
+from stages.running import atomic, parameters, scratch
 from stages.showing import machine
 from stages.showing.command import command
 from stages.stacking.choosing.ensemble import Ensemble
@@ -133,7 +133,7 @@ def steps(
     found = cascade.cascade(job, prices, params.cascade_loss, params.coverage, starts)
     if found is None:
         return []
-    np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
+    atomic.save_array(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
     return [found.said]
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     paths = networks(blocks, dataset.folds)
     exported = export(blocks, paths, (height, width))
     files.write(FOLDER, {"stack.json": stack(job.ensemble, names)})
-    np.save(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
+    atomic.save_array(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
     manifest = described(content, dataset, job, params.coverage)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
     manifest["missing"] |= {name: ELSEWHERE for name in names if name not in blocks}

@@ -24,7 +24,7 @@ from stages.backbones import Recipe
 from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows, SoftLabels
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch, threads
+from stages.running import atomic, history, parameters, scratch, threads
 from stages.running.errors import UserError
 from stages.running.history import Observer
 from stages.running.parameters import Block
@@ -125,7 +125,7 @@ class Lesson:
         if self.soft is not None:
             given["soft_labels"] = self.soft
         recorder = history.Recorder(self.number, len(self.rows), observer)
-        with scratch.full_disk_named(folder):
+        with atomic.named(folder):
             try:
                 recipe.fit(images, labels, params, seed=self.seed, folder=folder, report=recorder, **given)
             except UserError as error:

@@ -28,7 +28,7 @@ from stages.backbones import Recipe, fold_seed
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch, threads
+from stages.running import atomic, history, parameters, scratch, threads
 from stages.running.errors import UserError
 from stages.running.history import Observer
 from stages.showing import checks, machine, progress
@@ -61,7 +61,7 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     (folder / "model").mkdir()
     images, labels, weights = dataset.select(rows), dataset.labels[rows], backbones.weights(dataset, rows)
     seed = backbone.seed(fold)
-    with scratch.full_disk_named(folder):
+    with atomic.named(folder):
         try:
             recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder, **weights)
         except UserError as error:
