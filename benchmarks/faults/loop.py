@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.faults import job
-from benchmarks.faults.job import Saved, Stage
+from benchmarks.faults import outputs
+from benchmarks.faults.outputs import Saved, Stage
 from benchmarks.faults.shim import FULL, State
-from stages.bundling import cascade
 
 ERRORS = {
     "read": ("EIO",),
@@ -74,9 +73,10 @@ def forked(stage: Stage, said: Path) -> int:
 def ended(stage: Stage) -> int:
     """The exit status that Python would end with. Clocks tick at each look, so that all runs measure the same."""
     ticks = itertools.count()
-    time.perf_counter = time.monotonic = lambda: next(ticks) / 1000
-    cascade.price = lambda *_: 0.001
-    sys.argv = [f"stages.{stage.name}", *stage.arguments]
+    time.perf_counter = time.monotonic = lambda: next(ticks) / 1024  # differences are exact
+    if stage.name == "bundle":
+        importlib.import_module("stages.bundling.cascade").price = lambda *_: 0.001
+    sys.argv = [f"stages.{stage.name}", *filter(None, [stage.item])]
     main = importlib.import_module(f"stages.{stage.name}").main
     try:
         main(None) if stage.name == "report" else main()
@@ -118,11 +118,11 @@ class Loop(Plain):
 
     def left(self) -> dict[str, str]:
         """What is there now, and what the stage after it makes of it."""
-        found = job.digests(self.stage.outs)
+        found = outputs.digests(self.stage.outs)
         if self.after:
-            job.remove(self.after.outs)
+            outputs.remove(self.after.outs)
             self.run(self.after)
-            found |= job.digests(self.after.outs)
+            found |= outputs.digests(self.after.outs)
         return found
 
     def fault(self, kind: str, error: str, n: int) -> Outcome | None:
@@ -136,7 +136,7 @@ class Loop(Plain):
             right = status == 0 and self.left() == self.expected
             if status:
                 if error != LEFT:
-                    job.remove(self.stage.outs)
+                    outputs.remove(self.stage.outs)
                 self.run(self.stage)
             again = right or (status != 0 and self.left() == self.expected)
         except RuntimeError as failure:
@@ -159,15 +159,15 @@ def is_line(status: int, said: str) -> bool:
 
 def main(work: Path, names: Sequence[str]) -> None:
     """Prints a line of JSON for each of these stages, before it one for each fault. Others are run as they are."""
-    state, stages = State.shared(Path(os.environ["FAULTS_STATE"])), job.stages()
+    state, stages = State.shared(Path(os.environ["FAULTS_STATE"])), outputs.stages()
     for name in {stage.name for stage in stages}:
         importlib.import_module(f"stages.{name}")
-    job.ELSEWHERE.touch()  # without it `split` would say that it is not there
+    outputs.ELSEWHERE.touch()  # without it `split` would say that it is not there
     plain = Plain(state, work / "said")
     plain.run(stages[0])  # a process that takes seconds has looked at params.yaml then, as once for every job
     while stages and {stage.name for stage in stages} & set(names):
         stage = stages.pop(0)
-        if stage.name not in names or stage.item == job.OTHER:
+        if stage.name not in names or stage.item == outputs.OTHER:
             plain.run(stage)
         else:
             start = time.perf_counter()
@@ -177,8 +177,8 @@ def main(work: Path, names: Sequence[str]) -> None:
                 print(json.dumps(outcome._asdict()), flush=True)
             seconds = round(time.perf_counter() - start, 1)
             print(json.dumps({"stage": stage.name, "counts": loop.counts, "seconds": seconds}), flush=True)
-        if (stage.name, stage.item) == ("export", job.OTHER):
-            job.make_elsewhere()
+        if (stage.name, stage.item) == ("export", outputs.OTHER):
+            outputs.make_elsewhere()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def flush(path: Path) -> None:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """As `np.save`, which writes into a file by C's fwrite and, where that fails, does not know why."""
-    with path.open("wb") as file, named(path):
+    with named(path), path.open("wb") as file:
         np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 

@@ -35,8 +35,13 @@ def refusal(error: BaseException) -> int | None:
 
 
 def refused(error: BaseException) -> str | None:
-    """What the system refused in one line, and what to do; None for every other mistake."""
+    """What the system refused in one line, and what to do; None for every other mistake.
+
+    A file that is not there too: safetensors says so of every one that it cannot open.
+    """
     number, name = refusal(error), getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError):
+        return f"{gist(error)}; see to it, or let `dvc repro` make it, and run again"
     if number is None:
         return None
     if number in FULL:
