@@ -9,7 +9,7 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r serving/r
 
 COPY serving serving
 COPY stages/__init__.py stages/__init__.py
-COPY stages/running/__init__.py stages/running/errors.py stages/running/
+COPY stages/running/__init__.py stages/running/atomic.py stages/running/errors.py stages/running/
 COPY stages/images/__init__.py stages/images/__init__.py
 COPY stages/images/decoding/__init__.py stages/images/decoding/__init__.py
 # The user can write nothing here, so that what is not compiled now is compiled anew at every start.

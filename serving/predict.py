@@ -23,6 +23,7 @@ from serving.bundle import MANIFEST, Answer, Bundle
 from serving.commands import command
 from serving.pictures import UnreadableError, opened
 from stages.images.decoding import SUFFIXES, Wanted
+from stages.running import atomic
 from stages.running.errors import UserError
 
 PART, PART_BYTES = 1024, 64 << 20
@@ -115,11 +116,9 @@ def finish(folder: Path, names: Sequence[str], bundle: Bundle, place: Path) -> N
 
 
 def write(path: Path, content: Sequence[Row]) -> None:
-    """A part, whole as soon as it has its name."""
-    half = path.with_suffix(".half")
-    with half.open("w", encoding="utf-8", newline="") as file:
+    """A part."""
+    with atomic.replace(path) as (half,), half.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(content)
-    half.replace(path)
 
 
 def read(path: Path) -> list[Row]:
@@ -129,14 +128,14 @@ def read(path: Path) -> list[Row]:
 
 def gather(place: Path, out: Path, classes: Sequence[str]) -> list[Row]:
     """Make the output of all parts, one in memory at a time; the rows of files that could not be read."""
-    half, unreadable = out.with_name(f".{out.name}.part"), []
-    writer = Parquet(half, classes) if out.suffix == ".parquet" else Text(half, classes)
-    for path in sorted(place.glob("*.csv")):
-        content = read(path)
-        unreadable += [row for row in content if row[3]]
-        writer.add([row for row in content if not row[3]])
-    writer.close()
-    half.replace(out)
+    unreadable = list[Row]()
+    with atomic.replace(out) as (half,):
+        writer = Parquet(half, classes) if out.suffix == ".parquet" else Text(half, classes)
+        for path in sorted(place.glob("*.csv")):
+            content = read(path)
+            unreadable += [row for row in content if row[3]]
+            writer.add([row for row in content if not row[3]])
+        writer.close()
     return unreadable
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages.admitting import checks, handout, reading
 from stages.images.dataset import Dataset
-from stages.running import parameters
+from stages.running import atomic, parameters
 from stages.running.errors import UserError
 from stages.showing.command import command
 from stages.stacking.predictions import tables
@@ -23,10 +23,12 @@ def admit(name: str, path: Path, dataset: Dataset, target: Path) -> list[str]:
     """Write the table `target`; what has to be known of it, which it carries with it."""
     given = reading.read(path, dataset.classes)
     found = checks.check(path, given, dataset)
-    tables.write(target, *found, dataset.classes)
-    predictions = tables.read(target, dataset.index, dataset.classes)
-    told = [f"{name}: {text}" for text in [*checks.unproven(given, dataset), *checks.warnings(predictions, dataset)]]
-    tables.write(target, *found, dataset.classes, told)
+    with atomic.replace(target) as (part,):  # not there without what has to be known of it
+        tables.write(part, *found, dataset.classes)
+        predictions = tables.read(part, dataset.index, dataset.classes)
+        known = [*checks.unproven(given, dataset), *checks.warnings(predictions, dataset)]
+        told = [f"{name}: {text}" for text in known]
+        tables.write(part, *found, dataset.classes, told)
     return told
 
 

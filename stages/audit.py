@@ -12,7 +12,7 @@ from stages.auditing import corrections, page, pixels, ranking
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.decisions import records
-from stages.running import parameters
+from stages.running import atomic, parameters
 from stages.running.errors import UserError
 from stages.showing.command import command
 from stages.stacking.predictions import files, tables
@@ -33,7 +33,8 @@ def main() -> None:
     summary = {"backbones": [each.stem for each in given], **ranking.summary(ranked, dataset.classes)}
     summary["test_scores"] = corrections.scores(decisions, dataset, METRICS / "images.parquet")
     ranking.write(METRICS / "audit.parquet", found)
-    (METRICS / "audit.html").write_text(page.html(found, summary, dataset), encoding="utf-8")
+    with atomic.replace(METRICS / "audit.html") as (part,):
+        part.write_text(page.html(found, summary, dataset), encoding="utf-8")
     files.write(METRICS, {"audit.json": summary})
     print(page.told(summary))
 

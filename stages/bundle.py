@@ -25,7 +25,7 @@ from stages.bundling.graphs import Exported, Wanted
 from stages.bundling.students import Taught
 from stages.images.collection import Data
 from stages.images.dataset import Dataset
-from stages.running import parameters, scratch
+from stages.running import atomic, parameters, scratch
 from stages.showing import machine
 from stages.showing.command import command
 from stages.stacking.choosing.ensemble import Ensemble
@@ -154,7 +154,7 @@ def steps(
     found = cascade.cascade(job, prices, params.cascade_loss, params.coverage, starts)
     if found is None:
         return []
-    np.save(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
+    atomic.save_array(FOLDER / "cascade.npy", np.concatenate([np.sort(own) for own in found.known]))
     return [found.said]
 
 
@@ -220,7 +220,7 @@ def main() -> None:
     height, width = dataset.images.shape[1:3]
     exported = export(blocks, source, (height, width))
     files.write(FOLDER, {"stack.json": stack(job.ensemble, names)})
-    np.save(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
+    atomic.save_array(FOLDER / "strangeness.npy", np.concatenate([np.sort(own) for own in job.known]))
     manifest = described(content, dataset, job, params.coverage, source)
     manifest["missing"] = {name: one.objection for name, one in exported.items() if one.objection}
     manifest["missing"] |= {name: ELSEWHERE for name in names if name not in blocks}

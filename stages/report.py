@@ -17,7 +17,7 @@ import pandas as pd
 from stages.images.dataset import Dataset
 from stages.reporting import card, drawing, gallery, pages
 from stages.reporting.results import Results, check, read_images, read_worth
-from stages.running import parameters
+from stages.running import atomic, parameters
 from stages.showing.command import command
 from stages.stacking.judging.evaluation import Evaluation, Params
 from stages.stacking.predictions import files, names
@@ -36,9 +36,10 @@ def report(results: Results, dataset: Dataset, text: str, folder: Path) -> None:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, draw in drawn.items():
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png(draw))
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    (folder / "report.md").write_text(sister, encoding="utf-8")
-    (folder / "model_card.md").write_text(card.card(results, dataset), encoding="utf-8")
+    texts = {"report.html": page, "report.md": sister, "model_card.md": card.card(results, dataset)}
+    with atomic.replace(*(folder / name for name in texts)) as parts:
+        for part, content in zip(parts, texts.values(), strict=True):
+            part.write_text(content, encoding="utf-8")
 
 
 def priced(

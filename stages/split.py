@@ -28,11 +28,12 @@ from stages.images.dataset import (
 )
 from stages.images.decisions import applying, records
 from stages.images.folds import Split
-from stages.images.replacement import replace, space
+from stages.images.space import space
 from stages.images.twins import finding, joining, table
 from stages.images.twins.table import TWINS, Pairs
 from stages.images.writing import Written, write_images
 from stages.running import parameters
+from stages.running.atomic import replace
 from stages.running.errors import UserError
 from stages.showing import checks
 from stages.showing.command import command

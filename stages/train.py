@@ -29,7 +29,7 @@ from stages.backbones.fitting import Resolve, fit, opened
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch, threads
+from stages.running import atomic, history, parameters, scratch, threads
 from stages.running.errors import UserError
 from stages.running.history import Observer
 from stages.showing import checks, machine, progress
@@ -64,7 +64,7 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     (folder / "model").mkdir()
     rows = dataset.training_rows(fold)
     curve = fit(recipe, params, dataset, rows, **told, observer=observer, folder=folder / "model")
-    with scratch.full_disk_named(folder):
+    with atomic.named(folder):
         history.write(folder / "history.csv", curve)
 
 

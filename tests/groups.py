@@ -29,6 +29,7 @@ STARTERS = {
     "test_bundle.py": "what a bundle needs where nothing else is installed",
     "test_deploy.py": "what a container imports",
     "test_export.py": "a step without DVC, with the recipe in numpy",
+    "test_faults.py": "a step whose calls fail, by a library that a process has to begin with",
     "test_imports.py": "what a fresh process imports",
     "test_keras_session.py": "what a fresh process imports",
     "test_pipeline.py": "kills DVC half way",

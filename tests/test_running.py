@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from stages.running import devices, history, scratch, threads
+from stages.running import atomic, devices, history, scratch, threads
 from stages.running.errors import UserError
 from stages.showing import progress
 from stages.showing.command import command
@@ -37,7 +37,7 @@ def test_a_full_disk_is_one_message_with_the_file() -> None:
 def test_a_full_disk_is_told_in_whatever_words_a_library_has_for_it(tmp_path: Path) -> None:
     @command
     def main() -> None:
-        with scratch.full_disk_named(tmp_path / "fold-0"):
+        with atomic.named(tmp_path / "fold-0"):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(SystemExit, match=r"the disk is full while writing .*fold-0; free some space"):

@@ -20,7 +20,8 @@ from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.decoding import pool
 from stages.images.folds import Split
-from stages.images.replacement import replace, space
+from stages.images.space import space
+from stages.running.atomic import replace
 from stages.running.errors import UserError
 from stages.showing import checks
 

@@ -16,7 +16,7 @@ from stages.auditing.noise import Noise
 from stages.auditing.pixels import Flags
 from stages.images.arrays import Labels, Mask
 from stages.images.dataset import TEST, Dataset
-from stages.images.replacement import replace
+from stages.running import atomic
 from stages.stacking.predictions.log_space import LogScores, average, normalise
 from stages.stacking.predictions.tables import Predictions
 
@@ -110,7 +110,7 @@ def table(ranking: Ranking, dataset: Dataset, actions: Sequence[str | None]) -> 
 
 def write(path: Path, found: pa.Table) -> None:
     """Equal tables give equal bytes."""
-    with replace(path) as (part,):
+    with atomic.replace(path) as (part,):
         pq.write_table(found, part, compression="zstd")
 
 

@@ -11,7 +11,7 @@ from stages import backbones
 from stages.backbones import Recipe
 from stages.images.arrays import Rows
 from stages.images.dataset import Dataset
-from stages.running import history, scratch
+from stages.running import atomic, history
 from stages.running.errors import UserError
 from stages.running.history import Observer
 
@@ -47,7 +47,7 @@ def fit(
     recorder = history.Recorder(number, len(rows), observer)
     given = {**further, **backbones.weights(dataset, rows)}
     images, labels = dataset.select(rows), dataset.labels[rows]
-    with scratch.full_disk_named(folder):
+    with atomic.named(folder):
         try:
             recipe.fit(images, labels, params, seed=seed, folder=folder, report=recorder, **given)
         except UserError as error:

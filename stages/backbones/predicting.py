@@ -21,7 +21,7 @@ from stages import backbones
 from stages.backbones import Recipe
 from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import Dataset
-from stages.running import scratch
+from stages.running import atomic, scratch
 from stages.running.errors import UserError
 from stages.showing import progress
 
@@ -40,11 +40,9 @@ class Predicted:
 
     def keep(self, folder: Path, models: Path) -> None:
         """In `folder`, as what the files below `models` say."""
-        folder.mkdir(parents=True, exist_ok=True)
-        half = folder / f"{FILE}.part"
         arrays = {"rows": self.rows, "models": self.models, "log_p": self.log_p}
-        save_file(arrays, half, metadata={"models": digest(models), "seconds": repr(self.seconds)})
-        half.replace(folder / FILE)
+        with atomic.replace(folder / FILE, shared=True) as (half,):
+            save_file(arrays, half, metadata={"models": digest(models), "seconds": repr(self.seconds)})
 
     @classmethod
     def kept(cls, folder: Path, models: Path) -> Self | None:

@@ -7,11 +7,13 @@ That module has a name for each recipe that it knows, in `RECIPES`, and
         any n. `stored`: height and width of the images that `split` left; `size`: those of the graph's input, to which
         Pillow scales them before.
 
-What cannot be exported ends in words and not in an error: everything else that a job leaves is there by then.
+What cannot be exported ends in words and not in an error: everything else that a job leaves is there by then. A disk
+that is full or fails is an error.
 """
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from stages.bundling import parity
-from stages.running.errors import gist
+from stages.running.errors import UserError, gist, refusal, refused
 
 Size = tuple[int, int]
 
@@ -58,6 +60,8 @@ def export(framework: str, wanted: Sequence[Wanted], stored: Size) -> dict[str, 
         # TensorFlow tells of its graphs on standard error, which is of interest where something goes wrong alone.
         command = [sys.executable, "-m", "stages.bundling.graphs", framework, str(task)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == os.EX_IOERR:
+            raise UserError(done.stderr.strip().splitlines()[-1])
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
             return {name: Exported(objection=f"exporting it failed: {last[0]}") for name in names}
@@ -83,6 +87,8 @@ def write(framework: str, wanted: Sequence[Wanted], stored: Size) -> dict[str, E
             result.size = graphs.write(one.recipe, Path(one.model), stored, Path(one.path))
             parity.said(Path(one.path), np.zeros((1, *result.size, 3), np.uint8))  # tf2onnx leaves what it knows not
         except Exception as error:  # what an exporter raises where it knows an operation not, has no common type
+            if refusal(error) is not None:  # the same network can be exported once there is room
+                raise
             result.objection = f"exporting it failed: {type(error).__name__}: {gist(error)}"
     return found
 
@@ -91,8 +97,14 @@ def main(framework: str, task: str) -> None:
     content: Mapping[str, Any] = json.loads(Path(task).read_text(encoding="utf-8"))
     wanted = [Wanted(**one) for one in content["wanted"]]
     height, width = content["stored"]
-    found = {name: asdict(one) for name, one in write(framework, wanted, (height, width)).items()}
-    Path(task).write_text(json.dumps(found), encoding="utf-8")
+    try:
+        found = {name: asdict(one) for name, one in write(framework, wanted, (height, width)).items()}
+        Path(task).write_text(json.dumps(found), encoding="utf-8")
+    except Exception as error:
+        if (words := refused(error)) is None:
+            raise
+        print(words, file=sys.stderr)
+        sys.exit(os.EX_IOERR)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from stages.bundling import cascade, graphs, parity
 from stages.bundling.cascade import Start
 from stages.images.arrays import Labels
 from stages.images.dataset import Dataset
+from stages.running import atomic
 from stages.running.errors import UserError
 from stages.stacking.combiners import temperature
 from stages.stacking.judging import conformal
@@ -72,7 +73,7 @@ def taught(
 ) -> Taught:
     said, known, strange = table(name), start(name, dataset), f"networks/students/{name}/strangeness.npy"
     written, labels = [bundle / path for path in paths], dataset.labels[dataset.fold >= 0][known.rows]
-    np.save(bundle / strange, np.sort(conformal.strangeness(known.raw, labels)))
+    atomic.save_array(bundle / strange, np.sort(conformal.strangeness(known.raw, labels)))
     own = {
         "recipe": f"{block['framework']}/{block['recipe']}",
         "size": exported.size,

@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSALS = (*FULL, errno.EIO, errno.EACCES, errno.EROFS)
+"""What the system says of a disk that is full or fails, and of files that may not be touched."""
 
 
 class UserError(ValueError):
@@ -22,13 +24,30 @@ def gist(error: BaseException) -> str:
     return line if len(line) <= 160 else f"{line[:157]}..."
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether it says that a disk is full: an OSError by its number, what other libraries raise by the system's words.
+def refusal(error: BaseException) -> int | None:
+    """The number, of REFUSALS, of what the system refused: by that of an OSError, of other libraries by its words.
 
-    safetensors, written in Rust, raises a SafetensorError that is no OSError.
+    safetensors, written in Rust, raises a SafetensorError that is no OSError. None for every other mistake.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    return number in FULL or any(os.strerror(each) in str(error) for each in FULL)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in REFUSALS else None
+    return next((each for each in REFUSALS if os.strerror(each) in str(error)), None)
+
+
+def refused(error: BaseException) -> str | None:
+    """What the system refused in one line, and what to do; None for every other mistake.
+
+    A file that is not there too: safetensors says so of every one that it cannot open.
+    """
+    number, name = refusal(error), getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError):
+        return f"{gist(error)}; see to it, or let `dvc repro` make it, and run again"
+    if number is None:
+        return None
+    if number in FULL:
+        where = f" while writing {name}" if name else ""
+        return f"the disk is full{where}; free some space and run again, finished work is kept"
+    return f"{f'{name}: ' if name else ''}{os.strerror(number)}; mend that and run again, finished work is kept"
 
 
 def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:

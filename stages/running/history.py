@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from stages.running import atomic
+
 Row = dict[str, float | int]
 FIRST = ("fold", "epoch", "seconds", "images_per_second")
 ORIGIN = ("weights", "licence", "source")
@@ -96,16 +98,16 @@ class Recorder:
 
 
 def write(path: Path, rows: list[Row], origin: Mapping[str, str] | None = None) -> None:
-    """Replace `path` in one step; a reader never sees half a file. `origin`: of pretrained weights, by ORIGIN."""
+    """Replace `path` in one step; a reader never sees half a file. `origin`: of pretrained weights, by ORIGIN.
+
+    It is not flushed to the disk: that would be once an epoch, and who moves a finished fold flushes all of it.
+    """
     words = origin or {}
     names = [*FIRST, *sorted({name for row in rows for name in row} - set(FIRST)), *words]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".part")
-    with half.open("w", newline="", encoding="utf-8") as file:
+    with atomic.replace(path, durable=False) as (half,), half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, **words} for row in rows)
-    half.replace(path)
 
 
 def read(path: Path) -> list[Row]:

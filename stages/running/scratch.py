@@ -8,7 +8,6 @@ them for `AGE` seconds.
 """
 
 import contextlib
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -16,11 +15,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.running.errors import UserError, is_full_disk
+from stages.running import atomic
+from stages.running.errors import FULL, UserError, refusal
 
 AGE = 14 * 24 * 3600
 """Seconds after which the leftovers of a run that nobody continued are removed."""
@@ -54,7 +54,7 @@ def root() -> Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written to")
     except (OSError, RuntimeError) as error:
-        if is_full_disk(error):
+        if refusal(error) in FULL:
             raise
         how = "name a folder for them, as in FOLDSTACK_SCRATCH=/tmp/folds"
         raise UserError(f"finished folds have no place to wait: {error}; {how}") from None
@@ -104,7 +104,7 @@ def version(package: str) -> str | None:
 def finished(folder: Path, make: Callable[[Path], None]) -> bool:
     """See to it that `folder` is there and complete: kept if it is, else made by `make` beside it and moved into place.
 
-    Returns whether it had been there before. A failure or a kill inside `make` leaves nothing under `folder`'s name.
+    Returns whether it had been there before. A failure, a kill or a loss of power inside leaves nothing there.
     """
     if folder.exists():
         return True
@@ -112,7 +112,7 @@ def finished(folder: Path, make: Callable[[Path], None]) -> bool:
     half.mkdir(parents=True)
     try:
         make(half)
-        half.rename(folder)
+        atomic.move(half, folder)
     except OSError:
         if not folder.exists():
             raise
@@ -133,20 +133,6 @@ def link(source: str | Path, target: str | Path) -> str:
     except OSError:
         shutil.copyfile(source, target)
     return str(target)
-
-
-@contextlib.contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
-    """Raises OSError with that folder for a full disk that a library met inside, whatever it raised itself.
-
-    What safetensors raises cannot even be sent from the process of a fold to the one that waits for it.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
 
 
 def reserve(path: Path, n_bytes: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from stages.running import threads
-from stages.running.errors import UserError, is_full_disk
+from stages.running.errors import UserError, refused
 
 Arguments = ParamSpec("Arguments")
 INTERRUPTED = 130
@@ -18,7 +18,7 @@ os.environ.update(threads.waiting())  # libraries read it when they are loaded, 
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Wrap a step's `main`: UserError, Ctrl-C and a full disk end the process with their message alone."""
+    """Wrap a step's `main`: UserError, Ctrl-C and what the system refuses end the process with their message alone."""
 
     @functools.wraps(main)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -30,12 +30,10 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
             print("interrupted; run `dvc repro` again, finished folds are kept", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except Exception as error:
-            if not is_full_disk(error):
+            if (words := refused(error)) is None:
                 raise
             sys.unraisablehook = lambda _: None  # HDF5 complains once more for every object that it closes
-            name = getattr(error, "filename", None)
-            where = f" while writing {name}" if name else ""
-            sys.exit(f"error: the disk is full{where}; free some space and run again, finished work is kept")
+            sys.exit(f"error: {words}")
 
     return wrapped
 

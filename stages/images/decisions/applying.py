@@ -12,8 +12,8 @@ from stages.images.arrays import Labels, Mask, Numbers, Weights
 from stages.images.collection import batches
 from stages.images.dataset import TEST, ImageFile, Index, read_images
 from stages.images.decisions.records import Decision
-from stages.images.replacement import replace
 from stages.images.twins.table import Pairs
+from stages.running.atomic import replace
 from stages.running.errors import UserError, some
 
 ACTIONS = {"keep": "kept", "relabel": "relabelled", "drop": "dropped", "weight": "weighted"}

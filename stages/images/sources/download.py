@@ -11,7 +11,8 @@ from pathlib import Path
 import requests
 import urllib3
 
-from stages.images.replacement import space
+from stages.images.space import space
+from stages.running import atomic
 from stages.running.errors import UserError
 from stages.showing.progress import bar
 
@@ -48,7 +49,7 @@ def download(url: str, target: Path, md5: str, *, wait: float = 1.0, hint: str =
         if came != md5:
             part.unlink()
             raise UserError(f"{url}: the md5 checksum is {came}, expected {md5}; nothing was kept, run again")
-        part.replace(target)
+        atomic.move(part, target)
     return target
 
 

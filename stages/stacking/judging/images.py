@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Stack
 from stages.images.dataset import Index, column, text_column
+from stages.running import atomic
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions.log_space import log_losses
 
@@ -66,9 +67,6 @@ def names(classes: tuple[str, ...], labels: Labels) -> pa.Array:
 
 
 def write(path: Path, images: pa.Table) -> None:
-    """Equal tables give equal bytes; a killed run leaves no half table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    # Random mantissas make dictionaries only larger.
-    pq.write_table(images, part, compression="zstd", use_dictionary=False)
-    part.replace(path)
+    """Equal tables give equal bytes."""
+    with atomic.replace(path) as (part,):  # random mantissas make dictionaries only larger
+        pq.write_table(images, part, compression="zstd", use_dictionary=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from stages.running import atomic
 from stages.running.errors import UserError
 
 T = TypeVar("T")
@@ -20,12 +21,9 @@ class Table(Protocol):
 
 def write(folder: Path, files: Mapping[str, Table | Mapping[str, Any]]) -> None:
     """Write each table as CSV and each mapping as JSON; none takes its place before all are complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {name: folder / f".{name}.part" for name in files}
-    for name, content in files.items():
-        parts[name].write_text(text(content), encoding="utf-8")
-    for name, part in parts.items():
-        part.replace(folder / name)
+    with atomic.replace(*(folder / name for name in files)) as parts:
+        for part, content in zip(parts, files.values(), strict=True):
+            part.write_text(text(content), encoding="utf-8")
 
 
 def read(path: Path, stage: str, parse: Callable[[Any], T]) -> T:

@@ -21,6 +21,7 @@ from jaxtyping import Float32
 
 from stages.images.arrays import Labels, LogProbabilities, Rows
 from stages.images.dataset import Index, column
+from stages.running import atomic
 from stages.running.errors import UserError
 from stages.stacking.predictions.log_space import average
 
@@ -62,19 +63,15 @@ def write(
 ) -> None:
     """Write a table; equal content gives equal bytes, whatever order its rows come in.
 
-    `remarks`: what whoever reads scores of these predictions has to know. The table is
-    written under a temporary name and renamed, so that a killed run leaves no half table.
+    `remarks`: what whoever reads scores of these predictions has to know.
     """
     order = np.lexsort((folds, rows))
     arrays = [rows[order], folds[order], *log_probabilities[order].T]
     table = pa.table([column(array) for array in arrays], names=columns(classes))
     if remarks:
         table = table.replace_schema_metadata({REMARKS: json.dumps(list(remarks), ensure_ascii=False)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    # Random mantissas make dictionaries only larger.
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
-    temporary.replace(path)
+    with atomic.replace(path) as (part,):  # random mantissas make dictionaries only larger
+        pq.write_table(table, part, compression="zstd", use_dictionary=False)
 
 
 def read(path: Path, index: Index, classes: Sequence[str]) -> Predictions:

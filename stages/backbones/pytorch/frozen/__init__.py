@@ -28,7 +28,7 @@ from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.pytorch.shared.features import Backbone, Compute, Extractor, digests, in_chunks
 from stages.backbones.vocabulary.block import Precision, Views
 from stages.images.arrays import Images, Labels, LogProbabilities, TrainingImages, Weights
-from stages.running import scratch
+from stages.running import atomic, scratch
 from stages.running.errors import UserError
 from stages.running.parameters import Block
 
@@ -153,6 +153,7 @@ def share_weights(extractor: Extractor, file: Path) -> None:
     """Let the models of all folds be one file on the disk, which has a name beside the features, too."""
     kept = extractor.store.folder / WEIGHTS
     with contextlib.suppress(OSError):  # another fold was first, or it is another file system
+        atomic.flush(file)
         os.link(file, kept)
     if kept.exists():
         scratch.link(kept, file)

@@ -22,7 +22,7 @@ from torch import Tensor
 from stages.backbones.pytorch.shared import devices, zoo
 from stages.backbones.vocabulary.block import Precision
 from stages.images.arrays import Images, TrainingImages
-from stages.running import scratch
+from stages.running import atomic, scratch
 from stages.running.errors import UserError
 
 DIGESTS, FEATURES = ".digests.npy", ".features.npy"
@@ -152,14 +152,8 @@ class Store:
     def add(self, keys: Sequence[bytes], features: Features) -> None:
         """Keep the features of these images, and find them from now on."""
         name = uuid.uuid4().hex
-        write(self.folder / f"{name}{FEATURES}", features)
-        write(self.folder / f"{name}{DIGESTS}", np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE))
+        written = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE)
+        for ending, array in ((FEATURES, features), (DIGESTS, written)):
+            with atomic.replace(self.folder / f"{name}{ending}") as (half,):
+                atomic.save_array(half, array)
         self.refresh()
-
-
-def write(path: Path, array: np.ndarray) -> None:
-    """Write a file that is whole as soon as it has its name."""
-    half = path.with_name(f"{path.name}.part")
-    with half.open("wb") as file:
-        np.save(file, array)
-    half.replace(path)

@@ -1,4 +1,4 @@
-"""Output files that appear all together and whole, or not at all."""
+"""Room on the disk for what is about to be written."""
 
 import errno
 import shutil
@@ -7,21 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.running.errors import UserError
-
-
-@contextmanager
-def replace(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Temporary paths beside `paths`, which take their places when the block ends well and vanish when it fails."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tuple(path.with_name(f".{path.name}.part") for path in paths)
-    try:
-        yield temporary
-        for source, target in zip(temporary, paths, strict=True):
-            source.replace(target)
-    finally:
-        for source in temporary:
-            source.unlink(missing_ok=True)
 
 
 @contextmanager

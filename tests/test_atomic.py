@@ -1,0 +1,169 @@
+"""A file is whole under its name or not there, after a failure, a kill and a loss of power; what failed is one line."""
+
+import errno
+import io
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+
+from stages.bundling import graphs
+from stages.running import atomic, errors, scratch
+from stages.running.errors import UserError
+from stages.showing.command import command
+from stages.stacking.predictions import files
+from tests import softmax, softmax_graphs
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is flushed and what is renamed, by name, in order."""
+    found: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        found.append(f"flush {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        found.append(f"rename {path.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    return found
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_afterwards(calls: list[str], tmp_path: Path) -> None:
+    with atomic.replace(tmp_path / "a" / "b.json") as (part,):
+        part.write_text("new")
+    assert calls == ["flush .b.json.part", "rename .b.json.part", "flush a"]
+
+
+def test_all_of_a_finished_fold_is_on_the_disk_before_it_has_its_name(calls: list[str], tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "model").mkdir()
+        (folder / "model/weights").write_text("1")
+        (folder / "history.csv").write_text("1")
+
+    scratch.finished(tmp_path / "wide" / "fold-0", make)
+    *flushed, renamed, last = calls
+    half = renamed.removeprefix("rename ")
+    assert half.startswith("fold-0.")
+    assert sorted(flushed) == sorted(f"flush {name}" for name in ("history.csv", "model", "weights", half))
+    assert last == "flush wide"
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic.replace(path) as (part,):
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.json", "old")]
+
+
+def test_results_of_two_runs_are_never_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, replace = ("a.json", "b.json", "c.json"), Path.replace
+    files.write(tmp_path, {name: {"run": 1} for name in names})
+
+    def renamed(path: Path, target: Path) -> Path:
+        if target.name == "b.json":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write(tmp_path, {name: {"run": 2} for name in names})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": '{\n  "run": 2\n}\n'}
+
+
+def test_two_processes_write_one_file_without_meeting(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic.replace(path, shared=True) as (one,), atomic.replace(path, shared=True) as (other,):
+        assert one != other
+        one.write_text("whole")
+        other.write_text("whole")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a", "whole")]
+
+
+def test_an_array_is_saved_as_numpy_does(tmp_path: Path) -> None:
+    for array in (np.arange(6.0).reshape(2, 3).T, np.zeros((0, 4), np.uint8), np.float32(3)):
+        expected = io.BytesIO()
+        np.save(expected, array)
+        atomic.save_array(tmp_path / "a.npy", np.asarray(array))
+        assert (tmp_path / "a.npy").read_bytes() == expected.getvalue()
+
+
+@needs_full
+def test_an_array_that_finds_no_room_says_so() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as caught:
+        atomic.save_array(FULL, np.zeros(100_000))
+    assert errors.refusal(caught.value) == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error", "data/a"), "data/a: Input/output error; mend that and run again"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "a: Permission denied; mend that"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "a: Read-only file system; mend that"),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), "Input/output error; mend that"),
+        (FileNotFoundError("No such file or directory: models/a"), "No such file or directory: models/a; see to it"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(raised: Exception, words: str) -> None:
+    @command
+    def main() -> None:
+        raise raised
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert str(caught.value.code).startswith(f"error: {words}")
+    assert "\n" not in str(caught.value.code)
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    @command
+    def main() -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with pytest.raises(OSError, match="Invalid argument"):
+        main()
+
+
+@needs_full
+def test_a_graph_that_finds_no_room_is_no_network_that_cannot_be_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else `bundle` would end well without it, and DVC keep what there is."""
+    softmax.save_file({"weights": np.zeros((13, 2)), "size": np.array([2, 2])}, tmp_path / "weights.safetensors")
+    (tmp_path / "full.onnx").symlink_to(FULL)
+    monkeypatch.setattr(graphs.importlib, "import_module", lambda _: softmax_graphs)
+    wanted = graphs.Wanted("wide", "toy", str(tmp_path), str(tmp_path / "full.onnx"))
+    with pytest.raises(OSError, match="No space left"):
+        graphs.write("keras", [wanted], (2, 2))
+    task = tmp_path / "task.json"
+    task.write_text(json.dumps({"wanted": [asdict(wanted)], "stored": (2, 2)}))
+    with pytest.raises(SystemExit) as ended:
+        graphs.main("keras", str(task))
+    assert (ended.value.code, json.loads(task.read_text())["stored"]) == (os.EX_IOERR, [2, 2])
+    said = capsys.readouterr().err
+    assert said.startswith("the disk is full")
+    done = SimpleNamespace(returncode=ended.value.code, stderr=f"a warning\n{said}")
+    monkeypatch.setattr(graphs.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(UserError, match="the disk is full"):
+        graphs.export("keras", [wanted], (2, 2))
