@@ -28,7 +28,7 @@ from stages.backbones import Recipe, fold_seed
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
-from stages.running import history, parameters, scratch, threads
+from stages.running import history, parameters, scratch, seals, threads
 from stages.running.errors import UserError
 from stages.running.history import Observer
 from stages.showing import checks, machine, progress
@@ -64,6 +64,7 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     with scratch.full_disk_named(folder):
         try:
             recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder, **weights)
+            seals.seal(folder / "model")
         except UserError as error:
             raise UserError(f"{backbone.name}, fold {fold + 1}: {error}") from error
         history.write(folder / "history.csv", recorder.rows)
@@ -79,7 +80,7 @@ def train(
     dataset = load()
     recipe, params = backbone.resolve()
     names = [f"fold-{model}" for model in range(dataset.folds * backbone.seeds)]
-    rows = {name: give(place / name, models) for name in names if (place / name).exists()}
+    rows = {name: give(place / name, models) for name in names if scratch.intact(place / name)}
     for number, name in enumerate(names, 1):
         if name in rows:
             print(f"{backbone.name}, fold {number} of {len(names)}: taken up from an interrupted run")
@@ -230,20 +231,18 @@ def main() -> None:
         check(content, given.check)
         return
     name, seed, block = given.backbone, parameters.seed(content), backbones.block(content, given.backbone)
-    number = threads.of(block, place=f"backbones.{name}")
+    where = f"backbones.{name}"
+    number, seeds = threads.of(block, place=where), backbones.seeds(block, place=where)
     threads.use(number)
     if number is None and "OMP_NUM_THREADS" not in os.environ:
         look_for_others(name)
     check_all(content, block["framework"])
-    resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
-    train(
-        partial(opened, resolve),
-        Backbone(name, resolve, partial(fold_seed, seed, name), backbones.seeds(block, place=f"backbones.{name}")),
-        executors.chosen(),
-        place=scratch.of_backbone(name, block, seed, backbones.sources(block)),
-        models=Path("models") / name,
-        curve=Path("metrics/history") / f"{name}.csv",
-    )
+    resolve = partial(backbones.resolve, block, place=where)
+    backbone = Backbone(name, resolve, partial(fold_seed, seed, name), seeds)
+    place, models = scratch.of_backbone(name, block, seed, backbones.sources(block)), Path("models") / name
+    curve = Path("metrics/history") / f"{name}.csv"
+    with scratch.used(place):
+        train(partial(opened, resolve), backbone, executors.chosen(), place=place, models=models, curve=curve)
 
 
 if __name__ == "__main__":
