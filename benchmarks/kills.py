@@ -2,8 +2,8 @@
 
 python -m benchmarks.kills --moments 200 --seed 0
 
-It works in a temporary repository whose recipe is in numpy (tests/repositories.py), so that a job takes seconds. A first
-run, which nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next such
+It works in a temporary repository whose recipe is in numpy (tests/repositories.py), so that a job takes seconds. A
+first run, which nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next such
 line, what DVC does before and after its command included. The moments are drawn uniformly over these seconds, every
 stage has as many. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache,
 its entry in dvc.lock, the run cache), `dvc repro` is killed at that moment, and the next one, not disturbed, has to end
@@ -11,11 +11,13 @@ with the same files as the first run, no more and no fewer. Files that hold seco
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +37,7 @@ from tests.repositories import Repository
 
 TIMED = (
     "models/bundle/manifest.json",
+    "models/bundle/cascade.npy",
     "metrics/history/*",
     "metrics/costs/*",
     "metrics/combiners.csv",
@@ -121,8 +124,7 @@ def forget(folder: Path, stage: str) -> None:
 
 
 def md5(path: Path) -> str:
-    import hashlib
-
+    """As DVC names files in its cache."""
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
@@ -208,8 +210,7 @@ def report(place: Path, count: int, seed: int) -> None:
             met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, seconds[stage]))), expected)
             late += met is None
         found.append(met)
-        if met.wrong:
-            print(f"{len(found)}: {stage}: {met.wrong}", flush=True)
+        print(f"{len(found)} of {count}: {stage}: {met.wrong or 'right'}", file=sys.stderr, flush=True)
     print("| stage | undisturbed, s | kills | right after | lock left | mended by hand | next run, s |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for stage, undisturbed in seconds.items():
@@ -217,9 +218,7 @@ def report(place: Path, count: int, seed: int) -> None:
             print(row(stage, undisturbed, own))
     right = sum(not each.wrong for each in found)
     hands = ", ".join(sorted({each.mended for each in found} - {""})) or "nothing"
-    print(
-        f"\n{right} of {len(found)} right, {len(expected)} files each; {late} moments came too late and were drawn anew."
-    )
+    print(f"\n{right} of {len(found)} right, {len(expected)} files each; {late} more came too late for their stage.")
     print(f"By hand: {hands}. {(time.time() - start) / 60:.0f} minutes.")
     if right < len(found):
         raise UserError(f"{len(found) - right} runs ended otherwise; see above")

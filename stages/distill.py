@@ -25,7 +25,7 @@ from stages.images import folds
 from stages.images.arrays import Labels, LogProbabilities, Rows, SoftLabels
 from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch, threads
-from stages.running.errors import UserError
+from stages.running.errors import UserError, memory_named
 from stages.running.history import Observer
 from stages.running.parameters import Block
 from stages.showing import progress
@@ -125,7 +125,7 @@ class Lesson:
         if self.soft is not None:
             given["soft_labels"] = self.soft
         recorder = history.Recorder(self.number, len(self.rows), observer)
-        with scratch.full_disk_named(folder):
+        with scratch.full_disk_named(folder), memory_named(self.student.name, params):
             try:
                 recipe.fit(images, labels, params, seed=self.seed, folder=folder, report=recorder, **given)
             except UserError as error:
@@ -194,16 +194,18 @@ def main() -> None:
     block = {**student.block, **student.params.model_dump()}
     place = scratch.of_backbone(f"student-{student.name}", block, seed, sources)
     asked = np.concatenate([held, dataset.test_rows])
-    said = learn(student, lessons(student, rows, soft, seed), dataset, place, asked)
+    with scratch.used(place):
+        said = learn(student, lessons(student, rows, soft, seed), dataset, place, asked)
+        give(student, said, dataset, place, asked)
     together = [average(np.stack(of_kind(said, kind))) for kind in (SOFT, HARD)]
     heats = [temperature.fit(one[: len(held)], labels[held]) for one in together]
     fresh = [temperature.apply(one[len(held) :], heat) for one, heat in zip(together, heats, strict=True)]
     fitted = {"calibration_images": len(held), "temperature": heats[0], "hard_temperature": heats[1]}
     found = fitted | judged(fresh[0], fresh[1], labels[dataset.test_rows])
-    give(student, said, dataset, place, asked)
     files.write(METRICS, {f"{student.name}.json": found})
     show(student.name, found)
-    shutil.rmtree(place)
+    if not scratch.is_used(place):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
 from stages.running import history, parameters, scratch, seals, threads
-from stages.running.errors import UserError
+from stages.running.errors import UserError, memory_named
 from stages.running.history import Observer
 from stages.showing import checks, machine, progress
 from stages.showing.command import command
@@ -61,7 +61,7 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     (folder / "model").mkdir()
     images, labels, weights = dataset.select(rows), dataset.labels[rows], backbones.weights(dataset, rows)
     seed = backbone.seed(fold)
-    with scratch.full_disk_named(folder):
+    with scratch.full_disk_named(folder), memory_named(f"{backbone.name}, fold {fold + 1}", params):
         try:
             recipe.fit(images, labels, params, seed=seed, folder=folder / "model", report=recorder, **weights)
             seals.seal(folder / "model")
@@ -91,7 +91,8 @@ def train(
         for name in executor(load, tasks, place, display) if tasks else ():
             rows[name] = give(place / name, models)
     history.write(curve, list(chain(*(rows[name] for name in names))), origin(params))
-    predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
+    with memory_named(f"{backbone.name}, predicting", params):
+        predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
 
 
 def opened(resolve: Callable[[], tuple[Recipe, BaseModel]]) -> Dataset:
