@@ -3,11 +3,11 @@
 python -m benchmarks.kills --moments 200 --seed 0
 
 It works in a temporary repository whose recipe is in numpy (tests/repositories.py), so that a job takes seconds. A
-first run, which nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next such
-line, what DVC does before and after its command included. The moments are drawn uniformly over these seconds, every
-stage has as many. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache,
-its entry in dvc.lock, the run cache), `dvc repro` is killed at that moment, and the next one, not disturbed, has to end
-with the same files as the first run, no more and no fewer. Files that hold seconds or commits are not compared.
+first run, which nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next
+such line, what DVC does before and after its command included. The moments are drawn uniformly over these seconds, as
+many for every stage. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's
+cache, its entry in dvc.lock, the run cache), `dvc repro` is killed at that moment, and the next one, not disturbed, has
+to end with the same files as the first run, no more and no fewer. Files that hold seconds or commits are not compared.
 """
 
 import argparse
@@ -210,7 +210,10 @@ def report(place: Path, count: int, seed: int) -> None:
             met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, seconds[stage]))), expected)
             late += met is None
         found.append(met)
-        print(f"{len(found)} of {count}: {stage}: {met.wrong or 'right'}", file=sys.stderr, flush=True)
+        told = (
+            f"{stage}: {met.wrong or 'right'}{', lock left' * met.locked}{', by hand: ' * bool(met.mended)}{met.mended}"
+        )
+        print(f"{len(found)} of {count}: {told}, {met.seconds:.1f} s", file=sys.stderr, flush=True)
     print("| stage | undisturbed, s | kills | right after | lock left | mended by hand | next run, s |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for stage, undisturbed in seconds.items():

@@ -13,6 +13,7 @@ from stages.backbones.predicting import predict
 from stages.bundling.graphs import Exported, Size, Wanted
 from stages.images.dataset import Dataset
 from stages.images.twins import table
+from stages.running.seals import seal
 from stages.stacking.predictions import tables
 from tests import softmax, softmax_graphs
 from tests.toys import toy_index
@@ -63,6 +64,7 @@ def made(
             rows = data.training_rows(model)
             told = {"seed": first + model, "folder": models / f"fold-{model}", "report": lambda epoch, values: None}
             softmax.fit(data.take(rows), data.labels[rows], softmax.Params(epochs=1), **told)
+            seal(models / f"fold-{model}")
         found = predict(data, softmax, models, name, seeds)  # type: ignore[arg-type]
         tables.write(folder / f"data/predictions/{name}.parquet", found.rows, found.models, found.log_p, data.classes)
     with pytest.MonkeyPatch.context() as patch:

@@ -70,5 +70,5 @@ def write(path: Path, images: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     # Random mantissas make dictionaries only larger.
-    pq.write_table(images, part, compression="zstd", use_dictionary=False)
+    pq.write_table(images, part, compression="zstd", use_dictionary=False, write_page_checksum=True)
     part.replace(path)

@@ -73,7 +73,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # Random mantissas make dictionaries only larger.
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=False, write_page_checksum=True)
     temporary.replace(path)
 
 
@@ -108,10 +108,10 @@ def remarks(path: Path) -> list[str]:
 def load(path: Path, expected: list[str]) -> pa.Table:
     """The table as it lies on disk, its columns' names, order and types checked."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except FileNotFoundError:
         raise refusal(path, "not there", "the table that this stage writes") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise refusal(
             path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
         ) from None
