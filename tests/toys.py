@@ -33,8 +33,12 @@ def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, c
     images = (labels * 100 + rng.integers(0, 50, total)).astype(np.uint8)
     index = toy_index(labels, np.where(np.arange(total) < n, np.arange(total) // classes % folds, -1))
     pixels = np.ascontiguousarray(np.broadcast_to(images[:, None, None, None], (total, 2, 2, 3)))
-    index = replace(index, sha256=tuple(hashlib.sha256(image).hexdigest() for image in pixels))
-    return Dataset.write(folder, pixels, index, [f"class {k}" for k in range(classes)])
+    return Dataset.write(folder, pixels, of_pixels(index, pixels), [f"class {k}" for k in range(classes)])
+
+
+def of_pixels(index: Index, images: Images) -> Index:
+    """The index with the digests that these images really have."""
+    return replace(index, sha256=tuple(hashlib.sha256(image).hexdigest() for image in images))
 
 
 class ToyParams(Sized):
