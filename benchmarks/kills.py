@@ -160,7 +160,7 @@ def again(repository: Repository) -> tuple[str, str]:
         if str(RWLOCK) in said:
             (repository.folder / RWLOCK).unlink()
             mended = f"rm {RWLOCK}"
-        elif f"'{LOCK}'" in said:
+        elif f"{LOCK}' validation failed" in said or f"'{LOCK}'" in said:
             repository.run("git", "checkout", str(LOCK))
             mended = f"git checkout {LOCK}"
         else:
