@@ -239,13 +239,15 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = manifest["format"]
+        known, told = manifest["format"], manifest.pop("sha256", None)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; expected a bundle, the folder that `dvc repro bundle` writes") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no manifest of a bundle ({error}); run `dvc repro bundle`") from None
     if known != FORMAT:
         raise UserError(f"{path} has format {known}; expected {FORMAT}: take `serving` of the commit that wrote it")
+    if told and told != hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest():
+        raise UserError(f"{path} was damaged or changed; copy the bundle again, or run `dvc repro bundle`")
     return manifest
 
 

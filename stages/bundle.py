@@ -234,7 +234,7 @@ def main() -> None:
     manifest["cascade"] = [] if manifest["missing"] else steps(manifest["backbones"], taught, job, params)
     manifest["examples"] = examples.write(FOLDER, dataset, job.stack.argmax(axis=1))
     manifest["files"] = digests(FOLDER)
-    files.write(FOLDER, {"manifest.json": manifest})
+    files.write(FOLDER, {"manifest.json": files.sealed(manifest)})
     show(manifest)
 
 

@@ -182,16 +182,18 @@ def main() -> None:
     block = {**student.block, **student.params.model_dump()}
     place = scratch.of_backbone(f"student-{student.name}", block, seed, sources)
     asked = np.concatenate([held, dataset.test_rows])
-    said = learn(student, lessons(student, rows, soft, seed), dataset, place, asked)
+    with scratch.used(place):
+        said = learn(student, lessons(student, rows, soft, seed), dataset, place, asked)
+        give(student, said, dataset, place, asked)
     together = [average(np.stack(of_kind(said, kind))) for kind in (SOFT, HARD)]
     heats = [temperature.fit(one[: len(held)], labels[held]) for one in together]
     fresh = [temperature.apply(one[len(held) :], heat) for one, heat in zip(together, heats, strict=True)]
     fitted = {"calibration_images": len(held), "temperature": heats[0], "hard_temperature": heats[1]}
     found = fitted | judged(fresh[0], fresh[1], labels[dataset.test_rows])
-    give(student, said, dataset, place, asked)
     files.write(METRICS, {f"{student.name}.json": found})
     show(student.name, found)
-    shutil.rmtree(place)
+    if not scratch.is_used(place):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from stages import backbones
 from stages.backbones.predicting import Predicted, predict
 from stages.images.dataset import Dataset
 from stages.running import parameters, scratch, threads
+from stages.running.errors import memory_named
 from stages.showing.command import command
 from stages.stacking.predictions import tables
 from stages.stacking.pricing import costs
@@ -33,7 +34,8 @@ def main() -> None:
     found = Predicted.kept(folder, models)
     if found is None:
         recipe, params = backbones.resolve(block, place=f"backbones.{name}")
-        found = predict(backbones.scaled(dataset, params), recipe, models, name, seeds)
+        with memory_named(f"{name}, predicting", params):
+            found = predict(backbones.scaled(dataset, params), recipe, models, name, seeds)
     costs.write(COSTS, name, block["framework"], seeds * found.seconds / len(found.rows))
     path = Path("data/predictions") / f"{name}.parquet"
     tables.write(path, found.rows, found.models, found.log_p, dataset.classes)

@@ -29,8 +29,8 @@ from stages.backbones.fitting import Resolve, fit, opened
 from stages.backbones.predicting import predict
 from stages.executors import Executor
 from stages.images.dataset import Dataset
-from stages.running import atomic, history, parameters, scratch, threads
-from stages.running.errors import UserError
+from stages.running import atomic, history, parameters, scratch, seals, threads
+from stages.running.errors import UserError, memory_named
 from stages.running.history import Observer
 from stages.showing import checks, machine, progress
 from stages.showing.command import command
@@ -64,6 +64,7 @@ def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observ
     (folder / "model").mkdir()
     rows = dataset.training_rows(fold)
     curve = fit(recipe, params, dataset, rows, **told, observer=observer, folder=folder / "model")
+    seals.seal(folder / "model")
     with atomic.named(folder):
         history.write(folder / "history.csv", curve)
 
@@ -78,7 +79,7 @@ def train(
     dataset = load()
     recipe, params = backbone.resolve()
     names = [f"fold-{model}" for model in range(dataset.folds * backbone.seeds)]
-    rows = {name: give(place / name, models) for name in names if (place / name).exists()}
+    rows = {name: give(place / name, models) for name in names if scratch.intact(place / name)}
     for number, name in enumerate(names, 1):
         if name in rows:
             print(f"{backbone.name}, fold {number} of {len(names)}: taken up from an interrupted run")
@@ -89,7 +90,8 @@ def train(
         for name in executor(load, tasks, place, display) if tasks else ():
             rows[name] = give(place / name, models)
     history.write(curve, list(chain(*(rows[name] for name in names))), origin(params))
-    predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
+    with memory_named(f"{backbone.name}, predicting", params):
+        predict(dataset, recipe, models, backbone.name, backbone.seeds).keep(place, models)
 
 
 def give(finished: Path, models: Path) -> list[history.Row]:
@@ -226,20 +228,18 @@ def main() -> None:
         check(content, given.check)
         return
     name, seed, block = given.backbone, parameters.seed(content), backbones.block(content, given.backbone)
-    number = threads.of(block, place=f"backbones.{name}")
+    where = f"backbones.{name}"
+    number, seeds = threads.of(block, place=where), backbones.seeds(block, place=where)
     threads.use(number)
     if number is None and "OMP_NUM_THREADS" not in os.environ:
         look_for_others(name)
     check_all(content, block["framework"])
-    resolve = partial(backbones.resolve, block, place=f"backbones.{name}")
-    train(
-        partial(opened, resolve),
-        Backbone(name, resolve, partial(fold_seed, seed, name), backbones.seeds(block, place=f"backbones.{name}")),
-        executors.chosen(),
-        place=scratch.of_backbone(name, block, seed, backbones.sources(block)),
-        models=Path("models") / name,
-        curve=Path("metrics/history") / f"{name}.csv",
-    )
+    resolve = partial(backbones.resolve, block, place=where)
+    backbone = Backbone(name, resolve, partial(fold_seed, seed, name), seeds)
+    place, models = scratch.of_backbone(name, block, seed, backbones.sources(block)), Path("models") / name
+    curve = Path("metrics/history") / f"{name}.csv"
+    with scratch.used(place):
+        train(partial(opened, resolve), backbone, executors.chosen(), place=place, models=models, curve=curve)
 
 
 if __name__ == "__main__":

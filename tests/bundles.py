@@ -13,9 +13,10 @@ from stages.backbones.predicting import predict
 from stages.bundling.graphs import Exported, Size, Wanted
 from stages.images.dataset import Dataset
 from stages.images.twins import table
+from stages.running.seals import seal
 from stages.stacking.predictions import tables
 from tests import softmax, softmax_graphs
-from tests.toys import toy_index
+from tests.toys import of_pixels, toy_index
 
 CLASSES = ["cat", "dog", "owl"]
 SIZE = 8
@@ -32,7 +33,8 @@ def dataset(folder: Path, n: int = 240, n_test: int = 60) -> Dataset:
     images = rng.integers(0, 200, (len(labels), SIZE, SIZE, 3))
     images[np.arange(len(labels)), :, :, labels] += 12
     folds = np.where(np.arange(len(labels)) < n, np.arange(len(labels)) % 3, -1)
-    return Dataset.write(folder, images.astype(np.uint8), toy_index(labels, folds), CLASSES)
+    pixels = images.astype(np.uint8)
+    return Dataset.write(folder, pixels, of_pixels(toy_index(labels, folds), pixels), CLASSES)
 
 
 def made(
@@ -63,6 +65,7 @@ def made(
             rows = data.training_rows(model)
             told = {"seed": first + model, "folder": models / f"fold-{model}", "report": lambda epoch, values: None}
             softmax.fit(data.take(rows), data.labels[rows], softmax.Params(epochs=1), **told)
+            seal(models / f"fold-{model}")
         found = predict(data, softmax, models, name, seeds)  # type: ignore[arg-type]
         tables.write(folder / f"data/predictions/{name}.parquet", found.rows, found.models, found.log_p, data.classes)
     with pytest.MonkeyPatch.context() as patch:

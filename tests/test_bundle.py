@@ -24,6 +24,7 @@ from stages.images.decoding import Wanted
 from stages.images.decoding.pool import decode_all
 from stages.images.scaling import resize
 from stages.running.errors import UserError
+from stages.stacking.predictions import files
 from tests import alone, bundles
 from tests.layout import imports
 
@@ -143,7 +144,7 @@ def test_check_holds_and_names_the_network_that_differs(copy, capsys, monkeypatc
     shutil.copy(networks / "fold-0.onnx", networks / "fold-2.onnx")
     manifest = json.loads((copy / "models/bundle" / MANIFEST).read_text())
     manifest["files"]["networks/right/fold-2.onnx"] = sha256(networks / "fold-2.onnx")
-    (copy / "models/bundle" / MANIFEST).write_text(json.dumps(manifest))
+    (copy / "models/bundle" / MANIFEST).write_text(json.dumps(files.sealed(manifest)))
     with pytest.raises(SystemExit) as ended:
         check.main()
     assert str(ended.value).startswith("error: right, fold-2, the stack: not what was scored")

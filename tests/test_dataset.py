@@ -65,7 +65,7 @@ def test_the_file_is_a_plain_table_that_others_read(tmp_path: Path) -> None:
     texts = {name: list(getattr(index, name)) for name in ("path", "sha256", "file_sha256")}
     expected = pa.table({"row": index.row.tolist()} | texts | numbers | folds)
     assert pq.read_table(tmp_path / "index.parquet").equals(expected)
-    pq.write_table(expected, tmp_path / "expected.parquet")
+    pq.write_table(expected, tmp_path / "expected.parquet", write_page_checksum=True)
     assert (tmp_path / "index.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
     weights = np.array([1, 0, 0.5, 1e-3], np.float32)
     write_index(tmp_path / "index.parquet", replace(index, weight=weights))

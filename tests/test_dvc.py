@@ -1,5 +1,6 @@
 """What DVC itself makes of odd paths, links and places: where an upgrade changes it, docs/images.md is wrong."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -207,3 +208,90 @@ def test_predictions_made_elsewhere_are_a_dependency_like_any_other(tmp_path: Pa
     assert ran(repository.run("dvc", "repro", *names)) == names
     table[::-1].to_parquet(outside)
     assert list(json.loads(repository.run("dvc", "status", "--json", *names))) == ["admit@theirs"]
+
+
+FIND = """cd .dvc/cache/files/md5 && find . -type f | while read -r file; do
+  name=${file#./} name=${name%.dir}
+  [ "$(md5sum < "$file" | cut -c-32)" = "${name/\\//}" ] || echo ".dvc/cache/files/md5/$file"
+done"""
+"""As docs/faults.md has it."""
+
+
+def change(path: Path, *, unseen: bool) -> None:
+    """Another bit in place. `unseen`: with the time that it had."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode)
+    if unseen:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.exhaustive
+def test_what_dvc_notices_of_damage_and_what_it_does_not(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path, JOB | {"backbones": {"slim": JOB["backbones"]["slim"]}})
+    repository.run("dvc", "repro", "export@slim")
+    file = repository.folder / "models/slim/fold-0/weights.safetensors"
+    whole, export = file.read_bytes(), ("dvc", "repro", "--single-item", "--force", "export@slim")
+    refused = "models/slim/fold-0 is damaged: weights.safetensors is not what was written; remove models/slim"
+
+    change(file, unseen=False)
+    assert "train@slim" in repository.outdated()
+    assert ran(repository.run("dvc", "repro", "export@slim")) == []
+    assert file.read_bytes() == whole, "from its cache"
+
+    change(file, unseen=True)
+    assert "train@slim" not in repository.outdated()
+    assert refused in fails(repository, *export)
+    shutil.rmtree(file.parents[1])
+    repository.run("dvc", "repro", "train@slim")
+    assert file.read_bytes() == whole
+
+    found = hashlib.md5(whole).hexdigest()
+    cached = repository.folder / ".dvc/cache/files/md5" / found[:2] / found[2:]
+    change(cached, unseen=False)
+    shutil.rmtree(file.parents[1])
+    repository.run("dvc", "checkout", "models/slim")
+    assert file.read_bytes() != whole, "its cache is taken at its word"
+    assert "train@slim" not in repository.outdated()
+    repository.run("dvc", "repro", "--single-item", "--force", "train@slim")
+    assert file.read_bytes() != whole, "even over what was just trained"
+    assert refused in fails(repository, *export)
+    named = repository.run("bash", "-c", FIND).strip()
+    assert (repository.folder / named).samefile(cached)
+    (repository.folder / named).unlink()
+    shutil.rmtree(file.parents[1])
+    repository.run("dvc", "repro", "train@slim")
+    assert file.read_bytes() == whole
+    repository.run(*export)
+
+
+@pytest.mark.exhaustive
+def test_what_a_kill_may_leave_of_dvcs_own_files_is_removed_as_the_docs_say(tmp_path: Path) -> None:
+    repository = repositories.new(tmp_path, JOB | {"backbones": {"slim": JOB["backbones"]["slim"]}})
+    command = ("dvc", "repro", "export@slim")
+    repository.run(*command)
+    locked, again = repository.locked(), ("dvc", "repro", "--single-item", "--force", "train@slim")
+    rwlock, lock = repository.folder / ".dvc/tmp/rwlock", repository.folder / "dvc.lock"
+
+    def held(pid: int) -> str:
+        return json.dumps(
+            {"write": {str(repository.folder / "models/slim"): {"pid": pid, "cmd": "dvc repro"}}, "read": {}}
+        )
+
+    rwlock.write_text(held(2**22 + 1))  # beyond what Linux gives
+    assert "had been killed. Auto removed it from the lock file" in repository.run(*again)
+    for content, said in (
+        (held(os.getpid()), f"(PID {os.getpid()}): dvc repro"),
+        ('{"re', "JSON structure is corrupted"),
+    ):
+        rwlock.write_text(content)
+        assert said in fails(repository, *again)
+        rwlock.unlink()
+        repository.run(*again)
+    lock.write_text("")
+    assert "'./dvc.lock' validation failed" in fails(repository, *command)
+    lock.unlink()
+    repository.run(*command)
+    assert repository.locked() == locked

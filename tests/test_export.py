@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.running.seals import SEAL, seal
 from tests.toys import plant, toy_dataset
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +50,9 @@ def test_predictions_are_taken_without_the_recipe_and_equal_those_computed(repos
 
 def test_predictions_of_other_models_are_not_taken(repository: Path) -> None:
     run(repository, "train")
-    file, other = (next((repository / f"models/toy/fold-{fold}").iterdir()) for fold in (1, 0))
+    file, other = (repository / f"models/toy/fold-{fold}/weights.safetensors" for fold in (1, 0))
     file.unlink()  # a link to the finished fold, which stays as it is
     shutil.copy(other, file)
+    (file.parent / SEAL).unlink()
+    seal(file.parent)
     assert IMPORTED in run(repository, "export")

@@ -17,7 +17,7 @@ from stages.backbones.flax.shared import session
 from stages.backbones.vocabulary.changes import Mixing
 from stages.backbones.vocabulary.pixels import channel_statistics, whitening_filters
 from stages.backbones.vocabulary.stopping import carve
-from stages.running.errors import UserError
+from stages.running.errors import UserError, is_out_of_memory
 from stages.running.parameters import check
 
 # isort: split
@@ -434,3 +434,9 @@ def test_a_mixture_and_the_validation_part_count_by_the_weights_of_their_rows() 
     logs = np.asarray(jax.nn.log_softmax(given))[np.arange(len(made.kept)), labels[made.kept]]
     expected = -(weights[made.kept] * logs).mean()
     assert made.validated(network)["validation_loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_memory_that_runs_out_in_jax_is_known() -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED") as caught:
+        jnp.zeros((1 << 44,)).block_until_ready()
+    assert is_out_of_memory(caught.value)

@@ -167,6 +167,20 @@ def test_what_a_killed_writer_left_is_not_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Store(tmp_path).read(keys[::-1]), features[::-1])
 
 
+def test_features_of_which_a_bit_is_another_are_not_read(tmp_path: Path) -> None:
+    from stages.backbones.pytorch.shared.features import SIZE, Store
+
+    keys, features = [bytes([k]) * SIZE for k in range(3)], np.arange(6, dtype=np.float32).reshape(3, 2)
+    store = Store(tmp_path)
+    store.add(keys, features)
+    for path in tmp_path.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert not Store(tmp_path).rows
+        path.write_bytes(whole)
+    np.testing.assert_array_equal(Store(tmp_path).read(keys[::-1]), features[::-1])
+
+
 def test_two_writers_add_to_one_store(tmp_path: Path) -> None:
     from stages.backbones.pytorch.shared.features import SIZE, Store
 

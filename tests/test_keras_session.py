@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 
 from stages.backbones.keras import cnn, session, transfer
-from stages.running.errors import UserError
+from stages.running.errors import UserError, is_out_of_memory
 from tests.contract import ROOT, toy_set
 
 # isort: split
 import tensorflow as tf  # noqa: TID253  (the test of Keras recipes)
+
+
+def test_memory_that_runs_out_in_tensorflow_is_known() -> None:
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        tf.zeros((1 << 44,))
+    assert is_out_of_memory(caught.value)
+
 
 GPUS = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(2)]
 

@@ -237,17 +237,56 @@ def test_a_shallow_clone_and_a_folder_within_a_repository_will_do(tmp_path: Path
         assert "slim" in place.run("dvc", "params", "diff", "HEAD")
 
 
-def test_a_run_beside_another_is_told_which_process_it_waits_for(tmp_path: Path) -> None:
+def test_a_run_beside_one_that_is_stopped_is_told_its_process_and_the_stopped_one_ends_the_same(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
     repository = repositories.new(tmp_path, slowly(JOB))
     first = repository.start("dvc", "repro", "train@wide")
     while repository.folds_begun("wide") < 1:
         assert first.poll() is None, "it ended before another could be begun"
         time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGSTOP)
     said = fails(repository, "dvc", "repro", "train@wide")
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
     assert "busy" in said
     assert f"PID {first.pid}" in said
+    os.killpg(first.pid, signal.SIGCONT)
+    assert first.wait() == 0
+    for fold in range(2):
+        file = f"models/wide/fold-{fold}/weights.safetensors"
+        assert repository.bytes(file) == finished[0].bytes(file)
+
+
+@pytest.mark.exhaustive
+def test_two_clones_with_one_scratch_folder_at_once_end_the_same(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
+    """They train the same folds; what one frees first the other does without, or makes anew."""
+    clones = [repositories.new(tmp_path / name, slowly(JOB)) for name in ("one", "two")]
+    for clone in clones:
+        clone.environment["FOLDSTACK_SCRATCH"] = str(tmp_path / "scratch")
+    running = [clone.start("dvc", "repro", "export@wide") for clone in clones]
+    assert [each.wait() for each in running] == [0, 0]
+    file = "data/predictions/wide.parquet"
+    assert [clone.bytes(file) for clone in clones] == [finished[0].bytes(file)] * 2
+    assert not list((tmp_path / "scratch").glob("wide-*/fold-*"))
+
+
+def test_a_finished_fold_that_was_damaged_while_it_waited_is_trained_again(
+    finished: tuple[Repository, str], tmp_path: Path
+) -> None:
+    repository = repositories.new(tmp_path, JOB)
+    repository.run("dvc", "repro", "split")
+    train = (sys.executable, "-m", "stages.train", "wide")
+    repository.run(*train)
+    (kept,) = repository.scratch.glob("wide-*/fold-1/model/weights.safetensors")
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said = repository.run(*train)
+    assert f"{kept.parents[1]} was damaged: model/weights.safetensors is not what was written; it is made anew" in said
+    assert "wide, fold 1 of 2: taken up" in said
+    assert "wide, fold 2 of 2: taken up" not in said
+    file = "models/wide/fold-1/weights.safetensors"
+    assert repository.bytes(file) == finished[0].bytes(file)
 
 
 def test_another_number_of_folds_trains_everything_anew(repository: Repository) -> None:

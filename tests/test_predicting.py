@@ -8,6 +8,7 @@ import pytest
 
 from stages import backbones
 from stages.backbones.predicting import FILE, Predicted, predict
+from stages.running.seals import seal
 from stages.stacking.predictions import tables
 from tests.toys import TOY, toy_dataset
 
@@ -18,6 +19,7 @@ def models(tmp_path: Path) -> Path:
         folder = tmp_path / "models" / f"fold-{fold}"
         folder.mkdir(parents=True)
         (folder / "model.json").write_text(json.dumps({"means": [10.0 + fold, 120.0 + fold]}))
+        seal(folder)
     return tmp_path / "models"
 
 

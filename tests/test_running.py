@@ -6,11 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import SafetensorError
 
 from stages.running import atomic, devices, history, scratch, threads
-from stages.running.errors import UserError
+from stages.running.errors import UserError, is_out_of_memory, memory_named
 from stages.showing import progress
 from stages.showing.command import command
 
@@ -354,3 +355,42 @@ def test_a_device_that_is_not_there_is_refused_by_name(
     monkeypatch.setenv("FOLDSTACK_DEVICE", name)
     with pytest.raises(UserError, match=message):
         devices.gpu(2, "TensorFlow")
+
+
+class Sizes:
+    """Of a block."""
+
+    batch_size, image_size, front_views = 64, None, 0
+
+
+def test_memory_that_runs_out_says_what_to_lower() -> None:
+    """By a real allocation of numpy; those of the frameworks are in their own tests."""
+    with (
+        pytest.raises(UserError, match=r"^wide, fold 1: memory ran out \(Unable to allocate 2.00 EiB .*") as caught,
+        memory_named("wide, fold 1", Sizes),
+    ):
+        np.ones(1 << 58)
+    assert str(caught.value).endswith("; lower batch_size (64), image_size (as stored) in its block of params.yaml")
+
+
+def test_memory_that_runs_out_elsewhere_is_one_line_too() -> None:
+    @command
+    def main() -> None:
+        np.ones(1 << 58)
+
+    with pytest.raises(SystemExit, match=r"^error: memory ran out \(Unable to allocate .*\); free some and run again"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (RuntimeError("shapes (3, 4) and (5, 6) do not fit"), False),
+    ],
+)
+def test_memory_is_told_from_other_errors(error: Exception, found: bool) -> None:
+    assert is_out_of_memory(error) == found

@@ -21,7 +21,7 @@ from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.choosing.out_of_fold import cross_fit, level_one
 from stages.stacking.combiners import COMBINERS, temperature
 from stages.stacking.judging.evaluation import Evaluation
-from stages.stacking.predictions import scores
+from stages.stacking.predictions import files, scores
 from stages.stacking.predictions.log_space import average
 from stages.stacking.predictions.tables import Predictions
 from tests import bundles
@@ -129,7 +129,7 @@ def test_a_cascade_that_is_not_as_often_right_is_told(copy, capsys, monkeypatch)
     path = copy / "models/bundle" / MANIFEST
     manifest = json.loads(path.read_text())
     manifest["cascade"][0]["test"]["accuracy"] += 1 / 60
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(files.sealed(manifest)))
     with pytest.raises(SystemExit, match=r"the cascade is right for \d+ test images; expected \d+"):
         check.main()
 

@@ -1,7 +1,9 @@
 """Toy objects that several tests share: a dataset small enough to check by eye, and a recipe that is pure numpy."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -30,8 +32,13 @@ def toy_dataset(folder: Path, *, n: int = 24, n_test: int = 6, folds: int = 3, c
     labels = np.arange(total) % classes
     images = (labels * 100 + rng.integers(0, 50, total)).astype(np.uint8)
     index = toy_index(labels, np.where(np.arange(total) < n, np.arange(total) // classes % folds, -1))
-    pixels = np.broadcast_to(images[:, None, None, None], (total, 2, 2, 3))
-    return Dataset.write(folder, np.ascontiguousarray(pixels), index, [f"class {k}" for k in range(classes)])
+    pixels = np.ascontiguousarray(np.broadcast_to(images[:, None, None, None], (total, 2, 2, 3)))
+    return Dataset.write(folder, pixels, of_pixels(index, pixels), [f"class {k}" for k in range(classes)])
+
+
+def of_pixels(index: Index, images: Images) -> Index:
+    """The index with the digests that these images really have."""
+    return replace(index, sha256=tuple(hashlib.sha256(image).hexdigest() for image in images))
 
 
 class ToyParams(Sized):

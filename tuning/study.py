@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from stages.running.errors import UserError
+from stages.running.errors import UserError, is_out_of_memory
 from tuning.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -28,8 +28,6 @@ RANDOM = 10
 """Trials with random values before the sampler learns from them."""
 STARTUP = 5
 """Trials that the median needs before it ends others."""
-OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "RESOURCE_EXHAUSTED")
-"""By these names the frameworks report it, none of which is imported here."""
 
 Pruning = Literal["none", "median", "hyperband"]
 
@@ -141,13 +139,9 @@ def run(study: optuna.Study, trial: optuna.Trial, values: dict[str, Any], attemp
 
 def lost(error: BaseException) -> bool:
     """Whether the trial's values are to blame: they do not fit together, diverge, or need too much memory."""
-    return isinstance(error, UserError | optuna.TrialPruned) or out_of_memory(error)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(name in f"{type(error).__name__}: {error}" for name in OUT_OF_MEMORY)
+    return isinstance(error, UserError | optuna.TrialPruned) or is_out_of_memory(error)
 
 
 def message(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return f"out of memory: {text[:100]}" if out_of_memory(error) else text
+    return f"out of memory: {text[:100]}" if is_out_of_memory(error) else text

@@ -12,7 +12,7 @@ from stages.backbones import Recipe
 from stages.images.arrays import Rows
 from stages.images.dataset import Dataset
 from stages.running import atomic, history
-from stages.running.errors import UserError
+from stages.running.errors import UserError, memory_named
 from stages.running.history import Observer
 
 Resolve = Callable[[], tuple[Recipe, BaseModel]]
@@ -47,7 +47,7 @@ def fit(
     recorder = history.Recorder(number, len(rows), observer)
     given = {**further, **backbones.weights(dataset, rows)}
     images, labels = dataset.select(rows), dataset.labels[rows]
-    with atomic.named(folder):
+    with atomic.named(folder), memory_named(name, params):
         try:
             recipe.fit(images, labels, params, seed=seed, folder=folder, report=recorder, **given)
         except UserError as error:

@@ -7,8 +7,9 @@ it anew: on a CPU the same bytes.
 """
 
 import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -23,9 +24,11 @@ from stages.images.arrays import LogProbabilities, Rows
 from stages.images.dataset import Dataset
 from stages.running import atomic, scratch
 from stages.running.errors import UserError
+from stages.running.seals import check
 from stages.showing import progress
 
 FILE = "predictions.safetensors"
+REMEDY = "remove models/{0} and run `dvc repro train@{0}`; docs/faults.md says where DVC's cache is damaged too"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class Predicted:
     def keep(self, folder: Path, models: Path) -> None:
         """In `folder`, as what the files below `models` say."""
         arrays = {"rows": self.rows, "models": self.models, "log_p": self.log_p}
+        told = {"models": digest(models), "seconds": repr(self.seconds)}
         with atomic.replace(folder / FILE, shared=True) as (half,):
-            save_file(arrays, half, metadata={"models": digest(models), "seconds": repr(self.seconds)})
+            save_file(arrays, half, metadata=told | {"sha256": fingerprint(arrays, told)})
 
     @classmethod
     def kept(cls, folder: Path, models: Path) -> Self | None:
@@ -50,18 +54,20 @@ class Predicted:
         try:
             with safe_open(folder / FILE, "numpy") as file:
                 told = file.metadata()
-                if told["models"] != digest(models):
-                    return None
                 arrays = {name: file.get_tensor(name) for name in ("rows", "models", "log_p")}
+                if told.pop("sha256") != fingerprint(arrays, told) or told["models"] != digest(models):
+                    return None
                 return cls(**arrays, seconds=float(told["seconds"]))
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # not there, or damaged: as if never written
-            return None
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError):
+            return None  # not there, or damaged: as if never written
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray], told: Mapping[str, str]) -> str:
+    """SHA-256 of arrays and of what is told of them."""
+    found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, array in arrays.items():
+        found.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return found.hexdigest()
 
 
 def digest(models: Path) -> str:
@@ -72,7 +78,12 @@ def digest(models: Path) -> str:
 
 
 def predict(dataset: Dataset, recipe: Recipe, models: Path, name: str, seeds: int = 1) -> Predicted:
-    """What the models in `models/fold-<k>` say, K for each seed. `name`: of the backbone, for the bar."""
+    """What the models in `models/fold-<k>` say, K for each seed. `name`: of the backbone, for the bar.
+
+    Raises UserError for a model that was damaged since it was trained, and for one that predicts no numbers.
+    """
+    for number in range(seeds * dataset.folds):
+        check(models / f"fold-{number}", REMEDY.format(name))
     numbers = range(seeds * dataset.folds)
     rows = [np.concatenate([dataset.held_out_rows(model), dataset.test_rows]) for model in numbers]
     return asked(dataset, recipe, [models / f"fold-{model}" for model in numbers], rows, name, "fold")

@@ -19,8 +19,7 @@ from jaxtyping import Int64
 from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows, Weights
 from stages.running.errors import UserError
 
-FOLDER = Path("data")
-IMAGES, INDEX, CLASSES = "images.npy", "index.parquet", "classes.json"
+FOLDER, IMAGES, INDEX, CLASSES = Path("data"), "images.npy", "index.parquet", "classes.json"
 TEXTS = ("path", "sha256", "file_sha256")
 """The columns of the index that are no numbers."""
 TEST = -1  # the `fold` of an image of the test set
@@ -181,7 +180,8 @@ def write_index(path: Path, index: Index) -> None:
     texts = [text_column(getattr(index, name)) for name in TEXTS]
     numbers = (index.label, index.group, *index.folds, *([] if index.weight is None else [index.weight]))
     columns = [column(index.row), *texts, *map(column, numbers)]
-    pq.write_table(pa.table(columns, schema=schema(len(index.folds), weighted=index.weight is not None)), path)
+    table = pa.table(columns, schema=schema(len(index.folds), weighted=index.weight is not None))
+    pq.write_table(table, path, write_page_checksum=True)
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
@@ -203,12 +203,12 @@ def read_images(path: Path) -> Images:
 def read_index(path: Path) -> Index:
     """Its arrays are read only, as the images are. Raises UserError for a file that is missing or no index."""
     try:
-        table = pq.ParquetFile(path).read()  # `pq.read_table` would import pandas
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()  # `pq.read_table` would import pandas
         table.validate(full=True)
         names = table.schema.names
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     expected = schema(max(1, sum(name.startswith("fold") for name in names)), weighted="weight" in names)
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):

@@ -177,7 +177,7 @@ def read_images(folder: Path) -> pd.DataFrame:
     """What the stack says of every image, the one with the highest loss first."""
     path = folder / "images.parquet"
     try:
-        return pd.read_parquet(path, columns=IMAGES)
+        return pd.read_parquet(path, columns=IMAGES, page_checksum_verification=True)
     except (ValueError, OSError, KeyError) as error:
         raise refusal(path, error, "evaluate") from None
 

@@ -1,12 +1,25 @@
 """The one exception that speaks to the user rather than to us, and the words of libraries in one line."""
 
+import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (*FULL, errno.EIO, errno.EACCES, errno.EROFS)
 """What the system says of a disk that is full or fails, and of files that may not be touched."""
+NO_MEMORY = (
+    "OutOfMemoryError",  # PyTorch, of a GPU
+    "DefaultCPUAllocator",  # PyTorch, of the machine
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "ResourceExhaustedError",  # TensorFlow
+    "RESOURCE_EXHAUSTED",  # JAX
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "std::bad_alloc",
+)
+"""What says that memory ran out, in the name or the message of an error; no framework is imported here."""
+LOWER = ("batch_size", "image_size", "front_views")
+"""The parameters of a block that most decide how much memory it takes."""
 
 
 class UserError(ValueError):
@@ -48,6 +61,28 @@ def refused(error: BaseException) -> str | None:
         where = f" while writing {name}" if name else ""
         return f"the disk is full{where}; free some space and run again, finished work is kept"
     return f"{f'{name}: ' if name else ''}{os.strerror(number)}; mend that and run again, finished work is kept"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that a device or the machine has no more memory, whichever library says it."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(words in f"{type(error).__name__}: {error}" for words in NO_MEMORY)
+
+
+@contextlib.contextmanager
+def memory_named(where: str, params: object) -> Iterator[None]:
+    """Raises UserError that says what to lower of these parameters where memory runs out inside."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_out_of_memory(error):
+            raise
+        held = {name: getattr(params, name) for name in LOWER if hasattr(params, name)}
+        named = [f"{name} ({value or 'as stored'})" for name, value in held.items() if value != 0]
+        raise UserError(
+            f"{where}: memory ran out ({gist(error)}); lower {', '.join(named)} in its block of params.yaml"
+        ) from None
 
 
 def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:

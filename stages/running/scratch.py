@@ -5,22 +5,28 @@ The place is outside the repository, since DVC empties a stage's outputs before 
 leaves what the models predict. `export`, which DVC runs only once the trained models are in its cache, takes that and
 frees the space. Recipes may keep what they computed in folders of their own beside; those go when nobody has touched
 them for `AGE` seconds.
+
+What lies here for hours may be damaged or half removed meanwhile, so every folder has a seal, the digests of its files,
+and is made anew where a file is another.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.running import atomic
 from stages.running.errors import FULL, UserError, refusal
+from stages.running.seals import damage, digest, seal
 
 AGE = 14 * 24 * 3600
 """Seconds after which the leftovers of a run that nobody continued are removed."""
@@ -88,12 +94,6 @@ def digests(paths: Iterable[Path]) -> dict[str, str]:
     return {file.as_posix(): digest(file) for file in files}
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -101,17 +101,37 @@ def version(package: str) -> str | None:
         return None
 
 
+def intact(folder: Path) -> bool:
+    """Whether a finished folder is there. One that was damaged, or that somebody is removing, goes, and is told."""
+    if not folder.exists():
+        return False
+    if (wrong := damage(folder)) and folder.exists():
+        print(f"{folder} was damaged: {wrong}; it is made anew", file=sys.stderr)
+    if wrong:
+        remove(folder)
+    return not wrong
+
+
+def remove(folder: Path) -> None:
+    """In one rename first: a kill half way leaves no half under its name."""
+    gone = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part")
+    with contextlib.suppress(OSError):  # somebody else was faster
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def finished(folder: Path, make: Callable[[Path], None]) -> bool:
     """See to it that `folder` is there and complete: kept if it is, else made by `make` beside it and moved into place.
 
     Returns whether it had been there before. A failure, a kill or a loss of power inside leaves nothing there.
     """
-    if folder.exists():
+    if intact(folder):
         return True
     half = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part")
     half.mkdir(parents=True)
     try:
         make(half)
+        seal(half)
         atomic.move(half, folder)
     except OSError:
         if not folder.exists():
@@ -119,6 +139,36 @@ def finished(folder: Path, make: Callable[[Path], None]) -> bool:
         # Another clone finished the same fold meanwhile: the same key gives the same model, so either one serves.
     finally:
         shutil.rmtree(half, ignore_errors=True)
+    return False
+
+
+@contextlib.contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """While inside, no other clone frees the folder. The system forgets a process that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folder
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether another process is within `used`."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
     return False
 
 
@@ -147,14 +197,15 @@ def reserve(path: Path, n_bytes: int) -> None:
 def free(folder: Path) -> None:
     """Remove one backbone's finished folds, and whatever else here has not been touched for `AGE` seconds.
 
-    What is still being made stays: another clone may be training the same backbone at this moment.
+    What another clone uses at this moment stays, since it trains the same backbone and frees them itself.
     """
-    for fold in folder.glob("fold-*[0-9]"):
-        shutil.rmtree(fold, ignore_errors=True)
-    for file in folder.glob("*.safetensors"):
-        file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    if not is_used(folder):
+        for fold in folder.glob("fold-*[0-9]"):
+            remove(fold)
+        for file in folder.glob("*.safetensors"):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     old = time.time() - AGE
     for other in root().glob("*"):
         if other.stat().st_mtime < old:

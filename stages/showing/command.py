@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from stages.running import threads
-from stages.running.errors import UserError, refused
+from stages.running.errors import UserError, gist, is_out_of_memory, refused
 
 Arguments = ParamSpec("Arguments")
 INTERRUPTED = 130
@@ -18,7 +18,7 @@ os.environ.update(threads.waiting())  # libraries read it when they are loaded, 
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Wrap a step's `main`: UserError, Ctrl-C and what the system refuses end the process with their message alone."""
+    """Wrap a step's `main`: UserError, Ctrl-C, a refusal of the system and no memory end it with a message alone."""
 
     @functools.wraps(main)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -30,6 +30,8 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
             print("interrupted; run `dvc repro` again, finished folds are kept", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except Exception as error:
+            if is_out_of_memory(error):
+                sys.exit(f"error: memory ran out ({gist(error)}); free some and run again, finished work is kept")
             if (words := refused(error)) is None:
                 raise
             sys.unraisablehook = lambda _: None  # HDF5 complains once more for every object that it closes

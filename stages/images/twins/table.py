@@ -66,19 +66,21 @@ def write(path: Path, pairs: Pairs) -> None:
     """Equal pairs give equal bytes."""
     numbers = [column(each) for each in pairs.numbers.T]
     pq.write_table(
-        pa.table([column(pairs.row), column(pairs.other), text_column(pairs.kind), *numbers], schema=SCHEMA), path
+        pa.table([column(pairs.row), column(pairs.other), text_column(pairs.kind), *numbers], schema=SCHEMA),
+        path,
+        write_page_checksum=True,
     )
 
 
 def read(path: Path) -> Pairs:
     """Raises UserError for a file that is missing or is no such table."""
     try:
-        found = pq.ParquetFile(path).read()
+        found = pq.ParquetFile(path, page_checksum_verification=True).read()
         found.validate(full=True)
         names = found.schema.names
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
     if not found.schema.equals(SCHEMA):
         raise UserError(f"{path} has the columns {names}; expected {SCHEMA.names}; {REMEDY}")

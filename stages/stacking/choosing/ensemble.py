@@ -68,7 +68,7 @@ class Ensemble:
             "state": self.combiner.state(),
             "fold_states": [each.state() for each in self.fold_combiners],
         }
-        files.write(folder, {FILE: content})
+        files.write(folder, {FILE: files.sealed(content)})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -77,7 +77,8 @@ class Ensemble:
 
     @classmethod
     def restored(cls, content: Mapping[str, Any]) -> Self:
-        """What `write` wrote down."""
+        """What `write` wrote down. Raises ValueError for another content."""
+        files.unsealed(content)
         restore = COMBINERS[content["combiner"]].restore
         return cls(
             tuple(content["members"]),

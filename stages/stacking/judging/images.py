@@ -69,4 +69,4 @@ def names(classes: tuple[str, ...], labels: Labels) -> pa.Array:
 def write(path: Path, images: pa.Table) -> None:
     """Equal tables give equal bytes."""
     with atomic.replace(path) as (part,):  # random mantissas make dictionaries only larger
-        pq.write_table(images, part, compression="zstd", use_dictionary=False)
+        pq.write_table(images, part, compression="zstd", use_dictionary=False, write_page_checksum=True)

@@ -18,8 +18,8 @@ def read(path: Path, dataset: Dataset) -> SoftLabels:
     """
     names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
     try:
-        table = pq.ParquetFile(path).read(names)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(names)
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
     if table.column_names != names:
         raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")

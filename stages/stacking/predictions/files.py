@@ -1,5 +1,6 @@
 """Small result files: JSON and CSV, equal content in equal bytes, all of a step's put in place together."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -43,6 +44,19 @@ def keep_only(folder: Path, names: Collection[str]) -> list[str]:
     for each in strangers:
         shutil.rmtree(each)
     return [each.name for each in strangers]
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """With the SHA-256 of the rest under `sha256`, by which a number that was damaged shows."""
+    rest = json.loads(json.dumps({name: value for name, value in content.items() if name != "sha256"}))
+    return rest | {"sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def unsealed(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raises ValueError for a content whose SHA-256 is another."""
+    if content["sha256"] != sealed(content)["sha256"]:
+        raise ValueError("its sha256 is another than that of its content, which was damaged or changed")
+    return content
 
 
 def text(content: Table | Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ def write(
     if remarks:
         table = table.replace_schema_metadata({REMARKS: json.dumps(list(remarks), ensure_ascii=False)})
     with atomic.replace(path) as (part,):  # random mantissas make dictionaries only larger
-        pq.write_table(table, part, compression="zstd", use_dictionary=False)
+        pq.write_table(table, part, compression="zstd", use_dictionary=False, write_page_checksum=True)
 
 
 def read(path: Path, index: Index, classes: Sequence[str]) -> Predictions:
@@ -105,10 +105,10 @@ def remarks(path: Path) -> list[str]:
 def load(path: Path, expected: list[str]) -> pa.Table:
     """The table as it lies on disk, its columns' names, order and types checked."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except FileNotFoundError:
         raise refusal(path, "not there", "the table that this stage writes") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise refusal(
             path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
         ) from None

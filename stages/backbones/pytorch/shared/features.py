@@ -1,8 +1,9 @@
 """What a frozen network, or its frozen front, makes of images: computed once and kept by the content of the image.
 
 The store is only a cache: whoever deletes it pays the time again and gets the same numbers. It is a folder of pairs of
-files, `<id>.features.npy` and `<id>.digests.npy`. A pair is written once, under names of its own and each in one
-rename, the digests last: a kill leaves at most a file that nobody reads, and any number of processes may add at once.
+files, `<id>.features.npy` and `<id>.digests.npy`. A pair is written once, under a name of its own that begins with the
+hash of both, each in one rename, the digests last: a kill leaves at most a file that nobody reads, one that was damaged
+is not read either, and any number of processes may add at once.
 It lies in the scratch folder; `scratch.free` removes it once nobody has opened it for `scratch.AGE` seconds.
 """
 
@@ -142,7 +143,8 @@ class Store:
             with contextlib.suppress(OSError, ValueError):  # deleted or damaged meanwhile: as if never written
                 keys = np.load(path)
                 features = np.load(path.with_name(path.name.replace(DIGESTS, FEATURES)), mmap_mode="r")
-                self.rows |= dict(zip(map(bytes, keys), np.asarray(features), strict=True))
+                if path.name.startswith(fingerprint(keys, features)):
+                    self.rows |= dict(zip(map(bytes, keys), np.asarray(features), strict=True))
                 self.taken.add(path)
 
     def read(self, keys: Sequence[bytes]) -> Features:
@@ -151,9 +153,18 @@ class Store:
 
     def add(self, keys: Sequence[bytes], features: Features) -> None:
         """Keep the features of these images, and find them from now on."""
-        name = uuid.uuid4().hex
-        written = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE)
-        for ending, array in ((FEATURES, features), (DIGESTS, written)):
+        table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE)
+        name = f"{fingerprint(table, features)}-{uuid.uuid4().hex}"
+        for ending, array in ((FEATURES, features), (DIGESTS, table)):
             with atomic.replace(self.folder / f"{name}{ending}") as (half,):
                 atomic.save_array(half, array)
         self.refresh()
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """With which the names of a pair begin."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape} ".encode())
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()[:32]
