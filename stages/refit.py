@@ -38,7 +38,7 @@ def refit(name: str, resolve: Resolve, seeds: int, seed: int, place: Path, model
     tasks = {
         each: partial(train_network, name, resolve, number, seed)
         for number, each in enumerate(names)
-        if not (place / each).exists()
+        if not scratch.intact(place / each)
     }
     if done := [each for each in names if each not in tasks]:
         print(f"{name}, refit: {', '.join(done)} taken up from an interrupted run")
@@ -68,8 +68,10 @@ def main() -> None:
     seed, sources = parameters.seed(content), [*backbones.sources(block), Path("stages/refit.py")]
     waiting = scratch.of_backbone(f"refit-{name}", block, seed, sources)
     resolve = partial(backbones.resolve, block, place=place)
-    refit(name, resolve, backbones.seeds(block, place=place), seed, waiting, models)
-    shutil.rmtree(waiting)
+    with scratch.used(waiting):
+        refit(name, resolve, backbones.seeds(block, place=place), seed, waiting, models)
+    if not scratch.is_used(waiting):
+        shutil.rmtree(waiting, ignore_errors=True)
 
 
 if __name__ == "__main__":
