@@ -30,7 +30,7 @@ from tests import bundles
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    return bundles.made(tmp_path_factory.mktemp("made"))
+    return bundles.made(tmp_path_factory.mktemp("made"), loss=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,35 @@ def test_a_batch_answers_for_each_and_one_that_is_no_image_spoils_no_other(clien
     assert last["prediction"] == client.post("/predict", files={"image": png(images[1])}).json()
     assert broken["prediction"] is None
     assert broken["error"].startswith("the image cannot be read: no PNG, JPEG")
+
+
+def test_votes_are_told_to_those_who_ask_for_them(client, bundle, images):
+    known = bundle.predict(images[:1]).votes
+    alone = client.post("/predict?votes=true", files={"image": png(images[0])}).json()
+    batch = client.post("/predict/batch?votes=true", files=[("images", png(images[0]))]).json()
+    assert batch["files"][0]["prediction"] == alone
+    assert list(alone["votes"]) == list(bundles.SEEDS)
+    for name, vote in alone["votes"].items():
+        assert list(vote["probabilities"]) == bundles.CLASSES
+        np.testing.assert_allclose(list(vote["probabilities"].values()), known[name][0], atol=1e-6)
+        assert vote["label"] == bundles.CLASSES[known[name][0].argmax()]
+        assert vote["probability"] == max(vote["probabilities"].values())
+    plain = client.post("/predict", files={"image": png(images[0])}).json()
+    assert plain == {**alone, "votes": None}
+    refused = client.post("/predict?votes=perhaps", files={"image": png(images[0])})
+    assert (refused.status_code, "query.votes" in refused.json()["error"]) == (422, True)
+
+
+def test_who_was_not_asked_by_the_cascade_has_no_vote(repository, images):
+    loaded = Bundle.load(repository / "models/bundle", threads=1, cascade=True)
+    asked = ~np.isnan(loaded.predict(images).votes["right"]).any(axis=1)
+    assert 0 < asked.sum() < len(images)
+    with TestClient(create(loaded, settings())) as client:
+        came = [("images", png(image)) for image in images]
+        files = client.post("/predict/batch?votes=true", files=came).json()["files"]
+    votes = [one["prediction"]["votes"] for one in files]
+    assert [one["right"] is not None for one in votes] == asked.tolist()
+    assert all(one["left"] for one in votes)
 
 
 def test_the_protocol_answers_for_arrays_and_files_as_json_and_as_bytes(client, bundle, images):

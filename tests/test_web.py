@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from serving import Bundle
+from serving.server import answers
 from serving.server.app import create
 from serving.server.refusals import RefusedError
 from serving.server.settings import Settings
@@ -243,12 +244,13 @@ def test_the_parts_of_the_page_count_as_no_requests(repository):
 
 
 def test_disagreement_is_said_in_words():
-    votes = [views.Vote("left", "cat", 0.9, False), views.Vote("right", "dog", 0.5, True)]
-    assert views.agreement(votes, "cat") == "1 of 2 say cat; right says dog."
-    assert views.agreement(votes[:1] * 2, "cat") == "All of them say cat."
-    assert views.agreement([votes[1]] * 2, "owl") == "None of them says owl alone: right says dog, right says dog."
-    silent = views.Vote("third", None, float("nan"), False)
-    assert views.agreement([*votes, silent], "cat") == "1 of 2 say cat; right says dog."
+    cat, dog = (answers.Vote(label=name, probability=1, probabilities={}) for name in ("cat", "dog"))
+    assert views.agreement({"left": cat, "right": dog}, "cat") == "1 of 2 say cat; right says dog."
+    assert views.agreement({"left": cat, "right": cat}, "cat") == "All of them say cat."
+    assert views.agreement({"left": dog, "right": dog}, "owl") == (
+        "None of them says owl alone: left says dog, right says dog."
+    )
+    assert views.agreement({"left": cat, "right": dog, "third": None}, "cat") == "1 of 2 say cat; right says dog."
 
 
 @pytest.mark.parametrize(("hits", "n"), [(356, 359), (0, 7), (7, 7)])
