@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from serving import Bundle, check
+from serving.server import answers as answering
+from serving.web import views
 from stages import backbones, bundle, distill, train
 from stages.distill import Params, Student, divided, lessons, soft_labels
 from stages.images.dataset import Dataset
@@ -190,6 +192,12 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     assert known["rows"] == found["calibration_images"] == len(np.load(f"models/bundle/{known['strangeness']}"))
     assert loaded.manifest["students"]["small"]["scores"]["macro_f1"] == pytest.approx(found["macro_f1"])
     assert len(loaded.manifest["students"]["small"]["networks"]) == 2
+    told, stack = answering.model(loaded, "1"), loaded.manifest["scores"]
+    assert told["scores"] == {**known["scores"], "test_images": 60}
+    assert (told["conformal"], told["student"], told["cascade"]) == (known["conformal"], "small", None)
+    assert found["macro_f1"] != stack["macro_f1"]
+    assert f"student small alone: {found['accuracy']:.1%} of 60 " in (small_print := views.about(loaded, "1"))
+    assert f"macro-F1 {found['macro_f1']:.4f}." in small_print
     with pytest.raises(UserError, match=r"no student 'smal'; expected one of: small"):
         Bundle.load("models/bundle", student="smal")
     with pytest.raises(UserError, match="cascade and the student small; expected one of the two"):

@@ -18,11 +18,13 @@ from PIL import Image
 
 from serving import Bundle
 from serving.server import __main__ as command
+from serving.server import answers
 from serving.server.app import create
 from serving.server.batching import Batcher
 from serving.server.connections import protocol
 from serving.server.refusals import RefusedError
 from serving.server.settings import Settings
+from serving.web import views
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from tests import bundles
@@ -124,16 +126,32 @@ def test_votes_are_told_to_those_who_ask_for_them(client, bundle, images):
     assert (refused.status_code, "query.votes" in refused.json()["error"]) == (422, True)
 
 
-def test_who_was_not_asked_by_the_cascade_has_no_vote(repository, images):
-    loaded = Bundle.load(repository / "models/bundle", threads=1, cascade=True)
-    asked = ~np.isnan(loaded.predict(images).votes["right"]).any(axis=1)
+@pytest.fixture(scope="module")
+def cascade(repository):
+    return Bundle.load(repository / "models/bundle", threads=1, cascade=True)
+
+
+def test_who_was_not_asked_by_the_cascade_has_no_vote(cascade, images):
+    asked = ~np.isnan(cascade.predict(images).votes["right"]).any(axis=1)
     assert 0 < asked.sum() < len(images)
-    with TestClient(create(loaded, settings())) as client:
+    with TestClient(create(cascade, settings())) as client:
         came = [("images", png(image)) for image in images]
         files = client.post("/predict/batch?votes=true", files=came).json()["files"]
     votes = [one["prediction"]["votes"] for one in files]
     assert [one["right"] is not None for one in votes] == asked.tolist()
     assert all(one["left"] for one in votes)
+
+
+def test_the_model_is_told_with_the_scores_of_the_cascade_where_that_answers(client, cascade):
+    whole, step = answers.model(cascade, "1"), cascade.manifest["cascade"][0]
+    assert whole["cascade"] == {name: step[name] for name in ("first", "threshold", "out_of_fold", "test")}
+    alone = client.get("/model").json()
+    assert (alone["cascade"], alone["student"]) == (None, None)
+    assert alone["scores"] == whole["scores"] == cascade.manifest["scores"]
+    small_print = views.about(cascade, "1")
+    assert step["test"]["accuracy"] != whole["scores"]["accuracy"]
+    assert f"its cascade: {step['test']['accuracy']:.1%} of 60 " in small_print
+    assert f"; the whole stack {whole['scores']['accuracy']:.1%} and " in small_print
 
 
 def test_the_protocol_answers_for_arrays_and_files_as_json_and_as_bytes(client, bundle, images):

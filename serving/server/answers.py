@@ -96,9 +96,29 @@ def unsure(chosen: list[str], coverage: float) -> str | None:
 
 def model(bundle: Bundle, version: str) -> dict[str, Any]:
     """What /model says: what the manifest knows that is of use to who asks."""
-    known = ("commit", "parameters", "classes", "images", "scores", "conformal", "versions")
+    known = ("commit", "parameters", "classes", "images", "versions")
     networks = {
         name: {"recipe": one["recipe"], "networks": len(one["networks"])} for name, one in bundle.backbones.items()
     }
-    manifest = {name: bundle.manifest[name] for name in known}
-    return {"model": version, **manifest, "coverage": bundle.manifest["sets"]["coverage"], "backbones": networks}
+    return {
+        "model": version,
+        **{name: bundle.manifest[name] for name in known},
+        **judged(bundle),
+        "coverage": bundle.manifest["sets"]["coverage"],
+        "backbones": networks,
+        "student": bundle.student,
+        "cascade": cascade(bundle),
+    }
+
+
+def judged(bundle: Bundle) -> dict[str, Any]:
+    """The scores of the stack, or of the student that answers in its place, and what its conformal sets are worth."""
+    own, images = bundle.manifest if bundle.student is None else bundle.students[bundle.student], "test_images"
+    scores = {**own["scores"], images: bundle.manifest["scores"][images]}
+    return {"scores": scores, "conformal": own["conformal"]}
+
+
+def cascade(bundle: Bundle) -> dict[str, Any] | None:
+    """Who is asked first and what the whole is worth; None where all are asked at once."""
+    known = ("first", "threshold", "out_of_fold", "test")
+    return {name: bundle.manifest["cascade"][0][name] for name in known} if bundle.step else None

@@ -56,10 +56,7 @@ def application(service: Service) -> FastAPI:
 def page(service: Service) -> gr.Blocks:
     bundle, settings = service.bundle, service.settings
     with gr.Blocks(title="foldstack", analytics_enabled=False) as blocks:
-        count, classes = len(bundle.members), len(bundle.classes)
-        gr.HTML(
-            f"<h1>foldstack</h1><p>A stack of {count} backbones tells {classes} classes apart.</p>", elem_id="fs-head"
-        )
+        gr.HTML(views.head(bundle), elem_id="fs-head")
         with gr.Tabs():
             with gr.Tab("One image"):
                 one(service)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -106,11 +105,25 @@ def text(bundle: Bundle, said: Sequence[tuple[str, Said]]) -> str:
     return file.getvalue()
 
 
+def head(bundle: Bundle) -> str:
+    counts = {"backbones": len(bundle.members), "classes": len(bundle.classes)}
+    return TEMPLATES.get_template("head.html").render(student=bundle.student, **counts)
+
+
 def about(bundle: Bundle, version: str) -> str:
-    """In small print: which model, and how well it did, with Wilson's interval."""
-    scores: dict[str, Any] = bundle.manifest["scores"]
-    low, high = interval(scores["accuracy"], scores["test_images"])
-    return TEMPLATES.get_template("about.html").render(scores=scores, low=low, high=high, version=version)
+    """In small print: which model, and how well it does, with Wilson's interval."""
+    whole, cascade = answers.judged(bundle)["scores"], answers.cascade(bundle)
+    scores, images = cascade["test"] if cascade else whole, whole["test_images"]
+    low, high = interval(scores["accuracy"], images)
+    return TEMPLATES.get_template("about.html").render(
+        version=version,
+        student=bundle.student,
+        scores=scores,
+        images=images,
+        low=low,
+        high=high,
+        whole=whole if cascade else None,
+    )
 
 
 def interval(share: float, n: int, z: float = CONFIDENCE) -> tuple[float, float]:
