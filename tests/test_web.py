@@ -86,7 +86,7 @@ def upload(client, files):
 
 def asked(client, event, data):
     """What the page shows first of what becomes of an event."""
-    (number,) = [
+    number, *_ = [
         each["id"]
         for each in client.get("/config").json()["dependencies"]
         if any(t[1] == event for t in each["targets"])
@@ -208,6 +208,19 @@ def test_more_than_a_request_may_have_is_refused(client):
     paths = [given(path) for path in upload(client, {"a.png": bytes(600_000)}).json()]
     assert "expected at most 1 MiB" in asked(client, "upload", {"data": [paths * 2]})
     assert "expected at most 64" in asked(client, "upload", {"data": [paths * 65]})
+
+
+def test_what_a_browser_finds_too_large_is_refused_in_the_same_words(client):
+    """It counts by the bounds of the server, and sends no more than what it counted."""
+    places = [one["props"] for one in client.get("/config").json()["components"] if one["type"] == "html"]
+    assert [one["props"] for one in places if one["props"]] == [{"files": 64, "bytes": 1 << 20}] * 2
+
+    def told(count, size):
+        return asked(client, "input", {"data": [], "event_data": {"count": count, "size": size}})
+
+    assert "1.1 MiB of files; expected at most 1 MiB." in told(2, (1 << 20) + 1)
+    assert "65 files; expected at most 64." in told(65, 1)
+    assert "The answer appears here." in told(64, 1 << 20)
 
 
 def test_nobody_else_is_asked(client, resolved):
