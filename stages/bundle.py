@@ -111,7 +111,7 @@ def export(blocks: Mapping[str, Mapping[str, Any]], source: Source, stored: grap
 def backbone(recipe: str, paths: Sequence[str], scored: Path, exported: Exported, dataset: Dataset) -> dict[str, Any]:
     """What the manifest says of a backbone.
 
-    scored: its predictions. milliseconds: of one image with all its networks. compared: how far they are from its
+    scored: its predictions. operations: for one image with all its networks. compared: how far they are from its
     predictions, the worst of them, on some test images.
     """
     written = [FOLDER / path for path in paths]
@@ -119,7 +119,7 @@ def backbone(recipe: str, paths: Sequence[str], scored: Path, exported: Exported
         "recipe": recipe,
         "size": exported.size,
         "networks": paths,
-        "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
+        "operations": cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
         "compared": parity.compared(scored, written, exported.size, dataset),
     }
 
@@ -149,8 +149,8 @@ def steps(
     known: Mapping[str, Mapping[str, Any]], taught: Mapping[str, Taught], job: Evaluation, params: Params
 ) -> list[dict[str, Any]]:
     """The steps of the cascade before the whole stack: one or, where none pays, none."""
-    prices = {name: one["milliseconds"] for name, one in known.items()}
-    starts = [(one.start, one.said["milliseconds"]) for one in taught.values()]
+    prices = {name: one["operations"] for name, one in known.items()}
+    starts = [(one.start, one.said["operations"]) for one in taught.values()]
     found = cascade.cascade(job, prices, params.cascade_loss, params.coverage, starts)
     if found is None:
         return []

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save_model
 from PIL import Image
 
 from serving import Bundle, check
 from serving import predict as batch
 from serving.bundle import MANIFEST, sha256
-from stages.bundling import graphs, parity
+from stages import bundle
+from stages.bundling import graphs, operations, parity
 from stages.images.dataset import Dataset
 from stages.images.decoding import Wanted
 from stages.images.decoding.pool import decode_all
@@ -105,6 +107,35 @@ def test_the_manifest_says_what_it_is(repository):
     assert manifest["missing"] == {}
     assert {"python", "numpy", "onnxruntime"} <= set(manifest["versions"])
     assert all(one["compared"]["right"] for one in manifest["backbones"].values())
+
+
+def test_made_again_it_is_the_same_to_the_byte(copy, monkeypatch):
+    monkeypatch.setattr(graphs, "export", bundles.export)
+    made = []
+    for _ in range(2):
+        bundle.main()
+        made.append({path.relative_to(copy): path.read_bytes() for path in bundle_files(copy)})
+    assert made[0] == made[1]
+
+
+def test_the_operations_of_a_network_are_those_of_its_sums_and_what_else_it_puts_out(tmp_path):
+    weights = {"kernel": np.ones((6, 1, 3, 3)), "matrix": np.ones((3, 5))}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["numbers"], ["channels"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["channels", "kernel"], ["maps"], group=3, strides=[2, 2]),  # 6 of 3 x 3 from 7 x 7
+        helper.make_node("Relu", ["maps"], ["positive"]),
+        helper.make_node("MatMul", ["positive", "matrix"], ["given"]),
+    ]
+    taken = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 7, 7, 3])
+    given = helper.make_tensor_value_info("given", TensorProto.FLOAT, None)
+    constants = [numpy_helper.from_array(each.astype(np.float32), name) for name, each in weights.items()]
+    graph = helper.make_graph(nodes, "small", [taken], [given], constants)
+    path = tmp_path / "small.onnx"
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    pixels, maps = 7 * 7 * 3, 6 * 3 * 3
+    expected = 2 * pixels + maps * 2 * (3 * 3) + maps + 6 * 3 * 5 * 2 * 3
+    assert operations.count(path, np.ones((1, 7, 7, 3), np.uint8)) == expected
 
 
 def bundle_files(folder):

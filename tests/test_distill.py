@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from serving import Bundle, check
+from serving.server import answers as answering
+from serving.web import views
 from stages import backbones, bundle, distill, train
 from stages.distill import Params, Student, divided, lessons, soft_labels
 from stages.images.dataset import Dataset
@@ -190,11 +192,17 @@ def test_a_student_answers_alone_from_the_bundle_as_it_was_scored(copy, monkeypa
     assert known["rows"] == found["calibration_images"] == len(np.load(f"models/bundle/{known['strangeness']}"))
     assert loaded.manifest["students"]["small"]["scores"]["macro_f1"] == pytest.approx(found["macro_f1"])
     assert len(loaded.manifest["students"]["small"]["networks"]) == 2
+    told, stack = answering.model(loaded, "1"), loaded.manifest["scores"]
+    assert told["scores"] == {**known["scores"], "test_images": 60}
+    assert (told["conformal"], told["student"], told["cascade"]) == (known["conformal"], "small", None)
+    assert found["macro_f1"] != stack["macro_f1"]
+    assert f"student small alone: {found['accuracy']:.1%} of 60 " in (small_print := views.about(loaded, "1"))
+    assert f"macro-F1 {found['macro_f1']:.4f}." in small_print
     with pytest.raises(UserError, match=r"no student 'smal'; expected one of: small"):
         Bundle.load("models/bundle", student="smal")
     with pytest.raises(UserError, match="cascade and the student small; expected one of the two"):
         Bundle.load("models/bundle", cascade=True, student="small")
-    assert loaded.manifest["students"]["small"]["milliseconds"] > 0
+    assert loaded.manifest["students"]["small"]["operations"] == 2 * (4 * 192 + 2 * 192 * 3 + 3)
     heated = answer.votes["small"] ** (1 / found["temperature"])
     np.testing.assert_allclose(heated / heated.sum(axis=1, keepdims=True), answer.probabilities, atol=1e-6)
     monkeypatch.setattr(sys, "argv", ["check"])
@@ -213,7 +221,7 @@ def test_a_student_is_the_first_of_the_cascade_where_that_is_cheapest(copy, monk
     content["evaluate"]["cascade_loss"] = 0.3
     Path("params.yaml").write_text(yaml.safe_dump(content))
     taught(monkeypatch)
-    prices = {"left": 0.002, "right": 0.003, "small": 0.00005}
+    prices = {"left": 2000, "right": 3000, "small": 50}
     monkeypatch.setattr("stages.bundling.graphs.export", bundles.export)
     monkeypatch.setattr("stages.bundling.cascade.price", lambda networks, pixels: prices[networks[0].parent.name])
     bundle.main()

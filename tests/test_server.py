@@ -20,11 +20,13 @@ from PIL import Image
 
 from serving import Bundle
 from serving.server import __main__ as command
+from serving.server import answers
 from serving.server.app import create
 from serving.server.batching import Batcher
 from serving.server.connections import protocol
 from serving.server.refusals import RefusedError
 from serving.server.settings import Settings
+from serving.web import views
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError
 from tests import bundles
@@ -32,7 +34,7 @@ from tests import bundles
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    return bundles.made(tmp_path_factory.mktemp("made"))
+    return bundles.made(tmp_path_factory.mktemp("made"), loss=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,51 @@ def test_a_batch_answers_for_each_and_one_that_is_no_image_spoils_no_other(clien
     assert last["prediction"] == client.post("/predict", files={"image": png(images[1])}).json()
     assert broken["prediction"] is None
     assert broken["error"].startswith("the image cannot be read: no PNG, JPEG")
+
+
+def test_votes_are_told_to_those_who_ask_for_them(client, bundle, images):
+    known = bundle.predict(images[:1]).votes
+    alone = client.post("/predict?votes=true", files={"image": png(images[0])}).json()
+    batch = client.post("/predict/batch?votes=true", files=[("images", png(images[0]))]).json()
+    assert batch["files"][0]["prediction"] == alone
+    assert list(alone["votes"]) == list(bundles.SEEDS)
+    for name, vote in alone["votes"].items():
+        assert list(vote["probabilities"]) == bundles.CLASSES
+        np.testing.assert_allclose(list(vote["probabilities"].values()), known[name][0], atol=1e-6)
+        assert vote["label"] == bundles.CLASSES[known[name][0].argmax()]
+        assert vote["probability"] == max(vote["probabilities"].values())
+    plain = client.post("/predict", files={"image": png(images[0])}).json()
+    assert plain == {**alone, "votes": None}
+    refused = client.post("/predict?votes=perhaps", files={"image": png(images[0])})
+    assert (refused.status_code, "query.votes" in refused.json()["error"]) == (422, True)
+
+
+@pytest.fixture(scope="module")
+def cascade(repository):
+    return Bundle.load(repository / "models/bundle", threads=1, cascade=True)
+
+
+def test_who_was_not_asked_by_the_cascade_has_no_vote(cascade, images):
+    asked = ~np.isnan(cascade.predict(images).votes["right"]).any(axis=1)
+    assert 0 < asked.sum() < len(images)
+    with TestClient(create(cascade, settings())) as client:
+        came = [("images", png(image)) for image in images]
+        files = client.post("/predict/batch?votes=true", files=came).json()["files"]
+    votes = [one["prediction"]["votes"] for one in files]
+    assert [one["right"] is not None for one in votes] == asked.tolist()
+    assert all(one["left"] for one in votes)
+
+
+def test_the_model_is_told_with_the_scores_of_the_cascade_where_that_answers(client, cascade):
+    whole, step = answers.model(cascade, "1"), cascade.manifest["cascade"][0]
+    assert whole["cascade"] == {name: step[name] for name in ("first", "threshold", "out_of_fold", "test")}
+    alone = client.get("/model").json()
+    assert (alone["cascade"], alone["student"]) == (None, None)
+    assert alone["scores"] == whole["scores"] == cascade.manifest["scores"]
+    small_print = views.about(cascade, "1")
+    assert step["test"]["accuracy"] != whole["scores"]["accuracy"]
+    assert f"its cascade: {step['test']['accuracy']:.1%} of 60 " in small_print
+    assert f"; the whole stack {whole['scores']['accuracy']:.1%} and " in small_print
 
 
 def test_the_protocol_answers_for_arrays_and_files_as_json_and_as_bytes(client, bundle, images):

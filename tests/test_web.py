@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from serving import Bundle
+from serving.server import answers
 from serving.server.app import create
 from serving.server.refusals import RefusedError
 from serving.server.settings import Settings
@@ -85,7 +86,7 @@ def upload(client, files):
 
 def asked(client, event, data):
     """What the page shows first of what becomes of an event."""
-    (number,) = [
+    number, *_ = [
         each["id"]
         for each in client.get("/config").json()["dependencies"]
         if any(t[1] == event for t in each["targets"])
@@ -209,6 +210,19 @@ def test_more_than_a_request_may_have_is_refused(client):
     assert "expected at most 64" in asked(client, "upload", {"data": [paths * 65]})
 
 
+def test_what_a_browser_finds_too_large_is_refused_in_the_same_words(client):
+    """It counts by the bounds of the server, and sends no more than what it counted."""
+    places = [one["props"] for one in client.get("/config").json()["components"] if one["type"] == "html"]
+    assert [one["props"] for one in places if one["props"]] == [{"files": 64, "bytes": 1 << 20}] * 2
+
+    def told(count, size):
+        return asked(client, "input", {"data": [], "event_data": {"count": count, "size": size}})
+
+    assert "1.1 MiB of files; expected at most 1 MiB." in told(2, (1 << 20) + 1)
+    assert "65 files; expected at most 64." in told(65, 1)
+    assert "The answer appears here." in told(64, 1 << 20)
+
+
 def test_nobody_else_is_asked(client, resolved):
     text = client.get("/").text + client.get("/theme.css").text
     assert not re.findall(r"""(?:src=|href=|url\()["']?(?:https?:)?//[^"')]+""", text)
@@ -243,12 +257,13 @@ def test_the_parts_of_the_page_count_as_no_requests(repository):
 
 
 def test_disagreement_is_said_in_words():
-    votes = [views.Vote("left", "cat", 0.9, False), views.Vote("right", "dog", 0.5, True)]
-    assert views.agreement(votes, "cat") == "1 of 2 say cat; right says dog."
-    assert views.agreement(votes[:1] * 2, "cat") == "All of them say cat."
-    assert views.agreement([votes[1]] * 2, "owl") == "None of them says owl alone: right says dog, right says dog."
-    silent = views.Vote("third", None, float("nan"), False)
-    assert views.agreement([*votes, silent], "cat") == "1 of 2 say cat; right says dog."
+    cat, dog = (answers.Vote(label=name, probability=1, probabilities={}) for name in ("cat", "dog"))
+    assert views.agreement({"left": cat, "right": dog}, "cat") == "1 of 2 say cat; right says dog."
+    assert views.agreement({"left": cat, "right": cat}, "cat") == "All of them say cat."
+    assert views.agreement({"left": dog, "right": dog}, "owl") == (
+        "None of them says owl alone: left says dog, right says dog."
+    )
+    assert views.agreement({"left": cat, "right": dog, "third": None}, "cat") == "1 of 2 say cat; right says dog."
 
 
 @pytest.mark.parametrize(("hits", "n"), [(356, 359), (0, 7), (7, 7)])

@@ -4,9 +4,9 @@ import base64
 import binascii
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from serving.server import answers
 from serving.server.refusals import RefusedError
-from serving.server.service import Service
+from serving.server.service import Said, Service
 from serving.server.settings import MEBIBYTE
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -42,6 +42,7 @@ ONE = {
     **form(BINARY, "image"),
     JSON: {"schema": answers.Base64Image.model_json_schema()},
 }
+Votes = Annotated[bool, Query(description="also what each backbone says by itself")]
 SEVERAL = form({"type": "array", "items": BINARY, "minItems": 1}, "images")
 
 
@@ -49,22 +50,22 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
     settings = service.settings
 
-    def said(found: Any) -> answers.Prediction:
-        return answers.prediction(service.bundle, found, service.version)
+    def said(found: Said, votes: bool) -> answers.Prediction:
+        return answers.prediction(service.bundle, found, service.version, votes)
 
     @routes.post("/predict", responses=REFUSALS, openapi_extra={"requestBody": {"content": ONE, "required": True}})
-    async def predict(request: Request) -> answers.Prediction:
+    async def predict(request: Request, votes: Votes = False) -> answers.Prediction:
         """Classify one image: a form with the file `image`, or JSON with `image` in base64."""
         if kind(request) == JSON:
             content = of_json(await request.body())
         else:
             ((_, content),) = await files(request, "image", 1, settings.body * MEBIBYTE)
-        return said(await service.classify(content))
+        return said(await service.classify(content), votes)
 
     @routes.post(
         "/predict/batch", responses=REFUSALS, openapi_extra={"requestBody": {"content": SEVERAL, "required": True}}
     )
-    async def predict_batch(request: Request) -> answers.Predictions:
+    async def predict_batch(request: Request, votes: Votes = False) -> answers.Predictions:
         """Classify several images: a form with files, all named `images`. What cannot be read is said of each alone."""
         came = await files(request, "images", settings.files, settings.body * MEBIBYTE)
         found = await service.classify_each([content for _, content in came])
@@ -72,7 +73,7 @@ def router(service: Service) -> APIRouter:
             files=[
                 answers.File(name=name, error=one.message)
                 if isinstance(one, RefusedError)
-                else answers.File(name=name, prediction=said(one))
+                else answers.File(name=name, prediction=said(one, votes))
                 for (name, _), one in zip(came, found, strict=True)
             ]
         )

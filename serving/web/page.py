@@ -26,6 +26,21 @@ element.addEventListener("click", (event) => {
 });
 """
 """Tells which example was chosen."""
+REFUSE = """
+const check = (event) => {
+    const files = [...(event.target.files ?? event.dataTransfer?.files ?? [])];
+    const size = files.reduce((sum, file) => sum + file.size, 0);
+    if (files.length <= props.files && size <= props.bytes) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (event.target.files) event.target.value = "";
+    else event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+    trigger("input", { count: files.length, size });
+};
+const panel = element.closest("[role=tabpanel]");
+for (const kind of ["change", "drop"]) panel.addEventListener(kind, check, true);
+"""
+"""Tells of files that are too large before they are sent: Gradio would show what the server refuses for seconds."""
 LIVE = '<div role="status" aria-live="polite">${value}</div>'
 """Read out when it changes."""
 RAW: dict[str, Any] = {"preprocess": False, "show_progress": "minimal", "api_visibility": "private"}
@@ -56,10 +71,7 @@ def application(service: Service) -> FastAPI:
 def page(service: Service) -> gr.Blocks:
     bundle, settings = service.bundle, service.settings
     with gr.Blocks(title="foldstack", analytics_enabled=False) as blocks:
-        count, classes = len(bundle.members), len(bundle.classes)
-        gr.HTML(
-            f"<h1>foldstack</h1><p>A stack of {count} backbones tells {classes} classes apart.</p>", elem_id="fs-head"
-        )
+        gr.HTML(views.head(bundle), elem_id="fs-head")
         with gr.Tabs():
             with gr.Tab("One image"):
                 one(service)
@@ -95,8 +107,26 @@ def one(service: Service) -> None:
                 gallery = gr.HTML(views.examples(paths), js_on_load=CHOOSE)
                 gallery.click(choose, None, image, show_progress="hidden", api_visibility="private")
         with gr.Column():
-            answer = gr.HTML(NOTHING, html_template=LIVE)
+            answer = place(NOTHING, service)
     image.change(classify, image, answer, trigger_mode="always_last", **RAW)
+
+
+def place(nothing: str, service: Service) -> gr.HTML:
+    """For an answer, or for why there is none. `nothing`: what it has before."""
+    settings = service.settings
+    answer = gr.HTML(
+        nothing, html_template=LIVE, js_on_load=REFUSE, files=settings.files, bytes=settings.body * MEBIBYTE
+    )
+
+    def refuse(sent: gr.EventData) -> str:
+        try:
+            uploads.check(sent.count, sent.size, settings)
+        except RefusedError as error:
+            return views.refusal(error)
+        return nothing
+
+    answer.input(refuse, None, answer, show_progress="hidden", api_visibility="private")
+    return answer
 
 
 def picture() -> gr.Image:
@@ -128,5 +158,5 @@ def several(service: Service) -> None:
     gr.HTML(
         f'<p class="fs-about">At most {settings.files} images of {settings.body} MiB together; more are refused.</p>'
     )
-    table = gr.HTML(NOTHING.replace("answer appears", "answers appear"), html_template=LIVE)
+    table = place(NOTHING.replace("answer appears", "answers appear"), service)
     files.upload(classify, files, [table, files], **RAW)

@@ -1,5 +1,6 @@
 """Uploaded files: the bytes as they came, for as long as a browser may ask to see them."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,17 +27,21 @@ def sweep(folder: Path, room: int) -> None:
             path.rmdir()
 
 
+def check(count: int, size: int, settings: Settings) -> None:
+    """Raises RefusedError for more files, or bytes, than one request may have."""
+    message = ""
+    if size > settings.body * MEBIBYTE:
+        message = f"{math.ceil(10 * size / MEBIBYTE) / 10} MiB of files; expected at most {settings.body} MiB"
+    if count > settings.files:
+        message = f"{count} files; expected at most {settings.files}"
+    if message:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+
+
 def contents(paths: Sequence[Path], settings: Settings) -> list[bytes]:
     """Raises RefusedError for more than one request may have, and for what has been deleted since."""
-    if len(paths) > settings.files:
-        raise RefusedError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{len(paths)} files; expected at most {settings.files}"
-        )
     try:
-        size = sum(path.stat().st_size for path in paths)
-        if size > settings.body * MEBIBYTE:
-            message = f"the files have {size:,} bytes together; expected at most {settings.body} MiB"
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        check(len(paths), sum(path.stat().st_size for path in paths), settings)
         return [path.read_bytes() for path in paths]
     except FileNotFoundError:
         raise RefusedError(HTTPStatus.GONE, "the upload has been deleted since; upload it again") from None

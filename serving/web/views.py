@@ -4,11 +4,9 @@ import base64
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -36,35 +34,15 @@ def percent(share: float) -> str:
 TEMPLATES.filters["percent"] = percent
 
 
-@dataclass(frozen=True)
-class Vote:
-    backbone: str
-    label: str | None
-    """None where a cascade did not ask it."""
-    probability: float
-    differs: bool
-    """From the stack."""
-
-
-def votes(bundle: Bundle, said: Said) -> list[Vote]:
-    """What each backbone says alone."""
-    label = bundle.classes[said.ranked()[0]]
-    found = []
-    for name, p in said.votes.items():
-        own = None if np.isnan(p).any() else bundle.classes[p.argmax()]
-        found.append(Vote(name, own, float(p.max()), own not in (None, label)))
-    return found
-
-
-def agreement(said: Sequence[Vote], label: str) -> str:
+def agreement(votes: Mapping[str, answers.Vote | None], label: str) -> str:
     """In a sentence."""
-    said = [vote for vote in said if vote.label is not None]
-    other = [f"{vote.backbone} says {vote.label}" for vote in said if vote.differs]
+    asked = {name: vote.label for name, vote in votes.items() if vote}
+    other = [f"{name} says {said}" for name, said in asked.items() if said != label]
     if not other:
-        return f"All of them say {label}." if len(said) > 1 else ""
-    if len(other) == len(said):
+        return f"All of them say {label}." if len(asked) > 1 else ""
+    if len(other) == len(asked):
         return f"None of them says {label} alone: {', '.join(other)}."
-    return f"{len(said) - len(other)} of {len(said)} say {label}; {', '.join(other)}."
+    return f"{len(asked) - len(other)} of {len(asked)} say {label}; {', '.join(other)}."
 
 
 def certainty(one: answers.Prediction, coverage: float) -> str:
@@ -76,12 +54,12 @@ def certainty(one: answers.Prediction, coverage: float) -> str:
 
 def answer(bundle: Bundle, said: Said, version: str, truth: str | None) -> str:
     """`truth`: the label of an image of the test set."""
-    one, told = answers.prediction(bundle, said, version), votes(bundle, said)
+    one, votes = answers.prediction(bundle, said, version), answers.votes(bundle.classes, said)
     return TEMPLATES.get_template("answer.html").render(
         one=one,
         certainty=certainty(one, bundle.manifest["sets"]["coverage"]),
-        votes=told,
-        agreement=agreement(told, one.label),
+        votes=votes,
+        agreement=agreement(votes, one.label),
         truth=truth,
     )
 
@@ -127,11 +105,25 @@ def text(bundle: Bundle, said: Sequence[tuple[str, Said]]) -> str:
     return file.getvalue()
 
 
+def head(bundle: Bundle) -> str:
+    counts = {"backbones": len(bundle.members), "classes": len(bundle.classes)}
+    return TEMPLATES.get_template("head.html").render(student=bundle.student, **counts)
+
+
 def about(bundle: Bundle, version: str) -> str:
-    """In small print: which model, and how well it did, with Wilson's interval."""
-    scores: dict[str, Any] = bundle.manifest["scores"]
-    low, high = interval(scores["accuracy"], scores["test_images"])
-    return TEMPLATES.get_template("about.html").render(scores=scores, low=low, high=high, version=version)
+    """In small print: which model, and how well it does, with Wilson's interval."""
+    whole, cascade = answers.judged(bundle)["scores"], answers.cascade(bundle)
+    scores, images = cascade["test"] if cascade else whole, whole["test_images"]
+    low, high = interval(scores["accuracy"], images)
+    return TEMPLATES.get_template("about.html").render(
+        version=version,
+        student=bundle.student,
+        scores=scores,
+        images=images,
+        low=low,
+        high=high,
+        whole=whole if cascade else None,
+    )
 
 
 def interval(share: float, n: int, z: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The cascade of a bundle: what its networks cost where they are served, and the step that pays.
+"""The cascade of a bundle: what its networks cost, and the step that pays.
 
 First to be asked are the cheapest backbones or a student. Backbones are judged out of fold on all training rows. A
 student is judged on the rows that it did not learn, of which there are few: a step of its own has to lose no more than
@@ -14,7 +14,6 @@ student has no folds and decides alike, and so has a backbone whose network in t
 is judged out of fold is then said of its folds' models. On the test set the coverage is measured.
 """
 
-import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -24,16 +23,13 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Float64
 
-from stages.bundling import parity
+from stages.bundling import operations
 from stages.images.arrays import Images, Rows
 from stages.stacking.choosing.out_of_fold import answers
 from stages.stacking.judging import conformal, uncertainty
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions.log_space import LogScores, average
 from stages.stacking.pricing.cascade import First, Step, answered, confidence, curve, measured, steps
-
-REPEATS = 20
-"""Runs of which the fastest counts: whatever else a machine does only adds."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,10 @@ class Cascade:
     """For each fold, how strange the labels of its rows are to the cascade."""
 
 
-def price(networks: Sequence[Path], pixels: Images) -> float:
-    """Seconds that a backbone takes for one image in its own size: all its networks, on one thread."""
-    network = parity.opened(networks[0])
-    return len(networks) * min(timeit.repeat(lambda: network(pixels[:1]), number=1, repeat=REPEATS))
+def price(networks: Sequence[Path], pixels: Images) -> int:
+    """Operations that a backbone takes for one image in its own size, with all its networks. Not seconds: a bundle made
+    again would choose another step, and be another bundle."""
+    return len(networks) * operations.count(networks[0], pixels[:1])
 
 
 def cascade(

@@ -78,7 +78,7 @@ def taught(
         "recipe": f"{block['framework']}/{block['recipe']}",
         "size": exported.size,
         "networks": paths,
-        "milliseconds": 1000 * cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
+        "operations": cascade.price(written, np.zeros((1, *exported.size, 3), np.uint8)),
         "temperature": known.temperature,
         "rows": len(known.rows),
         "strangeness": strange,
