@@ -50,7 +50,8 @@ names = [Path("data", name) for name in ("images.npy", "index.parquet", "classes
 loop = Loop(Stage("split", "", (*names, Path("metrics/split.json"))), None, state, work)
 faults = [(kind, "EIO", loop.counts[kind]) for kind in ("read", "open", "write", "fsync", "rename")]
 outcomes = [loop.fault(*each)._asdict() for each in [*faults, ("full", "ENOSPC", loop.counts["full"] // 2)]]
-print(json.dumps({"array": said.pop("array"), "libraries": said, "outcomes": outcomes, "beyond": loop.fault("rename", "EIO", 100)}))
+found = {"array": said.pop("array"), "libraries": said, "outcomes": outcomes}
+print(json.dumps(found | {"beyond": loop.fault("rename", "EIO", 100)}))
 """
 
 
