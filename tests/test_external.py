@@ -78,6 +78,19 @@ def test_every_form_is_read_into_the_same_predictions(kind: str, dataset: Datase
     np.testing.assert_allclose(np.exp(found.test), given.p[train.sum() :].reshape(K, -1, K), rtol=1e-5)
 
 
+def test_a_table_is_not_there_before_what_has_to_be_known_of_it_is_in_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("planted")
+
+    frame(honest(dataset)).to_csv(tmp_path / "colleague.csv")
+    monkeypatch.setattr(checks, "warnings", fail)
+    with pytest.raises(OSError, match="planted"):
+        admit.admit("colleague", tmp_path / "colleague.csv", dataset, tmp_path / "table.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["colleague.csv"]
+
+
 def test_an_average_stands_for_the_model_of_each_fold_and_is_told(dataset: Dataset, tmp_path: Path) -> None:
     given = averaged(honest(dataset), dataset)
     frame(given).to_csv(tmp_path / "colleague.csv")

@@ -1,5 +1,6 @@
 """What a stage does when its calls fail: a few of `python -m benchmarks.faults`, which lets all of them fail."""
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from benchmarks.faults.loop import is_line
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = """
-import json, os, sys
+import errno, json, os, sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from benchmarks.faults.loop import Loop
 from benchmarks.faults.outputs import Stage
 from benchmarks.faults.shim import State
 from stages import split
+from stages.running import atomic
 
 state, work = State.shared(Path(os.environ["FAULTS_STATE"])), Path(sys.argv[1])
 said = {}
@@ -38,17 +40,24 @@ for name, write in {
     state.set()
     write(Path(f"{name}.npy"))  # numpy would add it
     said[name] = state.counted()
+state.set("write", errno.EIO, 2)
+try:
+    atomic.save_array(Path("a.npy"), np.zeros(100_000))
+except OSError as error:
+    said["array"] = [error.errno, error.filename]
+state.set()
 names = [Path("data", name) for name in ("images.npy", "index.parquet", "classes.json", "twins.parquet")]
 loop = Loop(Stage("split", "", (*names, Path("metrics/split.json"))), None, state, work)
-faults = [(kind, "EIO", n) for kind in ("read", "open", "write", "fsync", "rename") for n in {1, loop.counts[kind]}]
+faults = [(kind, "EIO", loop.counts[kind]) for kind in ("read", "open", "write", "fsync", "rename")]
 outcomes = [loop.fault(*each)._asdict() for each in [*faults, ("full", "ENOSPC", loop.counts["full"] // 2)]]
-print(json.dumps({"libraries": said, "outcomes": outcomes, "beyond": loop.fault("rename", "EIO", 100)}))
+found = {"array": said.pop("array"), "libraries": said, "outcomes": outcomes}
+print(json.dumps(found | {"beyond": loop.fault("rename", "EIO", 100)}))
 """
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What became of the first and the last call of each kind that `split` makes, and of a disk that fills up."""
+    """What became of the last call of each kind that `split` makes, and of a disk that fills up half way."""
     if shim.compiler() is None:
         pytest.skip("needs a C compiler: the calls are made to fail by a small library")
     folder, work = (tmp_path_factory.mktemp(name).resolve() for name in ("job", "work"))
@@ -75,6 +84,10 @@ def test_calls_of_every_library_are_seen(sample: dict) -> None:
     for name, counts in sample["libraries"].items():
         assert counts["open"], name
         assert counts["write"], name
+
+
+def test_an_array_that_cannot_be_written_says_why(sample: dict) -> None:
+    assert sample["array"] == [errno.EIO, "a.npy"]
 
 
 def test_a_line_is_one_and_no_traceback() -> None:

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 
 from stages import backbones
 from stages.images.arrays import ImageRows, Images, Labels, LogProbabilities
-from stages.running import scratch
+from stages.running import atomic, scratch
 from stages.running.errors import UserError
 from stages.running.parameters import check
 
@@ -205,9 +205,16 @@ def test_features_that_nobody_used_for_long_are_removed(tmp_path: Path, store: P
     assert not kept.exists()
 
 
-def test_the_folds_share_one_file_of_weights(tmp_path: Path, file: dict[str, Any]) -> None:
+def test_the_folds_share_one_file_of_weights_that_is_on_the_disk(
+    tmp_path: Path, file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, link = atomic.flush, os.link
+    monkeypatch.setattr(atomic, "flush", lambda path: (done.append(f"flush {path.name}"), flush(path)))
+    monkeypatch.setattr(os, "link", lambda *paths: (done.append(f"link {paths[0].name}"), link(*paths)))
     files = [folder / "backbone.safetensors" for folder in folded(tmp_path, **file)]
     assert len({file.stat().st_ino for file in files}) == 1
+    assert done[:2] == ["flush backbone.safetensors", "link backbone.safetensors"]
 
 
 def test_copies_of_an_image_are_on_one_side_of_the_inner_split() -> None:
