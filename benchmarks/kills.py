@@ -149,7 +149,7 @@ def killed(repository: Repository, moment: Moment) -> str:
 
 def again(repository: Repository) -> tuple[str, str]:
     """Runs it to its end; what had to be done by hand before, and what it said where it failed all the same."""
-    mended = ""
+    mended = said = ""
     for _ in range(3):
         done = subprocess.run(
             COMMAND, cwd=repository.folder, env=repository.environment, capture_output=True, text=True, check=False
