@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 from tests import repositories
 from tests.repositories import FRAMEWORKS, JOB, TAIL, Repository, fails, of_photos, ran, write_photos
+from tests.watching.sitecustomize import LOG
 
 NAMES = list(JOB["backbones"])
 
@@ -76,6 +77,18 @@ def test_repro_runs_every_stage_from_nothing(job: str, request: pytest.FixtureRe
     assert len(scores) <= 12
     assert repository.json("metrics/stack.json")["members"] == names
     assert not list((repository.scratch).glob("*/fold-*")), "export frees the finished folds"
+
+
+def test_no_stage_of_a_run_can_unpickle_a_file(repository: Repository) -> None:
+    """So none of those that have run did: they were watched too, by tests/watching."""
+    np.save(repository.folder / "data/odd.npy", np.array([Path("a")], object), allow_pickle=True)
+    stage = repository.folder / "stages/audit.py"
+    planted = "@command\ndef main() -> None:\n    __import__('numpy').load('data/odd.npy', allow_pickle=True)\n"
+    stage.write_text(stage.read_text().replace("@command\ndef main() -> None:\n", planted))
+    repository.environment[LOG] = str(repository.folder / "log")
+    with pytest.raises(AssertionError, match=r"stages/audit\.py|npyio|_format_impl"):
+        repository.run("dvc", "repro", "audit")
+    assert "unpickles" in (repository.folder / "log").read_text()
 
 
 def test_the_bundle_of_a_run_answers_as_it_was_scored(finished: tuple[Repository, str]) -> None:

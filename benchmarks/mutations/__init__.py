@@ -2,7 +2,7 @@
 
     python -m benchmarks.mutations --cases 100000                    # the first hundred thousand of --seed 0
     python -m benchmarks.mutations --seconds 600 --keep tests/corpus # adds one of each kind of outcome, and every fault
-    python -m benchmarks.mutations --replay tests/corpus --cases 300 # what tests/test_corpus.py runs
+    python -m benchmarks.mutations --replay tests/corpus             # what tests/test_corpus.py runs
 
 Images of every format, parameters, tables, decisions, a dataset, a bundle's manifest (`originals.py`) have bits
 flipped, runs cut out, put in or swapped, and lies told in headers, checksums put right (`changes.py`). A case is a

@@ -118,7 +118,10 @@ def tabled(data: Dataset, folder: Path) -> Files:
     tables.write(folder / "a.parquet", rows, models, log_p[rows], CLASSES, ["a remark"])
     ends, numbers = np.array([0, 3]), np.array([[0.9, 1, 1, 0, 0], [0.8, 1, 1, 2, 0]], np.float32)
     twins.write(folder / "twins.parquet", twins.Pairs(ends, ends + 4, [twins.NEAR, twins.MIRROR], numbers))
-    answers = pa.table({"row": data.index.row, "fold": data.fold} | {f"p.{c}": p[:, n] for n, c in enumerate(CLASSES)})
+    answers = pa.table(
+        {"row": data.index.row, "fold": data.fold}
+        | {f"p.{c}": p[:, n].astype(np.float32) for n, c in enumerate(CLASSES)}
+    )
     pq.write_table(answers, folder / "images.parquet")
     pool = Pool(np.full((2, 3), 0.5))
     Ensemble(("a", "b"), CLASSES, "pool", pool, (pool, pool), REFITTED, 1.2, {"log_loss": 0.3}).write(folder)

@@ -82,7 +82,7 @@ def read(path: Path) -> Pairs:
         raise UserError(f"{path} is not there; {REMEDY}") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
-    if not found.schema.equals(SCHEMA):
+    if not found.schema.equals(SCHEMA) or any(each.null_count for each in found.columns):
         raise UserError(f"{path} has the columns {names}; expected {SCHEMA.names}; {REMEDY}")
     row, other, *numbers = (np.from_dlpack(found[name].combine_chunks()) for name in ("row", "other", *NUMBERS))
     return Pairs(row, other, found["kind"].to_pylist(), np.stack(numbers, axis=1))

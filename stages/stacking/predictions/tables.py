@@ -135,7 +135,9 @@ def match(path: Path, rows: Rows, folds: Labels, index: Index) -> Rows:
     check_folds(path, rows, folds, index)
     fold, row = index.folds[0], index.row
     train, test, k = fold >= 0, row[fold < 0], fold.max() + 1
-    seeds = max(1, -(-(int(folds.max(initial=0)) + 1) // k))
+    # A number that was damaged may be any: a table has no more seeds than its rows suffice for, but perhaps one begun.
+    most = 1 + len(rows) // (train.sum() + k * len(test))
+    seeds = min(most, max(1, -(-(int(folds.max(initial=0)) + 1) // k)))
     own = [index.partition(seed)[train] + seed * k for seed in range(seeds)]
     models = np.arange(seeds * k)
     wanted = pd.MultiIndex.from_arrays(
