@@ -114,6 +114,7 @@ def test_an_array_is_saved_as_numpy_does(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "a"), "a: Permission denied; mend that"),
         (OSError(errno.EROFS, "Read-only file system", "a"), "a: Read-only file system; mend that"),
         (SafetensorError("I/O error: Input/output error (os error 5)"), "Input/output error; mend that"),
+        (RuntimeError("FAIL : Load model from a.onnx failed:system error number 5"), "Input/output error; mend that"),
         (FileNotFoundError("No such file or directory: models/a"), "No such file or directory: models/a; see to it"),
     ],
 )

@@ -8,10 +8,12 @@ import importlib
 import itertools
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from benchmarks.faults import outputs
@@ -54,8 +56,8 @@ class Outcome(NamedTuple):
         return not (self.line or self.right) or not self.following
 
 
-def forked(stage: Stage, said: Path) -> int:
-    """The exit status of a stage that is run in a process of its own; what it says goes to a file."""
+def forked(run: Callable[[], None], said: Path) -> int:
+    """The exit status of a command that is run in a process of its own; what it says goes to a file."""
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = 70
@@ -63,23 +65,17 @@ def forked(stage: Stage, said: Path) -> int:
         file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        status = ended(stage)
+        status = ended(run)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(status)
 
 
-def ended(stage: Stage) -> int:
-    """The exit status that Python would end with. Clocks tick at each look, so that all runs measure the same."""
-    ticks = itertools.count()
-    time.perf_counter = time.monotonic = lambda: next(ticks) / 1024  # differences are exact
-    if stage.name == "bundle":
-        importlib.import_module("stages.bundling.cascade").price = lambda *_: 0.001
-    sys.argv = [f"stages.{stage.name}", *filter(None, [stage.item])]
-    main = importlib.import_module(f"stages.{stage.name}").main
+def ended(run: Callable[[], None]) -> int:
+    """The exit status that Python would end with."""
     try:
-        main(None) if stage.name == "report" else main()
+        run()
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -91,15 +87,34 @@ def ended(stage: Stage) -> int:
     return 0
 
 
+def run(stage: Stage, work: Path) -> None:
+    """Clocks tick at each look, so that all runs measure the same."""
+    ticks = itertools.count()
+    time.perf_counter = time.monotonic = lambda: next(ticks) / 1024  # differences are exact
+    if stage.name == "bundle":
+        importlib.import_module("stages.bundling.cascade").price = lambda *_: 0.001
+        graphs = importlib.import_module("stages.bundling.graphs")
+
+        def exported(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+            """By a process that need not import what this one has."""
+            status = forked(lambda: graphs.main(*command[-2:]), work / "exporting")
+            return subprocess.CompletedProcess(command, status, "", (work / "exporting").read_text())
+
+        graphs.subprocess = SimpleNamespace(run=exported)
+    sys.argv = [f"stages.{stage.name}", *filter(None, [stage.item])]
+    main = importlib.import_module(f"stages.{stage.name}").main
+    main(None) if stage.name == "report" else main()
+
+
 class Plain:
     """Runs stages, with a fault or without."""
 
-    def __init__(self, state: State, said: Path) -> None:
-        self.state, self.said = state, said
+    def __init__(self, state: State, work: Path) -> None:
+        self.state, self.work, self.said = state, work, work / "said"
 
     def run(self, stage: Stage, kind: str | None = None, error: int = 0, n: int = 0) -> int:
         self.state.set(kind, error, n)
-        status = forked(stage, self.said)
+        status = forked(lambda: run(stage, self.work), self.said)
         self.state.stop()
         if kind is None and status:
             raise RuntimeError(f"{stage.name} fails without a fault:\n{self.said.read_text()}")
@@ -110,7 +125,7 @@ class Loop(Plain):
     """Faults in one stage. `expected`: what it leaves without one, and what the stage after it does."""
 
     def __init__(self, stage: Stage, after: Stage | None, state: State, work: Path) -> None:
-        super().__init__(state, work / "said")
+        super().__init__(state, work)
         self.stage, self.after, self.before = stage, after, Saved.of(work / "before")
         self.run(stage)
         self.counts, self.done = state.counted(), Saved.of(work / "done")
@@ -162,8 +177,9 @@ def main(work: Path, names: Sequence[str]) -> None:
     state, stages = State.shared(Path(os.environ["FAULTS_STATE"])), outputs.stages()
     for name in {stage.name for stage in stages}:
         importlib.import_module(f"stages.{name}")
+    importlib.import_module("stages.backbones.numpy.graphs")
     outputs.ELSEWHERE.touch()  # without it `split` would say that it is not there
-    plain = Plain(state, work / "said")
+    plain = Plain(state, work)
     plain.run(stages[0])  # a process that takes seconds has looked at params.yaml then, as once for every job
     while stages and {stage.name for stage in stages} & set(names):
         stage = stages.pop(0)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from stages.bundling import parity
-from stages.running.errors import UserError, gist, refusal, refused
+from stages.running.errors import UserError, gist, refused
 
 Size = tuple[int, int]
 
@@ -87,7 +87,7 @@ def write(framework: str, wanted: Sequence[Wanted], stored: Size) -> dict[str, E
             result.size = graphs.write(one.recipe, Path(one.model), stored, Path(one.path))
             parity.said(Path(one.path), np.zeros((1, *result.size, 3), np.uint8))  # tf2onnx leaves what it knows not
         except Exception as error:  # what an exporter raises where it knows an operation not, has no common type
-            if refusal(error) is not None:  # the same network can be exported once there is room
+            if refused(error):  # the same network can be exported once there is room
                 raise
             result.objection = f"exporting it failed: {type(error).__name__}: {gist(error)}"
     return found

@@ -40,11 +40,13 @@ def gist(error: BaseException) -> str:
 def refusal(error: BaseException) -> int | None:
     """The number, of REFUSALS, of what the system refused: by that of an OSError, of other libraries by its words.
 
-    safetensors, written in Rust, raises a SafetensorError that is no OSError. None for every other mistake.
+    What safetensors, written in Rust, and onnxruntime raise is no OSError. None for every other mistake.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in REFUSALS else None
-    return next((each for each in REFUSALS if os.strerror(each) in str(error)), None)
+    said = str(error)
+    own = {each: (os.strerror(each), f"system error number {each}") for each in REFUSALS}
+    return next((each for each, (words, of_onnx) in own.items() if words in said or said.endswith(of_onnx)), None)
 
 
 def refused(error: BaseException) -> str | None:
