@@ -30,7 +30,7 @@ from tests import alone, bundles
 from tests.layout import imports
 
 ROOT = Path(__file__).parent.parent
-SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "pictures", "predict")
+SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "networks", "pictures", "predict")
 ANSWER = """
 import numpy as np
 from serving import Bundle
