@@ -45,13 +45,6 @@ def repository(tmp_path_factory):
     return bundles.made(tmp_path_factory.mktemp("made"), ["mean", "pool", "xgboost"])
 
 
-@pytest.fixture
-def copy(repository, tmp_path, monkeypatch):
-    shutil.copytree(repository, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
-
-
 def scored(folder):
     """The rows of the test set in metrics/images.parquet, in order: labels and probabilities."""
     table = pq.read_table(folder / "metrics/images.parquet").to_pandas()
