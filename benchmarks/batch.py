@@ -29,7 +29,8 @@ from PIL import Image
 
 from benchmarks import killing, processes
 from benchmarks.results import middle
-from serving.bundle import BATCH, Bundle, resized
+from serving.bundle import Bundle, resized
+from serving.networks import BATCH
 from serving.predict import PART, files, parts
 from stages.running.errors import UserError
 from stages.showing import machine

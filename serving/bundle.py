@@ -11,7 +11,6 @@ examples/<row>.png  a few images of the test set, to try
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from serving.cascade import Step, averaged
 from serving.combining import Stack, average, beside, by_fold
+from serving.networks import Network
 from serving.pictures import Picture, decoded
 from stages.images.decoding import Wanted
 from stages.running.errors import UserError
@@ -32,9 +31,6 @@ MANIFEST, STACK, STRANGENESS, CASCADE = "manifest.json", "stack.json", "strangen
 FORMAT = 3
 REFIT = "refit"
 """What the manifest says of `folds` where networks fitted on all rows stand in place of every fold's."""
-BATCH = 64
-"""Images that go through a network together, at most. Each network keeps the memory that they took: the twelve of the
-default job 287 MB in all; 967 MB at 256, in the same time of the processor (4 batches, n = 1)."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +53,6 @@ class Answer:
     @property
     def labels(self) -> list[str]:
         return [self.classes[number] for number in self.numbers]
-
-
-class Network:
-    """One backbone's model of one fold, or of all rows."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
-        # Dozens of networks would each have threads that spin for the next images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.name = self.session.get_inputs()[0].name
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Log-probabilities float32 [n, k] of pixels uint8 [n, h, w, 3] in its own size."""
-        starts = range(0, len(pixels), BATCH)
-        return np.concatenate([self.session.run(None, {self.name: pixels[i : i + BATCH]})[0] for i in starts])
 
 
 class Bundle:
@@ -211,11 +190,6 @@ class Bundle:
             p[rows] = np.exp(stack.predict(models[:, rows]))
             sets[rows] = stack.sets(models[:, rows], self.known, coverage, p[rows].argmax(axis=1))
         return Answer(self.classes, p, sets, votes)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(some: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from serving.bundle import BATCH, REFIT, Bundle
+from serving.bundle import REFIT, Bundle
 from serving.combining import average, temper
 from serving.commands import command
+from serving.networks import BATCH
 from stages.bundling import parity
 from stages.images.dataset import Dataset
 from stages.running.errors import UserError

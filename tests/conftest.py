@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,14 @@ def _one_framework(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if wanted := request.config.getoption("group"):
         assert groups.loaded(sys.modules) <= {wanted}
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the `repository` that a file's tests share, for a test that changes it; the test runs in it."""
+    shutil.copytree(repository, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tests import alone, bundles
 from tests.layout import imports
 
 ROOT = Path(__file__).parent.parent
-SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "pictures", "predict")
+SERVED = ("__init__", "bundle", "cascade", "combining", "commands", "networks", "pictures", "predict")
 ANSWER = """
 import numpy as np
 from serving import Bundle
@@ -44,13 +44,6 @@ print(*answer.labels)
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     return bundles.made(tmp_path_factory.mktemp("made"), ["mean", "pool", "xgboost"])
-
-
-@pytest.fixture
-def copy(repository, tmp_path, monkeypatch):
-    shutil.copytree(repository, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def scored(folder):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -43,13 +42,6 @@ def data(repository):
 @pytest.fixture
 def loaded(repository):
     return Bundle.load(repository / "models/bundle", threads=1, cascade=True)
-
-
-@pytest.fixture
-def copy(repository, tmp_path, monkeypatch):
-    shutil.copytree(repository, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def passed_on(answer):

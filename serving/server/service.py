@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 import numpy as np
 
-from serving.bundle import MANIFEST, Bundle, cores, sha256
+from serving.bundle import MANIFEST, Bundle, sha256
+from serving.networks import cores
 from serving.pictures import UnreadableError, opened
 from serving.server.batching import Batcher
 from serving.server.measures import Measures
