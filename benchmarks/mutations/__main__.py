@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.mutations import __doc__ as description
 from benchmarks.mutations.outcomes import FAULT, READ, Outcome, corpus, sort
 
-CHUNK = 2000
+CHUNK = 5000
 """Cases of a process."""
 LARGEST = 20_000
 """Bytes of a file that is kept."""

@@ -1,13 +1,11 @@
 """The file of predictions made elsewhere, in one of three forms, read into one."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Rows
@@ -57,8 +55,10 @@ def table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"sha256": str})
     except FileNotFoundError:
         raise refusal(path, "not there", "the file that stack.external names") from None
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
-        raise refusal(path, f"cannot be read ({error})", "a file as docs/external.md describes it") from None
+    except Exception as error:  # pandas, Arrow, numpy and zipfile have a dozen types for what is broken
+        raise refusal(
+            path, f"cannot be read ({type(error).__name__}: {error})", "a file as docs/external.md describes it"
+        ) from None
 
 
 def arrays(path: Path) -> pd.DataFrame:

@@ -19,9 +19,10 @@ def read(path: Path, dataset: Dataset) -> SoftLabels:
     names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read(names)
-    except (pa.ArrowException, ValueError, OSError) as error:
+        found = table.column_names
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
-    if table.column_names != names or any(each.null_count for each in table.columns):
+    if found != names or any(each.null_count for each in table.columns):
         raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")
     row, fold, *columns = (np.from_dlpack(each.combine_chunks()) for each in table.columns)
     order = np.argsort(row)

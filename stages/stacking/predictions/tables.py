@@ -99,21 +99,25 @@ def read(path: Path, index: Index, classes: Sequence[str]) -> Predictions:
 def remarks(path: Path) -> list[str]:
     """What was written with a table, mostly nothing."""
     found = (pq.read_schema(path).metadata or {}).get(REMARKS.encode())
-    return json.loads(found) if found else []
+    try:
+        return json.loads(found) if found else []
+    except (ValueError, RecursionError) as error:
+        raise refusal(path, f"remarks that cannot be read ({error})", "a list of texts") from None
 
 
 def load(path: Path, expected: list[str]) -> pa.Table:
     """The table as it lies on disk, its columns' names, order and types checked."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        found = table.column_names
     except FileNotFoundError:
         raise refusal(path, "not there", "the table that this stage writes") from None
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise refusal(
             path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
         ) from None
-    if table.column_names != expected:
-        raise refusal(path, f"columns {', '.join(table.column_names)}", f"columns {', '.join(expected)}")
+    if found != expected:
+        raise refusal(path, f"columns {', '.join(found)}", f"columns {', '.join(expected)}")
     for name in expected:
         wanted = pa.int64() if name in ("row", "fold") else pa.float32()
         if table[name].type != wanted or table[name].null_count:
