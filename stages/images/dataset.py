@@ -13,11 +13,12 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows, Weights
+from stages.running import parquet
 from stages.running.errors import UserError
+from stages.running.parquet import column, text_column
 
 FOLDER, IMAGES, INDEX, CLASSES = Path("data"), "images.npy", "index.parquet", "classes.json"
 TEXTS = ("path", "sha256", "file_sha256")
@@ -161,27 +162,13 @@ def schema(partitions: int, *, weighted: bool) -> pa.Schema:
     return pa.schema([("row", pa.int64()), *texts, *numbers, *([("weight", pa.float32())] if weighted else [])])
 
 
-def column(values: np.ndarray) -> pa.Array:
-    """A numpy array as Arrow sees it. `pa.array` would do as well, but imports pandas, a second in every process."""
-    buffer = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
-
-
-def text_column(values: Sequence[str]) -> pa.Array:
-    """The same for text."""
-    parts = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, parts)])
-    assert ends[-1] < 2**31, ends[-1]  # the offsets of `pa.string()` have 32 bits: 2 GiB in all
-    return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(parts)))
-
-
 def write_index(path: Path, index: Index) -> None:
     """Equal indexes give equal bytes."""
     texts = [text_column(getattr(index, name)) for name in TEXTS]
     numbers = (index.label, index.group, *index.folds, *([] if index.weight is None else [index.weight]))
     columns = [column(index.row), *texts, *map(column, numbers)]
     table = pa.table(columns, schema=schema(len(index.folds), weighted=index.weight is not None))
-    pq.write_table(table, path, write_page_checksum=True)
+    parquet.write(path, table)
 
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
@@ -202,14 +189,8 @@ def read_images(path: Path) -> Images:
 
 def read_index(path: Path) -> Index:
     """Its arrays are read only, as the images are. Raises UserError for a file that is missing or no index."""
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()  # `pq.read_table` would import pandas
-        table.validate(full=True)
-        names = table.schema.names
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    table = parquet.read(path, REMEDY)
+    names = table.schema.names
     expected = schema(max(1, sum(name.startswith("fold") for name in names)), weighted="weight" in names)
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")

@@ -78,9 +78,7 @@ def find(data: Data) -> list[Path]:
     path, name = data.path, data.table.file
     if path.is_file():
         if path.suffix.lower() not in columns.PARQUET:
-            raise UserError(
-                f"data.path: {path} is a file; expected the folder of table and images, so that DVC sees both"
-            )
+            raise UserError(f"data.path: {path} is a file; expected the folder of table and images, as DVC sees both")
         return [path]
     if not path.is_dir():
         raise UserError(f"data.path: {path} is not there; expected the folder that table and images are below")

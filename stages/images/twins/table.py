@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.images.arrays import Mask, Numbers, Rows
-from stages.images.dataset import REMEDY, column, text_column
+from stages.images.dataset import REMEDY
+from stages.running import parquet
 from stages.running.errors import UserError
+from stages.running.parquet import column, text_column
 
 TWINS = "twins.parquet"
 COPY, NEAR, MIRROR = "copy", "near", "mirror"
@@ -65,25 +66,15 @@ def of_copies(copies: Numbers) -> Pairs:
 def write(path: Path, pairs: Pairs) -> None:
     """Equal pairs give equal bytes."""
     numbers = [column(each) for each in pairs.numbers.T]
-    pq.write_table(
-        pa.table([column(pairs.row), column(pairs.other), text_column(pairs.kind), *numbers], schema=SCHEMA),
-        path,
-        write_page_checksum=True,
-    )
+    columns = [column(pairs.row), column(pairs.other), text_column(pairs.kind), *numbers]
+    parquet.write(path, pa.table(columns, schema=SCHEMA))
 
 
 def read(path: Path) -> Pairs:
     """Raises UserError for a file that is missing or is no such table."""
-    try:
-        found = pq.ParquetFile(path, page_checksum_verification=True).read()
-        found.validate(full=True)
-        names = found.schema.names
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; {REMEDY}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+    found = parquet.read(path, REMEDY)
     if not found.schema.equals(SCHEMA) or any(each.null_count for each in found.columns):
-        raise UserError(f"{path} has the columns {names}; expected {SCHEMA.names}; {REMEDY}")
+        raise UserError(f"{path} has the columns {found.schema.names}; expected {SCHEMA.names}; {REMEDY}")
     row, other, *numbers = (np.from_dlpack(found[name].combine_chunks()) for name in ("row", "other", *NUMBERS))
     return Pairs(row, other, found["kind"].to_pylist(), np.stack(numbers, axis=1))
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Stack
-from stages.images.dataset import Index, column, text_column
+from stages.images.dataset import Index
 from stages.running import atomic
+from stages.running.parquet import column, text_column
 from stages.stacking.judging.evaluation import Evaluation
 from stages.stacking.predictions.log_space import log_losses
 

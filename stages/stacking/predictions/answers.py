@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.images.arrays import SoftLabels
 from stages.images.dataset import Dataset
+from stages.running import parquet
 from stages.running.errors import UserError
 
 
@@ -17,12 +16,8 @@ def read(path: Path, dataset: Dataset) -> SoftLabels:
     Raises UserError for a table that is missing or of another dataset.
     """
     names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(names)
-        found = table.column_names
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
-    if found != names or any(each.null_count for each in table.columns):
+    table = parquet.read(path, "run `dvc repro evaluate`", names)
+    if table.column_names != names or any(each.null_count for each in table.columns):
         raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")
     row, fold, *columns = (np.from_dlpack(each.combine_chunks()) for each in table.columns)
     order = np.argsort(row)

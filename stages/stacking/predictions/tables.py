@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from stages.images.arrays import Labels, LogProbabilities, Rows
-from stages.images.dataset import Index, column
+from stages.images.dataset import Index
 from stages.running import atomic
 from stages.running.errors import UserError
+from stages.running.parquet import column
 from stages.stacking.predictions.log_space import average
 
 FLOOR = float(np.log(np.finfo(np.float64).eps))
