@@ -25,7 +25,7 @@ from stages.running import history, parameters
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.judging.evaluation import Evaluation, Params
-from stages.stacking.predictions import refitted
+from stages.stacking.predictions import files, refitted
 from tests import bundles, softmax
 from tests.toys import plant
 
@@ -92,13 +92,6 @@ def repository(tmp_path_factory):
         fitted("left", "right")
         served()
     return folder
-
-
-@pytest.fixture
-def copy(repository, tmp_path, monkeypatch):
-    shutil.copytree(repository, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def test_a_network_of_each_seed_learns_from_every_training_row_and_no_other(repository, tmp_path):
@@ -223,7 +216,7 @@ def test_its_cascade_costs_and_covers_on_the_test_set_as_its_manifest_says(repos
 def test_in_the_other_modes_the_bundle_answers_as_it_was_scored_too(mode, copy, monkeypatch):
     """A combiner fitted without a fold answers for the same network as the others do."""
     path, before = Path("models/stack/stack.json"), scored()["scores"]["log_loss"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"mode": mode}))
+    path.write_text(json.dumps(files.sealed(json.loads(path.read_text()) | {"mode": mode})))
     loaded, data = served(), Dataset.load()
     answer, labels = loaded.predict(data.take(data.test_rows)), data.labels[data.test_rows]
     loss = -np.log(answer.probabilities[np.arange(60), labels]).mean()
@@ -239,7 +232,7 @@ def test_check_names_the_network_that_differs(copy, monkeypatch):
     path = Path("models/bundle", MANIFEST)
     manifest = json.loads(path.read_text())
     manifest["files"]["networks/right/seed-1.onnx"] = sha256(networks / "seed-1.onnx")
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(files.sealed(manifest)))
     monkeypatch.setattr(sys, "argv", ["check"])
     with pytest.raises(SystemExit, match=r"^error: right, seed-1, the stack: not what was scored"):
         check.main()

@@ -168,7 +168,7 @@ def bundle(known: Files) -> Files:
         file = io.BytesIO()
         np.save(file, np.linspace(0, 3, 12))
         beside[name] = file.getvalue()
-    one = {"recipe": "numpy/toy", "size": [8, 8], "networks": [], "milliseconds": 1.0}
+    one = {"recipe": "numpy/toy", "size": [8, 8], "networks": [], "operations": 1.0}
     step = {"first": ["a"], "threshold": 0.9, "rows": [6, 6], "temperature": 1.0}
     manifest = {
         "format": FORMAT,

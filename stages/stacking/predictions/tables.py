@@ -191,7 +191,8 @@ def check_probabilities(path: Path, values: LogProbabilities, rows: Rows) -> Non
 def refusal(path: Path, came: str, expected: str) -> UserError:
     """The error for a table that cannot be used."""
     try:
-        stage = "admit" if remarks(path) else "export"  # what was made elsewhere has some
-    except (OSError, pa.ArrowInvalid):
-        stage = "export"
+        elsewhere = REMARKS.encode() in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError, ValueError):
+        elsewhere = False
+    stage = "admit" if elsewhere else "export"
     return UserError(f"{path}: {came}; expected {expected}. Run `dvc repro {stage}@{path.stem}`")
