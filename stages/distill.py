@@ -116,7 +116,7 @@ class Lesson:
 
     def __call__(self, dataset: Dataset, observer: Observer, folder: Path) -> None:
         told = {"seed": self.seed, "number": self.number, "name": self.student.name}
-        soft = {} if self.soft is None else {"soft_labels": self.soft}
+        soft: dict[str, Any] = {} if self.soft is None else {"soft_labels": self.soft}
         fit(*self.student.resolve(), dataset, self.rows, **told, observer=observer, folder=folder, **soft)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.faults import outputs
 from benchmarks.faults.outputs import Saved, Stage
@@ -81,8 +81,8 @@ def ended(run: Callable[[], None]) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)
         return 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 
@@ -92,8 +92,9 @@ def run(stage: Stage, work: Path) -> None:
     ticks = itertools.count()
     time.perf_counter = time.monotonic = lambda: next(ticks) / 1024  # differences are exact
     if stage.name == "bundle":
-        importlib.import_module("stages.bundling.cascade").price = lambda *_: 0.001
-        graphs = importlib.import_module("stages.bundling.graphs")
+        cascade: Any = importlib.import_module("stages.bundling.cascade")
+        cascade.price = lambda *_: 1e6
+        graphs: Any = importlib.import_module("stages.bundling.graphs")
 
         def exported(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
             """By a process that need not import what this one has."""
@@ -162,7 +163,10 @@ class Loop(Plain):
         """Of every fault, and then all is as after a run without."""
         for kind, errors in ERRORS.items():
             for error in errors:
-                yield from itertools.takewhile(bool, (self.fault(kind, error, n) for n in itertools.count(1)))
+                for n in itertools.count(1):
+                    if (found := self.fault(kind, error, n)) is None:
+                        break
+                    yield found
         self.done.restore()
 
 
