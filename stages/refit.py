@@ -2,7 +2,7 @@
 
 `python -m stages.refit <backbone>` leaves in `models/refit/<backbone>/` the models, `seed-<n>/`, trained as `train`
 trains those of the folds, and what they say of the test set, `predictions.parquet`. With `bundle.folds: all` it leaves
-that folder empty. A network that an interrupted run finished is taken up again.
+there an empty file alone. A network that an interrupted run finished is taken up again.
 """
 
 import argparse
@@ -63,6 +63,7 @@ def main() -> None:
     shutil.rmtree(models, ignore_errors=True)
     models.mkdir(parents=True)
     if not refitted.wanted(content):
+        (models / "nothing").touch()  # of a folder without any file DVC warns
         return
     threads.use(threads.of(block, place=place))
     seed, sources = parameters.seed(content), [*backbones.sources(block), Path("stages/refit.py")]

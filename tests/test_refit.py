@@ -139,7 +139,7 @@ def test_with_all_folds_nothing_is_fitted_and_what_was_there_goes(copy, monkeypa
     change(bundle={"folds": "all"})
     monkeypatch.setattr(backbones, "find", None)  # no recipe is asked for
     fitted("left")
-    assert list((MODELS / "left").iterdir()) == []
+    assert [(path.name, path.read_bytes()) for path in (MODELS / "left").iterdir()] == [("nothing", b"")]
     evaluate.main()
     assert scored() == {}
     bundle.main()

@@ -1,6 +1,6 @@
 """Networks fitted on all training rows, one per backbone and seed, in place of every fold's.
 
-`refit` leaves in `models/refit/<backbone>/`, where `bundle.folds` is `refit`, and else nothing:
+`refit` leaves in `models/refit/<backbone>/`, where `bundle.folds` is `refit`, and else a file `nothing`:
 
 seed-<n>/             the network of each seed
 predictions.parquet   what they say of the test set, a table as in tables.py whose `fold` is the number of the seed
