@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.faults import outputs
 from benchmarks.faults.outputs import Saved, Stage
@@ -82,7 +83,7 @@ def ended(run: Callable[[], None]) -> int:
         print(end.code, file=sys.stderr)
         return 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
         return 1
     return 0
 
@@ -92,8 +93,9 @@ def run(stage: Stage, work: Path) -> None:
     ticks = itertools.count()
     time.perf_counter = time.monotonic = lambda: next(ticks) / 1024  # differences are exact
     if stage.name == "bundle":
-        importlib.import_module("stages.bundling.cascade").price = lambda *_: 0.001
-        graphs = importlib.import_module("stages.bundling.graphs")
+        cascade: Any = importlib.import_module("stages.bundling.cascade")
+        cascade.price = lambda *_: 0.001
+        graphs: Any = importlib.import_module("stages.bundling.graphs")
 
         def exported(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
             """By a process that need not import what this one has."""
@@ -162,7 +164,9 @@ class Loop(Plain):
         """Of every fault, and then all is as after a run without."""
         for kind, errors in ERRORS.items():
             for error in errors:
-                yield from itertools.takewhile(bool, (self.fault(kind, error, n) for n in itertools.count(1)))
+                numbers = itertools.count(1)
+                while outcome := self.fault(kind, error, next(numbers)):
+                    yield outcome
         self.done.restore()
 
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def flush(path: Path) -> None:
 def save_array(path: Path, array: np.ndarray) -> None:
     """As `np.save`, which writes into a file by C's fwrite and, where that fails, does not know why."""
     with named(path), path.open("wb") as file:
-        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
+        no_file: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(no_file, array, allow_pickle=False)
 
 
 @contextlib.contextmanager
