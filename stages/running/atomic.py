@@ -67,8 +67,8 @@ def flush(path: Path) -> None:
 def save_array(path: Path, array: np.ndarray) -> None:
     """As `np.save`, which writes into a file by C's fwrite and, where that fails, does not know why."""
     with named(path), path.open("wb") as file:
-        writer: Any = SimpleNamespace(write=file.write)
-        np.lib.format.write_array(writer, array, allow_pickle=False)
+        no_file: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(no_file, array, allow_pickle=False)
 
 
 @contextlib.contextmanager
