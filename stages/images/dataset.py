@@ -203,8 +203,7 @@ def read_images(path: Path) -> Images:
 def read_index(path: Path) -> Index:
     """Its arrays are read only, as the images are. Raises UserError for a file that is missing or no index."""
     try:
-        table = pq.ParquetFile(path).read()  # `pq.read_table` would import pandas
-        table.validate(full=True)
+        (table := pq.ParquetFile(path).read()).validate(full=True)  # `pq.read_table` would import pandas
         names = table.schema.names
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
