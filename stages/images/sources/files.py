@@ -56,6 +56,14 @@ def list_images(folder: str, label: str, tally: Tally) -> list[str]:
     return sorted(found)
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder that a pattern names, sorted; none for what is no pattern, or begins at the root."""
+    try:
+        return sorted(file for file in folder.glob(pattern) if file.is_file())
+    except (ValueError, NotImplementedError):
+        return []
+
+
 def walk(folder: str, label: str, tally: Tally) -> Iterator[tuple[str, list[str]]]:
     """Every folder below and the names of its files, without the leftovers of systems."""
     for place, folders, names in os.walk(folder, onerror=refuse):

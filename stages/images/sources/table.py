@@ -20,7 +20,7 @@ from stages.images.decoding.pool import Encoded
 from stages.images.reading import read_encoded
 from stages.images.sources import columns
 from stages.images.sources.columns import Columns
-from stages.images.sources.files import KINDS, Tally
+from stages.images.sources.files import KINDS, Tally, matching
 from stages.images.sources.locating import locate
 from stages.images.sources.names import SPLITS, TEST, TRAIN, canonical, check_twins, roles, split_of
 from stages.running.errors import UserError, some
@@ -83,10 +83,7 @@ def find(data: Data) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"data.path: {path} is not there; expected the folder that table and images are below")
     if name is not None:
-        try:
-            found = sorted(file for file in path.glob(name) if file.is_file())
-        except (ValueError, NotImplementedError):  # no pattern, or one that begins at the root
-            found = []
+        found = matching(path, name)
         if not found or any(file.suffix.lower() not in columns.SUFFIXES for file in found):
             raise UserError(f"data.table.file: {name!r} names no {' or '.join(columns.SUFFIXES)} file below {path}")
         return found
