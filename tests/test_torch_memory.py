@@ -1,5 +1,6 @@
 """A PyTorch recipe for which memory does not suffice ends in one line that names what to lower."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,11 @@ from tests.toys import toy_dataset
 
 
 class Silent(Observer):
-    pass
+    """Says nothing."""
+
+    def progress(self, fold: int, images: float, note: str) -> None: ...
+
+    def add(self, row: Mapping[str, float | int]) -> None: ...
 
 
 def real(**_: Any) -> None:
@@ -35,9 +40,10 @@ def of_a_gpu(**_: Any) -> None:
     ],
 )
 def test_memory_that_runs_out_in_a_fold_names_it_and_what_to_lower(fit: Any, said: str, tmp_path: Path) -> None:
-    params = backbones.find("pytorch", "timm").Params(architecture="test_resnet", batch_size=48)
-    recipe = SimpleNamespace(fit=lambda *_, **rest: fit(**rest))
-    backbone = Backbone("lite", lambda: (recipe, params), int)  # type: ignore[arg-type, return-value]
+    timm: Any = backbones.find("pytorch", "timm")
+    recipe: Any = SimpleNamespace(Params=timm.Params, load=timm.load, fit=lambda *_, **rest: fit(**rest))
+    params = timm.Params(architecture="test_resnet", batch_size=48)
+    backbone = Backbone("lite", lambda: (recipe, params), int)
     dataset: Dataset = toy_dataset(tmp_path / "data")
     (tmp_path / "fold").mkdir()
     with pytest.raises(UserError) as caught:
