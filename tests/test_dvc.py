@@ -293,5 +293,5 @@ def test_what_a_kill_may_leave_of_dvcs_own_files_is_removed_as_the_docs_say(tmp_
     lock.write_text("")
     assert "'./dvc.lock' validation failed" in fails(repository, *command)
     lock.unlink()
-    repository.run(*command)
+    assert "train@slim" not in ran(repository.run(*command)), "from the cache"
     assert repository.locked() == locked
