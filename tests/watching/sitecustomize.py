@@ -14,13 +14,11 @@ EVENTS = ("pickle.find_class", "marshal.loads", "marshal.load")
 LOG = "FOLDSTACK_UNPICKLED"
 """The environment names a file that holds a line for each."""
 OURSELVES = (
-    "multiprocessing/",  # between processes of a pool, by pipes
-    "concurrent/futures/process.py",
-    "loky/",
-    "cloudpickle/",
-    "ray/",  # between the processes of a cluster
-    "diskcache/core.py",  # what DVC itself remembers of files
-    "sqltrie/",
+    "/multiprocessing/",  # between processes of a pool, by pipes
+    "/concurrent/futures/process.py",
+    "/loky/",
+    "/ray/",  # between the processes of a cluster
+    "/diskcache/core.py",  # what DVC itself remembers of files
 )
 """Where pickles are read that our own processes, or DVC's, have written for one another."""
 CODE = ("<frozen importlib._bootstrap_external>", "<frozen zipimport>", "_pytest/assertion/rewrite.py", "pkgutil.py")
