@@ -4,6 +4,7 @@ What a model has not seen cannot change it. So the files of a model, and what `d
 predicts, are compared to the bit between two runs that differ in nothing but those rows.
 """
 
+import hashlib
 import inspect
 import json
 import sys
@@ -30,6 +31,11 @@ PARTS = {"validation_fraction": 0.25, "views": "flip", "class_weights": "balance
 """What else may look at rows: asked for where a recipe has it and its block does not say."""
 
 
+def digests(images: Images) -> tuple[str, ...]:
+    """As the index has them."""
+    return tuple(hashlib.sha256(image).hexdigest() for image in images)
+
+
 @dataclass(frozen=True)
 class Given:
     """Images, and the index that `split` would have written of them."""
@@ -42,8 +48,8 @@ class Given:
         """Rows with weights, some of them 0, in as many partitions as `folds` are given."""
         rng, rows = np.random.default_rng(seed), np.arange(len(labels))
         weight = rng.choice([0, 0.5, 1, 3], len(rows), p=[0.1, 0.3, 0.3, 0.3]).astype(np.float32)
-        names = tuple(f"{row:064x}" for row in rows)
-        return cls(images, Index(rows, names, names, names, labels, rows, np.stack(folds), weight))
+        found = digests(images)
+        return cls(images, Index(rows, found, found, found, labels, rows, np.stack(folds), weight))
 
     @property
     def k(self) -> int:
@@ -65,9 +71,9 @@ class Given:
 
     def painted(self, rows: Rows) -> "Given":
         """These rows with other pixels."""
-        images, digests = self.images.copy(), np.array(self.index.sha256)
-        images[rows], digests[rows] = 255 - images[rows], [f"{row + 2**32:064x}" for row in rows]
-        return Given(images, replace(self.index, sha256=tuple(digests.tolist())))
+        images = self.images.copy()
+        images[rows] = 255 - images[rows]
+        return Given(images, replace(self.index, sha256=digests(images)))
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def test_the_labels_of_the_test_set_change_its_scores_alone(given: Given, tmp_pa
         canaries.pipeline(folder, SOFTMAX, BLOCKS, stack, evaluate, distill)
     names = sorted(path.relative_to(places[0]) for path in places[0].rglob("*") if path.is_file())
     made = [name for name in names if name.parts[0] == "models" or name.parts[:2] == ("data", "predictions")]
-    assert len(made) == 9 + 2 + 1 + 2  # models, predictions, the stack, a student and what it says
+    assert len(made) == 2 * 9 + 2 + 1 + 3  # models and seals, predictions, the stack, a student, its seal, what it says
     for name in [*made, Path("metrics/stack.json"), Path("metrics/without.csv")]:
         assert (places[0] / name).read_bytes() == (places[1] / name).read_bytes(), name
     own, other = (pd.read_csv(folder / "metrics/combiners.csv").drop(columns="seconds") for folder in places)
@@ -242,7 +242,7 @@ def noisy(*, shuffled: bool = False) -> Given:
     clean = np.repeat(found.images[chosen][..., None] * 15, 3, axis=3)
     pixels = np.clip(clean + rng.normal(0, 100, clean.shape), 0, 255).astype(np.uint8)
     labels, rows = found.target[chosen].astype(np.int64), np.arange(1000)
-    folds, names = np.where(rows < 300, rows % FOLDS, TEST), tuple(f"{row:064x}" for row in rows)
+    folds, names = canaries.digests(pixels)
     if shuffled:
         labels = rng.permutation(labels)
     return Given(pixels, Index(rows, names, names, names, labels, rows, folds[None]))

@@ -9,7 +9,7 @@ import pytest
 
 from stages.images.dataset import Dataset
 from tests.repositories import Repository, new
-from tests.toys import toy_dataset
+from tests.toys import of_pixels, toy_dataset
 
 TRIALS = "data/tuning/tiny/trials.csv"
 JOBS: dict[str, Any] = {
@@ -32,7 +32,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
     repository = new(tmp_path, JOBS[request.param])
     small = toy_dataset(tmp_path / "small", n=48)
     images = small.images.repeat(4, axis=1).repeat(4, axis=2)
-    Dataset.write(repository.folder / "data", images, small.index, small.classes)
+    Dataset.write(repository.folder / "data", images, of_pixels(small.index, images), small.classes)
     return repository
 
 
