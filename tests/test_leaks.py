@@ -242,7 +242,7 @@ def noisy(*, shuffled: bool = False) -> Given:
     clean = np.repeat(found.images[chosen][..., None] * 15, 3, axis=3)
     pixels = np.clip(clean + rng.normal(0, 100, clean.shape), 0, 255).astype(np.uint8)
     labels, rows = found.target[chosen].astype(np.int64), np.arange(1000)
-    folds, names = canaries.digests(pixels)
+    folds, names = np.where(rows < 300, rows % FOLDS, TEST), canaries.digests(pixels)
     if shuffled:
         labels = rng.permutation(labels)
     return Given(pixels, Index(rows, names, names, names, labels, rows, folds[None]))
