@@ -35,7 +35,7 @@ from tests import groups  # noqa: E402
 
 # The same examples in every run of a day; `make test-all` draws others, and many more: --hypothesis-profile=thorough.
 settings.register_profile("daily", max_examples=25, derandomize=True, deadline=None, database=None)
-settings.register_profile("thorough", max_examples=2000, deadline=None, database=None, print_blob=True)
+settings.register_profile("thorough", max_examples=300, deadline=None, database=None, print_blob=True)
 settings.load_profile("daily")
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "foldstack-hypothesis")  # none in the repository
 
