@@ -383,7 +383,7 @@ def test_backbones_trained_at_once_are_locked_as_one_by_one(finished: tuple[Repo
     output = other.run("make", "--old-file=setup", "repro", "JOBS=4")
     assert all(f"Stage 'train@{name}' didn't change, skipping" in output for name in NAMES)  # the last repro finds them
     assert other.locked() == finished[0].locked()
-    assert len(other.locked()) == 4 + 2 * len(NAMES) + 1
+    assert len(other.locked()) == 4 + 3 * len(NAMES) + 1
 
 
 @pytest.mark.parametrize("job", ["finished", pytest.param("real", marks=pytest.mark.exhaustive)])
