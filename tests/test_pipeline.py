@@ -284,6 +284,7 @@ def test_two_clones_with_one_scratch_folder_at_once_end_the_same(
     assert not list((tmp_path / "scratch").glob("wide-*/fold-*"))
 
 
+@pytest.mark.exhaustive
 def test_a_finished_fold_that_was_damaged_while_it_waited_is_trained_again(
     finished: tuple[Repository, str], tmp_path: Path
 ) -> None:
