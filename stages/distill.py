@@ -115,9 +115,8 @@ class Lesson:
     soft: SoftLabels | None
 
     def __call__(self, dataset: Dataset, observer: Observer, folder: Path) -> None:
-        told = {"seed": self.seed, "number": self.number, "name": self.student.name}
-        soft: dict[str, Any] = {} if self.soft is None else {"soft_labels": self.soft}
-        fit(*self.student.resolve(), dataset, self.rows, **told, observer=observer, folder=folder, **soft)
+        told = dict[str, Any](seed=self.seed, number=self.number, name=self.student.name, soft_labels=self.soft)
+        fit(*self.student.resolve(), dataset, self.rows, **told, observer=observer, folder=folder)
 
 
 def lessons(student: Student, rows: Rows, soft: SoftLabels, seed: int) -> dict[str, Lesson]:

@@ -9,6 +9,7 @@ import argparse
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stages import backbones, executors
 from stages.backbones import fold_seed
@@ -26,7 +27,8 @@ def train_network(
     name: str, resolve: Resolve, number: int, seed: int, dataset: Dataset, observer: Observer, folder: Path
 ) -> None:
     """A task of an executor. `number`: of the seed in the block."""
-    told = {"seed": fold_seed(seed, f"refit.{name}", number), "number": number, "name": f"{name}, refit {number + 1}"}
+    own = fold_seed(seed, f"refit.{name}", number)
+    told = dict[str, Any](seed=own, number=number, name=f"{name}, refit {number + 1}")
     fit(*resolve(), dataset, every_row(dataset), **told, observer=observer, folder=folder)
 
 

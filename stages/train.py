@@ -60,7 +60,7 @@ class Backbone:
 def train_fold(backbone: Backbone, fold: int, dataset: Dataset, observer: Observer, folder: Path) -> None:
     """Fit on the training rows of `fold`: its model goes to `folder/model`, its curve to `folder/history.csv`."""
     recipe, params = backbone.resolve()
-    told = {"seed": backbone.seed(fold), "number": fold, "name": f"{backbone.name}, fold {fold + 1}"}
+    told = dict[str, Any](seed=backbone.seed(fold), number=fold, name=f"{backbone.name}, fold {fold + 1}")
     (folder / "model").mkdir()
     rows = dataset.training_rows(fold)
     curve = fit(recipe, params, dataset, rows, **told, observer=observer, folder=folder / "model")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from stages import backbones
 from stages.backbones import Recipe
-from stages.images.arrays import Rows
+from stages.images.arrays import Rows, SoftLabels
 from stages.images.dataset import Dataset
 from stages.running import atomic, history
 from stages.running.errors import UserError, memory_named
@@ -40,12 +40,14 @@ def fit(
     name: str,
     observer: Observer,
     folder: Path,
-    **further: Any,
+    soft_labels: SoftLabels | None = None,
 ) -> list[history.Row]:
     """Leaves in `folder` what the recipe leaves there; returns the curve. `number`: in the history, from 0. `name`: in
-    errors. `further`: what `fit` of the recipe is given besides."""
+    errors."""
     recorder = history.Recorder(number, len(rows), observer)
-    given = {**further, **backbones.weights(dataset, rows)}
+    given = dict[str, Any](backbones.weights(dataset, rows))
+    if soft_labels is not None:
+        given["soft_labels"] = soft_labels
     images, labels = dataset.select(rows), dataset.labels[rows]
     with atomic.named(folder), memory_named(name, params):
         try:
