@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from stages.bundling import graphs
 from stages.running import atomic, scratch
 from stages.running.errors import UserError
+from stages.running.seals import SEAL
 from stages.showing.command import command
 from stages.stacking.predictions import files
 from tests import softmax, softmax_graphs
@@ -57,7 +58,8 @@ def test_all_of_a_finished_fold_is_on_the_disk_before_it_has_its_name(calls: lis
     *flushed, renamed, last = calls
     half = renamed.removeprefix("rename ")
     assert half.startswith("fold-0.")
-    assert sorted(flushed) == sorted(f"flush {name}" for name in ("history.csv", "model", "weights", half))
+    written = ("history.csv", "model", "weights", SEAL, half)
+    assert sorted(flushed) == sorted(f"flush {name}" for name in written)
     assert last == "flush wide"
 
 

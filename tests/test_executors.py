@@ -21,6 +21,7 @@ from stages.images.dataset import Dataset
 from stages.running import history
 from stages.running.errors import UserError
 from stages.running.history import Observer
+from stages.running.seals import SEAL
 from stages.train import Backbone, train
 from tests.toys import TOY, ToyParams, toy_dataset
 
@@ -111,7 +112,9 @@ def parallel(request: pytest.FixtureRequest) -> executors.Executor:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Without seals."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != SEAL]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def test_every_executor_leaves_what_inline_leaves(parallel: executors.Executor, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from stages.images.arrays import ImageRows, Images
 from stages.images.dataset import Dataset
 from stages.images.decoding import Wanted, decode
 from stages.images.scaling import resize
-from tests.toys import toy_index
+from tests.toys import of_pixels, toy_index
 
 
 class Enlarging(Sized):
@@ -34,7 +34,8 @@ def noise(n: int, height: int, width: int) -> Images:
 
 def stored(folder: Path, images: Images) -> Dataset:
     labels = np.arange(len(images)) % 2
-    return Dataset.write(folder, images, toy_index(labels, np.arange(len(images)) // 2 % 2), ["a", "b"])
+    index = toy_index(labels, np.arange(len(images)) // 2 % 2)
+    return Dataset.write(folder, images, of_pixels(index, images), ["a", "b"])
 
 
 @pytest.mark.parametrize("size", [8, 11, 40])

@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, PngImagePlugin
-from safetensors.numpy import save_file
 
 from serving.bundle import FORMAT
 from stages.backbones import predicting
@@ -125,9 +124,7 @@ def tabled(data: Dataset, folder: Path) -> Files:
     pq.write_table(answers, folder / "images.parquet")
     pool = Pool(np.full((2, 3), 0.5))
     Ensemble(("a", "b"), CLASSES, "pool", pool, (pool, pool), REFITTED, 1.2, {"log_loss": 0.3}).write(folder)
-    kept = {"rows": rows, "models": models, "log_p": log_p[rows]}
-    told = {"models": predicting.digest(folder / "models"), "seconds": "1.5"}
-    save_file(kept, folder / predicting.FILE, metadata=told)
+    predicting.Predicted(rows, models, log_p[rows], 1.5).keep(folder, folder / "models")
     frame = pd.DataFrame({"row": data.index.row, "sha256": data.index.sha256, "fold": data.fold})
     frame = frame.assign(**{f"p.{name}": p[:, n] for n, name in enumerate(CLASSES)})
     frame.to_csv(folder / "p.csv", index=False)
@@ -174,6 +171,7 @@ def bundle(known: Files) -> Files:
     manifest = {
         "format": FORMAT,
         "commit": None,
+        "folds": "all",
         "classes": CLASSES,
         "images": {"size": 8, "max_megapixels": 180, "white": 65535},
         "sets": {"coverage": 0.9, "rows": [6, 6]},
