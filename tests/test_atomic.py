@@ -63,6 +63,16 @@ def test_all_of_a_finished_fold_is_on_the_disk_before_it_has_its_name(calls: lis
     assert last == "flush wide"
 
 
+def test_a_file_system_that_cannot_flush_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with atomic.replace(tmp_path / "a") as (part,):
+        part.write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
+
+
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")

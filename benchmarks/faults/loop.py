@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from benchmarks.faults import outputs
 from benchmarks.faults.outputs import Saved, Stage
 from benchmarks.faults.shim import FULL, State
+from stages import backbones
+from stages.running import parameters
 
 ERRORS = {
     "read": ("EIO",),
@@ -181,6 +183,8 @@ def main(work: Path, names: Sequence[str]) -> None:
     state, stages = State.shared(Path(os.environ["FAULTS_STATE"])), outputs.stages()
     for name in {stage.name for stage in stages}:
         importlib.import_module(f"stages.{name}")
+    for block in backbones.blocks(parameters.read()).values():
+        backbones.find(block["framework"], block["recipe"])
     importlib.import_module("stages.backbones.numpy.graphs")
     outputs.ELSEWHERE.touch()  # without it `split` would say that it is not there
     plain = Plain(state, work)

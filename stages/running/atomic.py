@@ -5,6 +5,7 @@ first flush a loss of power may leave the name and no content, without the last 
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -55,11 +56,14 @@ def move(source: Path, target: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on the disk."""
+    """Wait until a file's content, or a folder's entries, are on the disk, as far as its file system knows how to."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with named(path):
             os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives, of a folder
+            raise
     finally:
         os.close(descriptor)
 
