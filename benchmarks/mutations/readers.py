@@ -11,7 +11,7 @@ from serving.pictures import UnreadableError, opened
 from serving.server.service import FORMATS
 from stages import admit, backbones, split, stack
 from stages.backbones import predicting
-from stages.images.collection import Data, Table
+from stages.images.collection import Data
 from stages.images.dataset import Dataset
 from stages.images.decisions import applying, records
 from stages.images.decoding import Wanted
@@ -117,11 +117,12 @@ def source(path: Path, place: Path) -> None:
     """Through all of `split`."""
     data = {"source": "table", "path": path, "image_size": 8, "skip_unreadable": True}
     if path.suffix == ".csv":
-        table = Table(file=path.name, split="split", fold="fold", weight="weight")
+        table = {"file": path.name, "split": "split", "fold": "fold", "weight": "weight"}
         data |= {"path": path.parent, "table": table}
         for other in (place / "beside").iterdir():
             (path.parent / other.name).write_bytes(other.read_bytes())
-    split.prepare(Data(**data), Split(folds=2), 0, path.parent / "data", path.parent / "split.json")
+    folds = Split.model_validate({"folds": 2})
+    split.prepare(Data.model_validate(data), folds, 0, path.parent / "data", path.parent / "split.json")
 
 
 def manifest(path: Path, place: Path) -> None:
@@ -130,8 +131,8 @@ def manifest(path: Path, place: Path) -> None:
             copy = path.parent / other.relative_to(place / "bundle")
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(other.read_bytes())
-    for how in ({}, {"cascade": True}, {"student": "s"}):
-        Bundle.load(path.parent, **how)
+    for cascade, student in ((False, None), (True, None), (False, "s")):
+        Bundle.load(path.parent, 1, cascade, student)
 
 
 def ensemble(path: Path, place: Path) -> None:
