@@ -73,7 +73,7 @@ def arrays(path: Path) -> pd.DataFrame:
 def number(path: Path, frame: pd.DataFrame, name: str) -> Float64[np.ndarray, " m"]:
     try:
         return np.asarray(frame[name], dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise refusal(path, f"column {name}: {error}", "numbers") from None
 
 

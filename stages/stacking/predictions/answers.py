@@ -19,12 +19,12 @@ def read(path: Path, dataset: Dataset) -> SoftLabels:
     names = ["row", "fold", *(f"p.{name}" for name in dataset.classes)]
     try:
         table = pq.ParquetFile(path).read(names)
-        found = table.column_names
+        found, arrays = table.column_names, [np.from_dlpack(each.combine_chunks()) for each in table.columns]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); run `dvc repro evaluate`") from None
-    if found != names or any(each.null_count for each in table.columns):
+    if found != names:
         raise UserError(f"{path} lacks classes of data/classes.json; run `dvc repro evaluate`")
-    row, fold, *columns = (np.from_dlpack(each.combine_chunks()) for each in table.columns)
+    row, fold, *columns = arrays
     order = np.argsort(row)
     if not (np.array_equal(row[order], dataset.index.row) and np.array_equal(fold[order], dataset.fold)):
         raise UserError(f"{path} is of other images or folds than data/index.parquet; run `dvc repro evaluate`")
