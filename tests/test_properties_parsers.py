@@ -217,6 +217,8 @@ HEADS = ["image,label", "image,label,split,fold", "image;label", "image,label,we
 
 
 @example("image,label", "a.png," + "9" * 5000, "split")
+@example("row,sha256,fold,p.a,p.b", "1,a,1e999,1,1", "split")
+@example("row,sha256,fold,p.a,p.b", "1e300,a,1,1,1", "split")
 @given(st.sampled_from(HEADS), ROWS | st.text(max_size=20), st.sampled_from(["split", "fold", "group", "weight"]))
 def test_any_table_is_one_or_refused(folder: Path, head: str, rows: str, more: str) -> None:
     text = f"{head}\n{rows}".encode("utf-8", "surrogatepass")
@@ -250,6 +252,7 @@ def test_labels_left_as_bytes_are_text_or_refused(folder: Path, labels: list[byt
 @example("", "a")
 @example("/a", "a")
 @example("**a", "a")
+@example(".", "a")
 def test_any_place_of_a_table_is_one_or_refused(folder: Path, file: str, path: str) -> None:
     (folder / "place").mkdir(exist_ok=True)
     for base in (folder / "place", Path(path)):

@@ -65,10 +65,11 @@ def swapped(content: bytes, rng: Rng) -> bytes:
 
 def lied(content: bytes, rng: Rng) -> bytes:
     """A length, a size or an offset of the extreme kind."""
-    size, big = int(rng.choice([1, 2, 4, 8])), rng.integers(2)
+    size = int(rng.choice([1, 2, 4, 8]))
     value = EXTREMES[rng.integers(len(EXTREMES))] % (1 << 8 * size)
     at = int(rng.integers(1 + (min(HEADER, len(content)) if rng.random() < 0.5 else len(content))))
-    return content[:at] + value.to_bytes(size, "big" if big else "little") + content[at + size :]
+    told = value.to_bytes(size, "little") if rng.random() < 0.5 else value.to_bytes(size, "big")
+    return content[:at] + told + content[at + size :]
 
 
 def renamed(content: bytes, rng: Rng) -> bytes:

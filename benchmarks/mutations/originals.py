@@ -35,7 +35,7 @@ Files = dict[str, bytes]
 
 def drawn() -> tuple[np.ndarray, np.ndarray]:
     """Some digits, uint8 [n, 8, 8, 3], and their labels."""
-    found = digits.collect(Data.model_validate({"source": "digits", "image_size": 8}))
+    found = digits.collect(Data.model_validate({"image_size": 8}))
     rows = np.concatenate([np.flatnonzero(found.labels == label)[: N // 3] for label in range(3)])
     order = rows[np.argsort(np.arange(N) % (N // 3), kind="stable")]
     images = {int(row): image for batch in found.read(np.sort(order)) for row, image in zip(*batch[:2], strict=True)}
@@ -129,7 +129,7 @@ def tabled(data: Dataset, folder: Path) -> Files:
     frame = frame.assign(**{f"p.{name}": p[:, n] for n, name in enumerate(CLASSES)})
     frame.to_csv(folder / "p.csv", index=False)
     frame.to_parquet(folder / "p.parquet", index=False)
-    row, fold = frame["row"].to_numpy(), frame["fold"].to_numpy()
+    row, fold = (frame[name].to_numpy() for name in ("row", "fold"))
     sha256, classes = np.array(data.index.sha256), np.array(CLASSES)
     np.savez(folder / "p.npz", row=row, fold=fold, sha256=sha256, classes=classes, p=p)
     made = {"reviewer": "a", "date": str(date(2026, 1, 1))}

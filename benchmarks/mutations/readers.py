@@ -121,7 +121,8 @@ def source(path: Path, place: Path) -> None:
         data |= {"path": path.parent, "table": table}
         for other in (place / "beside").iterdir():
             (path.parent / other.name).write_bytes(other.read_bytes())
-    split.prepare(Data(**data), Split.model_validate({"folds": 2}), 0, path.parent / "data", path.parent / "split.json")
+    folds = Split.model_validate({"folds": 2})
+    split.prepare(Data.model_validate(data), folds, 0, path.parent / "data", path.parent / "split.json")
 
 
 def manifest(path: Path, place: Path) -> None:
@@ -130,9 +131,8 @@ def manifest(path: Path, place: Path) -> None:
             copy = path.parent / other.relative_to(place / "bundle")
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(other.read_bytes())
-    Bundle.load(path.parent)
-    Bundle.load(path.parent, cascade=True)
-    Bundle.load(path.parent, student="s")
+    for cascade, student in ((False, None), (True, None), (False, "s")):
+        Bundle.load(path.parent, 1, cascade, student)
 
 
 def ensemble(path: Path, place: Path) -> None:

@@ -73,7 +73,7 @@ def arrays(path: Path) -> pd.DataFrame:
 def number(path: Path, frame: pd.DataFrame, name: str) -> Float64[np.ndarray, " m"]:
     try:
         return np.asarray(frame[name], dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise refusal(path, f"column {name}: {error}", "numbers") from None
 
 
@@ -86,7 +86,7 @@ def text(path: Path, frame: pd.DataFrame, name: str) -> tuple[str, ...]:
 
 def whole(path: Path, frame: pd.DataFrame, name: str) -> Rows:
     values = number(path, frame, name)
-    wrong = ~(np.mod(values, 1) == 0)  # NaN is wrong as well
+    wrong = ~((np.rint(values) == values) & (np.abs(values) < 2**53))  # NaN is wrong as well
     if wrong.any():
         raise refusal(path, f"column {name}: {values[wrong][0]} in {wrong.sum()} entries", "whole numbers")
     return values.astype(np.int64)

@@ -154,10 +154,15 @@ def stream(path: Path, column: str, rows: Rows) -> Iterator[bytes]:
 
     Raises UserError where they cannot be read.
     """
+    found = 0
     try:
-        yield from encoded(path, column, rows)
+        for image in encoded(path, column, rows):
+            yield image
+            found += 1
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as parquet: {gist(error)}") from None
+    if found < len(rows):
+        raise UserError(f"{path} has {found:,} of {len(rows):,} images that it has labels of; fetch it anew")
 
 
 def encoded(path: Path, column: str, rows: Rows) -> Iterator[bytes]:

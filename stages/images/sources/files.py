@@ -60,7 +60,7 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     """The files below a folder that a pattern names, sorted; none for what is no pattern, or begins at the root."""
     try:
         return sorted(file for file in folder.glob(pattern) if file.is_file())
-    except (ValueError, NotImplementedError):
+    except (ValueError, NotImplementedError, IndexError):
         return []
 
 
