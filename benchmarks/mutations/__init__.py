@@ -10,6 +10,5 @@ number: the same in every run. A fault is an exception that is no refusal, the e
 the processor, or more than MEMORY.
 
 2026-11-30, 2 cores of an AMD EPYC beside two trainings, `--seconds 560 --seed 5`, n = 1: 104,997 files in 577 s, 23,964
-read and 81,033 refused, no process ended or hung. Its three faults are mended, and thirteen kinds that shorter runs
-found.
+read and 81,033 refused, no process ended or hung. Its three faults are mended, and thirteen kinds of shorter runs.
 """
