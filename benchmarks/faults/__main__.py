@@ -18,7 +18,7 @@ from stages.running.parameters import closest
 from stages.showing import machine
 from stages.showing.command import command
 
-STAGES = ("split", "train", "export", "admit", "stack", "evaluate", "audit", "distill", "bundle", "report")
+STAGES = ("split", "train", "export", "refit", "admit", "stack", "evaluate", "audit", "distill", "bundle", "report")
 HEAD = ("stage", *shim.KINDS, "faults", "one line", "right", "next run right", "seconds")
 
 

@@ -33,7 +33,8 @@ class Stage(NamedTuple):
 def stages() -> list[Stage]:
     """Those of dvc.yaml, in the order in which they can run."""
     declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    items = {"train": [MET, OTHER], "export": [MET, OTHER], "admit": ["elsewhere"], "distill": ["small"]}
+    both = [MET, OTHER]
+    items = {"train": both, "export": both, "refit": both, "admit": ["elsewhere"], "distill": ["small"]}
     return [
         Stage(name, item, tuple(outs(stage.get("do", stage), item)))
         for name, stage in declared.items()
