@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSALS = (*FULL, errno.EIO, errno.EACCES, errno.EROFS)
-"""What the system says of a disk that is full or fails, and of files that may not be touched."""
+LIMITS = (errno.EFBIG, errno.EMFILE, errno.ENFILE)
+REFUSALS = (*FULL, *LIMITS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says of a disk that is full or fails, of limits, and of files that may not be touched."""
 NO_MEMORY = (
     "OutOfMemoryError",  # PyTorch, of a GPU
     "DefaultCPUAllocator",  # PyTorch, of the machine
