@@ -25,7 +25,8 @@ def new(folder: Path, recipe: str) -> Repository:
     params = JOB | {
         "backbones": {MET: RECIPES[recipe], OTHER: TOY | {"epochs": 1}},
         "students": {"small": TOY | {"epochs": 1}},
-        "stack": {"external": {"elsewhere": str(ELSEWHERE)}, "combiners": ["mean"]},
+        "stack": {"external": {"elsewhere": str(ELSEWHERE)}, "members": [MET, OTHER], "combiners": ["mean"]},
         "split": {"folds": 2},
+        "bundle": {"folds": "refit"},
     }
     return repositories.new(folder, params)
