@@ -181,6 +181,15 @@ def test_the_page_stands_alone_and_shows_the_most_suspicious_first(finished: tup
     assert text.count("</script>") == 1
 
 
+def test_the_page_tells_of_every_key_that_it_listens_to(finished: tuple[Path, np.ndarray]) -> None:
+    text = (finished[0] / "metrics/audit.html").read_text()
+    told = re.findall(r"<kbd>([a-z])</kbd>", text)
+    maps = re.findall(r"(?:actions|boxes) = \{(.*?)\}", text)
+    heard = [*re.findall(r"(\w): ", " ".join(maps)), *re.findall(r"event\.key === \"(\w)\"", text)]
+    assert len(maps) == 2
+    assert sorted(told) == sorted(heard) == sorted("krducws")
+
+
 def row(**values: object) -> dict[str, object]:
     known = {"row": 0, "path": "a", "pixels": "0" * 64, "fold": 0, "label": "cat", "suggested": "dog", "score": 0.9}
     flags = dict.fromkeys([*page.CUTS, *page.FLAGS], False)

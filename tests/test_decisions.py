@@ -105,7 +105,9 @@ def test_of_several_decisions_each_follows_on_those_before_it() -> None:
 def test_what_fits_no_image_is_refused(row: int | None, values: dict[str, Any], said: str) -> None:
     index = toy()
     pixels = DIGEST if row is None else index.sha256[row]
-    with pytest.raises(UserError, match=f"{PLACE}: 1 decisions do not fit the images(.|\n)*{pixels[:12]}...: {said}"):
+    with pytest.raises(
+        UserError, match=f"{PLACE}: 1 of 2 decisions do not fit the images(.|\n)*{pixels[:12]}...: {said}"
+    ):
         applied(index, about(index, 1, "keep", "dog"), records.parse(line(pixels=pixels, **values), "here"))
 
 

@@ -68,11 +68,12 @@ def told(summary: Mapping[str, Any]) -> str:
     parts = []
     for name, cut in summary["cuts"].items():
         precision = cut["estimated_precision"]
-        sure = "" if precision is None else f", an estimated {precision:.1%} of them wrong"
+        sure = "" if precision is None else f", an estimated {100 * precision:.1f} % of them wrong"
         parts.append(f"{name}: {cut['training_images']:,}{sure}")
     odd = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in summary["flags"].items() if n)
+    rate, n = summary["noise_rate"], summary["training_images"]
     lines = [
-        f"An estimated {summary['noise_rate']:.1%} of {summary['training_images']:,} training labels are wrong.",
+        f"An estimated {100 * rate:.1f} % of {n:,} training labels are wrong.",
         f"Labels by cut: {'; '.join(parts)}.",
     ]
     lines += [f"Images: {odd}."] if odd else []
