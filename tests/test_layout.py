@@ -1,10 +1,12 @@
 """Every guard of tests/layout.py holds on the repository, and is seen to fail on a planted fault."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import layout
 
@@ -81,3 +83,16 @@ def test_guard_holds(guard: Callable[[Path], list[str]]) -> None:
 def test_guard_fails_on_a_planted_fault(guard: Callable[[Path], list[str]], copy: Path) -> None:
     PLANTED[guard](copy)
     assert guard(copy) != []
+
+
+def test_what_the_documents_set_from_the_command_line_stands_in_every_file_of_parameters() -> None:
+    """DVC's `-S key=value` knows only keys that are there; a block's own are those of the default job."""
+    text = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    keys = set(re.findall(r"-S ['\"]?((?:data|split|stack|evaluate|bundle)\.\w+)=", text))
+    assert {"data.path", "data.decisions", "split.folds", "split.near_duplicates"} <= keys
+    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*.yaml")]:
+        content = yaml.safe_load(path.read_text())
+        there = {
+            f"{section}.{name}" for section, values in content.items() if isinstance(values, dict) for name in values
+        }
+        assert sorted(keys - there) == [], path.name
