@@ -78,6 +78,37 @@ def test_every_form_is_read_into_the_same_predictions(kind: str, dataset: Datase
     np.testing.assert_allclose(np.exp(found.test), given.p[train.sum() :].reshape(K, -1, K), rtol=1e-5)
 
 
+WRITINGS = {
+    "commas": {},
+    "an index": {"index": True},
+    "semicolons": {"sep": ";"},
+    "tabs": {"sep": "\t"},
+    "as a spreadsheet does": {"sep": ";", "encoding": "utf-8-sig", "lineterminator": "\r\n"},
+}
+
+
+@pytest.mark.parametrize("name", WRITINGS)
+def test_a_csv_is_read_however_it_is_written(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    given, path = honest(dataset), tmp_path / "colleague.csv"
+    frame(given).to_csv(path, **{"index": False} | WRITINGS[name])
+    found = reading.read(path, CLASSES)
+    assert (found.rows.tolist(), found.sha256) == (given.rows.tolist(), given.sha256)
+    np.testing.assert_allclose(found.p, given.p)
+
+
+def test_rows_that_pandas_keeps_as_its_index_are_read_from_parquet(dataset: Dataset, tmp_path: Path) -> None:
+    given = honest(dataset)
+    frame(given).set_index(["row", "sha256"]).to_parquet(tmp_path / "colleague.parquet")
+    found = reading.read(tmp_path / "colleague.parquet", CLASSES)
+    assert (found.rows.tolist(), found.sha256) == (given.rows.tolist(), given.sha256)
+
+
+def test_a_hash_that_was_shortened_is_shown_whole(dataset: Dataset) -> None:
+    given = honest(dataset)
+    shortened = tuple(each[:12] for each in given.sha256)
+    refused(replace(given, sha256=shortened), dataset, r"'0{12}', which no image has; expected .* of 64 characters")
+
+
 def test_a_table_is_not_there_before_what_has_to_be_known_of_it_is_in_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +192,10 @@ FAULTS = {
     "a doubled row": (lambda t: pd.concat([t, t.iloc[:1]]), "1 rows repeated, first training row"),
     "a missing model of a test row": (lambda t: t.iloc[:-1], "1 rows missing, first test row .* once for each of 3"),
     "a row of another dataset": (lambda t: t.assign(row=t["row"] + 1), "row 330; expected rows from 0 to 329"),
-    "no rows": (lambda t: t.drop(columns="row"), "no row; expected row and sha256"),
+    "no rows": (
+        lambda t: t.drop(columns="row"),
+        "no row among the columns sha256, fold, p.cat.*; expected row and sha256",
+    ),
     "a missing class": (lambda t: t.drop(columns="p.owl"), "no p.owl; expected the probabilities p.cat, p.dog, p.owl"),
     "an unknown class": (lambda t: t.rename(columns={"p.owl": "p.eagle"}), "no p.owl; unknown p.eagle"),
     "words": (lambda t: t.assign(**{"p.owl": "much"}), "column p.owl: .*much.*; expected numbers"),

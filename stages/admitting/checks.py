@@ -68,7 +68,9 @@ def check_pixels(path: Path, given: Given, dataset: Dataset) -> None:
         lies = np.flatnonzero(hashes == came_with[first])
         where = f", which is that of row {lies[0]}" if len(lies) else ", which no image has"
         came = f"{wrong.sum():,} entries with another image's sha256, first row {given.rows[first]}"
-        raise refusal(path, f"{came}: {given.sha256[first][:12]}...{where}", f"{known[first][:12]}...")
+        seen = given.sha256[first]
+        shown = f"{seen[:12]}..." if len(seen) == len(known[first]) else repr(seen)
+        raise refusal(path, f"{came}: {shown}{where}", f"{known[first][:12]}... of {len(known[first])} characters")
 
 
 def check_folds(path: Path, given: Given, dataset: Dataset) -> None:
@@ -110,7 +112,12 @@ def check_probabilities(path: Path, given: Given) -> None:
         totals, least = given.p.sum(axis=1), given.p.min(axis=1)
     for what, wrong, value, expected in (
         ("no number", ~np.isfinite(totals), totals, "probabilities"),
-        ("negative", least < 0, least, "probabilities, which are 0 to 1: of log-probabilities take the exponential"),
+        (
+            "negative probabilities",
+            least < 0,
+            least,
+            "probabilities, which are 0 to 1: of log-probabilities take the exponential",
+        ),
         ("a sum other than one", np.abs(totals - 1) > TOLERANCE, totals, f"one within {TOLERANCE}"),
     ):
         if wrong.any():

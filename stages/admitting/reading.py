@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Rows
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 PREFIX = "p."
 """Of the columns that hold the probabilities of a class."""
@@ -33,7 +34,8 @@ def read(path: Path, classes: Sequence[str]) -> Given:
     frame = table(path)
     lacking = [name for name in ("row", "sha256") if name not in frame]
     if lacking:
-        raise refusal(path, f"no {' and no '.join(lacking)}", "row and sha256, as rows.csv of the hand-out has them")
+        came = f"no {' and no '.join(lacking)} among the columns {some(list(map(str, frame.columns)), 6)}"
+        raise refusal(path, came, "row and sha256, as rows.csv of the hand-out has them")
     wanted = [f"{PREFIX}{name}" for name in classes]
     found = [str(name) for name in frame.columns if str(name).startswith(PREFIX)]
     if sorted(found) != sorted(wanted):
@@ -52,13 +54,22 @@ def table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".npz":
             return arrays(path)
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"sha256": str})
+        if path.suffix == ".csv":
+            return separated(path)
+        return pq.read_table(path).to_pandas(ignore_metadata=True)  # what pandas had as its index is a column too
     except FileNotFoundError:
         raise refusal(path, "not there", "the file that stack.external names") from None
     except Exception as error:  # pandas, Arrow, numpy and zipfile have a dozen types for what is broken
         raise refusal(
             path, f"cannot be read ({type(error).__name__}: {error})", "a file as docs/external.md describes it"
         ) from None
+
+
+def separated(path: Path) -> pd.DataFrame:
+    """By commas, semicolons or tabs, whichever the names of the columns have most of."""
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline()
+    return pd.read_csv(path, sep=max(",;\t", key=first.count), dtype={"sha256": str})
 
 
 def arrays(path: Path) -> pd.DataFrame:

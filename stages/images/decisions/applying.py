@@ -78,8 +78,8 @@ def apply(
         shown = [f"{decisions[place].pixels[:12]}...: {why}" for place, why in found.unmatched]
         raise UserError(
             f"{path}: {len(shown):,} of {len(decisions):,} decisions do not fit the images, as where they were made "
-            "with another data.source, data.image_size or data.decisions, or the source has changed since. Take out the "
-            "lines of these pixels:\n" + some(shown, 10, "\n")
+            "with another data.source, data.image_size or data.decisions, or the source has changed since. Take out "
+            "the lines of these pixels:\n" + some(shown, 10, "\n")
         )
     decided = np.array([action or "" for action in found.actions])
     numbers = {name: int(((decided == action) & ~test).sum()) for action, name in ACTIONS.items()}
