@@ -115,7 +115,7 @@ def load(path: Path, expected: list[str]) -> pa.Table:
         raise refusal(path, "not there", "the table that this stage writes") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise refusal(
-            path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table"
+            path, f"not a readable Parquet file ({str(error).splitlines()[0]})", "a prediction table; remove this one"
         ) from None
     if found != expected:
         raise refusal(path, f"columns {', '.join(found)}", f"columns {', '.join(expected)}")
