@@ -202,6 +202,13 @@ def test_what_was_kept_is_not_shown_again_and_of_copies_one_is() -> None:
     assert [page.marks(each) for each in shown[2:]] == ["test image, decided: relabel", "disagreement"]
 
 
+def test_however_many_were_kept_the_next_ones_are_shown() -> None:
+    rows = [row(row=n, pixels=f"{n:064x}", decision="keep" if n < 5 * page.SHOWN else None) for n in range(1502)]
+    assert [each["row"] for each in page.suspects(pa.Table.from_pylist(rows))] == [1500, 1501]
+    few = page.suspects(pa.Table.from_pylist([row(pixels=f"{n:064x}") for n in range(page.SHOWN + 5)]))
+    assert len(few) == page.SHOWN
+
+
 def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path) -> None:
     labels, fold = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1, -1, -1, -1, -1])
     dataset = Dataset.write(tmp_path, np.zeros((6, 2, 2, 3), np.uint8), toy_index(labels, fold), ["cat", "dog"])
