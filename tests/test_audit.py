@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stages.stacking.predictions.log_space import normalise
 from tests.toys import toy_index
 
 K, N, N_TEST = 5, 3000, 300
+DIGEST = "d" * 64
 
 
 def predicted(seed: int, n: int = N, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -209,6 +211,22 @@ def test_however_many_were_kept_the_next_ones_are_shown() -> None:
     assert len(few) == page.SHOWN
 
 
+def test_of_copies_with_two_labels_each_has_its_own_decision(tmp_path: Path) -> None:
+    """The labels of training rows are those that `split` has left."""
+    index = toy_index(np.array([0, 1, 1, 0, 1]), np.array([0, 1, 0, -1, -1]))
+    index = replace(index, sha256=(DIGEST, DIGEST, "e" * 64, DIGEST, DIGEST))
+    dataset = Dataset.write(tmp_path, np.zeros((5, 2, 2, 3), np.uint8), index, ["cat", "dog"])
+    known = {"reviewer": "ana", "date": "2026-01-31"}
+    kept, mended = (
+        Decision.model_validate({**known, **each})
+        for each in (
+            {"pixels": DIGEST, "label": "cat", "action": "keep"},
+            {"pixels": "e" * 64, "label": "cat", "action": "relabel", "to": "dog"},
+        )
+    )
+    assert corrections.actions([kept, mended], dataset) == ["keep", None, "relabel", "keep", None]
+
+
 def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path) -> None:
     labels, fold = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1, -1, -1, -1, -1])
     dataset = Dataset.write(tmp_path, np.zeros((6, 2, 2, 3), np.uint8), toy_index(labels, fold), ["cat", "dog"])
@@ -225,4 +243,4 @@ def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path
     found: dict[str, Any] = corrections.scores(decisions, dataset, tmp_path / "images.parquet")
     assert found["decided"] == 2
     assert (found["raw"]["accuracy"], found["corrected"]["accuracy"]) == (0.5, 1.0)
-    assert corrections.actions(decisions, dataset.index.sha256) == ["keep", None, None, None, "relabel", "drop"]
+    assert corrections.actions(decisions, dataset) == ["keep", None, None, None, "relabel", "drop"]
