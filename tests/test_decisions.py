@@ -1,6 +1,7 @@
 """Reviewed decisions change training rows alone, fold and test set stay, and what fits no image is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ def test_a_class_that_is_left_in_one_fold_is_refused() -> None:
     index = toy()
     with pytest.raises(UserError, match=r"folds, once decisions/ours.jsonl is applied(.|\n)*'cat' is in 1 of them"):
         applied(index, about(index, 0, "drop", "cat"), about(index, 2, "weight", "cat", weight=0))
+
+
+def test_a_class_that_another_partition_leaves_in_one_fold_is_refused() -> None:
+    folds = np.stack([toy().folds[0], np.array([0, 0, 1, 1, 0, 0, 1, 1, TEST, TEST])])
+    index = replace(toy(), folds=folds)
+    gone = [about(index, row, "drop", "cat") for row in (2, 6)]  # of the cats 0 and 4 are left
+    with pytest.raises(UserError, match="'cat' is in 1 of them"):
+        applied(index, *gone)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def apply(
         weights = np.where(given, found.weights, base)
     result = pick(dataclasses.replace(index, label=labels, weight=weights), kept)
     counting = (result.folds[0] != TEST) & (True if result.weight is None else result.weight > 0)
-    groups.require(result.label[counting], result.folds[0][counting], classes, f"folds, once {path} is applied")
+    for fold in result.folds:
+        groups.require(result.label[counting], fold[counting], classes, f"folds, once {path} is applied")
     return result, kept, numbers
 
 
