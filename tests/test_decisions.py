@@ -17,7 +17,7 @@ from stages.images.decisions import applying, records
 from stages.images.decisions.records import Decision
 from stages.images.folds import Split
 from stages.images.twins import table
-from stages.images.twins.table import COPY, NEAR, Pairs
+from stages.images.twins.table import COPY, MIRROR, NEAR, Pairs
 from stages.running.errors import UserError
 from tests.toys import toy_index
 
@@ -167,6 +167,18 @@ def test_pairs_of_dropped_rows_go_or_are_those_of_a_copy() -> None:
     kept = np.array([False, False, True, True, True])
     found = applying.renumber(near, copies, kept)
     assert (found.row.tolist(), found.other.tolist()) == ([0], [1])
+
+
+def test_a_copy_with_a_higher_row_changes_places_with_its_twin() -> None:
+    numbers = np.array([[0.9, 2, 4, 6, 8], [0.9, 2, 4, 6, 8]], np.float32)
+    near = Pairs(np.array([0, 1]), np.array([2, 3]), [MIRROR, NEAR], numbers)
+    copies, kept = np.array([0, 1, 2, 3, 0]), np.array([False, True, True, True, True])
+    found = applying.renumber(near, copies, kept)  # of row 0 its copy is left, the last row
+    assert list(zip(found.row.tolist(), found.other.tolist(), found.kind, strict=True)) == [
+        (1, 3, MIRROR),
+        (0, 2, NEAR),
+    ]
+    np.testing.assert_allclose(found.numbers, [[0.9, 1 / 2, 1 / 4, -3, 2], [0.9, 2, 4, 6, 8]])
 
 
 def write(folder: Path, images: np.ndarray) -> None:

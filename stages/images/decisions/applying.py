@@ -121,7 +121,7 @@ def renumber(pairs: Pairs, copies: Numbers, kept: Mask) -> Pairs:
     place[left] = first
     row, other = place[copies[pairs.row]], place[copies[pairs.other]]
     chosen = (row >= 0) & (other >= 0)
-    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen))
+    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen)).lower_first()
 
 
 def summarize(numbers: dict[str, int]) -> list[str]:
