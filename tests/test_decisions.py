@@ -230,3 +230,11 @@ def test_split_applies_them_and_leaves_all_other_rows_where_they_were(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(
         ["classes.json", "images.npy", "index.parquet", "twins.parquet"]
     )
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_the_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"params: data.decisions: decisions/ours.jsonl cannot be read"):
+        prepared(tmp_path, "decisions/ours.jsonl")  # where there is no folder of images either
