@@ -198,15 +198,35 @@ def test_a_file_that_is_none_is_told(name: str, dataset: Dataset, tmp_path: Path
 def test_the_example_that_is_handed_out_makes_what_is_asked_for(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
+    """On a system that takes files for Latin-1, too."""
+    written, read = (
+        Dataset.write(tmp_path / "data", dataset.images, dataset.index, ("cat", "dög", "owl")),
+        Path.read_text,
+    )
     handout.write(tmp_path / "out", written, tmp_path / "data")
     monkeypatch.chdir(tmp_path / "out")
-    lines = Path("README.md").read_text().splitlines()
+    lines = Path("README.md").read_text(encoding="utf-8").splitlines()
     example = [line[4:] for line in lines if line.startswith("    ") or not line]
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding="latin-1": read(path, encoding))
     with np.errstate(all="ignore"):
         exec("\n".join(example), {})
     (told,) = admit.admit("example", Path("predictions.parquet"), written, tmp_path / "table.parquet")
     assert told.startswith("example: predicted elsewhere")
+
+
+@pytest.mark.parametrize("name", ["README.md", "images.npy"])
+def test_a_folder_that_has_such_files_of_its_own_is_left_as_it_is(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
+    own, file = tmp_path / "repository", tmp_path / "file"
+    own.mkdir()
+    (own / name).write_text("ours")
+    file.write_text("ours")
+    for folder, came in ((own, f"has {name} of its own"), (tmp_path / "data", "has images.npy"), (file, "is a file")):
+        with pytest.raises(UserError, match=f"--hand-out: {folder} {came}.*; expected a new folder"):
+            handout.write(folder, written, tmp_path / "data")
+    assert [path.name for path in own.iterdir()] == [name]
+    for _ in range(2):
+        handout.write(tmp_path / "out", written, tmp_path / "data")
 
 
 def test_no_test_label_is_handed_out(dataset: Dataset, tmp_path: Path) -> None:
