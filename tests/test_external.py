@@ -78,6 +78,19 @@ def test_every_form_is_read_into_the_same_predictions(kind: str, dataset: Datase
     np.testing.assert_allclose(np.exp(found.test), given.p[train.sum() :].reshape(K, -1, K), rtol=1e-5)
 
 
+def test_an_index_of_pandas_is_a_column_and_semicolons_and_objects_are_told(dataset: Dataset, tmp_path: Path) -> None:
+    given, path = frame(honest(dataset)), tmp_path / "colleague.parquet"
+    given.set_index("row").to_parquet(path)
+    assert reading.read(path, CLASSES).rows.tolist() == given["row"].tolist()
+    given.to_csv(tmp_path / "colleague.csv", sep=";", index=False)
+    with pytest.raises(UserError, match=r"no row and no sha256 among the columns row;sha256;fold;p\.cat;"):
+        reading.read(tmp_path / "colleague.csv", CLASSES)
+    texts = given["sha256"].to_numpy(object)
+    np.savez(tmp_path / "colleague.npz", row=given["row"], sha256=texts, classes=CLASSES, p=np.zeros((len(given), K)))
+    with pytest.raises(UserError, match=r"sha256: Object arrays .*; save text as np.asarray\(sha256, dtype=str\)"):
+        reading.read(tmp_path / "colleague.npz", CLASSES)
+
+
 def test_a_table_is_not_there_before_what_has_to_be_known_of_it_is_in_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +174,10 @@ FAULTS = {
     "a doubled row": (lambda t: pd.concat([t, t.iloc[:1]]), "1 rows repeated, first training row"),
     "a missing model of a test row": (lambda t: t.iloc[:-1], "1 rows missing, first test row .* once for each of 3"),
     "a row of another dataset": (lambda t: t.assign(row=t["row"] + 1), "row 330; expected rows from 0 to 329"),
-    "no rows": (lambda t: t.drop(columns="row"), "no row; expected row and sha256"),
+    "no rows": (
+        lambda t: t.drop(columns="row"),
+        "no row among the columns sha256, fold, p.cat, .*; expected row and sha256",
+    ),
     "a missing class": (lambda t: t.drop(columns="p.owl"), "no p.owl; expected the probabilities p.cat, p.dog, p.owl"),
     "an unknown class": (lambda t: t.rename(columns={"p.owl": "p.eagle"}), "no p.owl; unknown p.eagle"),
     "words": (lambda t: t.assign(**{"p.owl": "much"}), "column p.owl: .*much.*; expected numbers"),
