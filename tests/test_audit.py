@@ -89,6 +89,19 @@ def test_of_two_classes_that_are_confident_the_likelier_counts_and_an_absent_cla
     assert (counted.tolist(), taken[counted].tolist()) == ([False, True, True, False], [1, 0])
 
 
+def test_confident_learning_finds_what_cleanlab_does() -> None:
+    """Rows and thresholds by cleanlab 2.9.0: `find_label_issues(labels, p, filter_by="confident_learning")`."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 150)
+    log_p = normalise(rng.normal(size=(150, 4)) + np.eye(4)[labels] * [0.5, 1, 1.5, 3])
+    thresholds = confident.learn(log_p, labels).thresholds
+    assert thresholds.round(6).tolist() == [0.281167, 0.423236, 0.542609, 0.796186]
+    assert confident.suspicious(log_p, labels, thresholds).nonzero()[0].tolist() == [
+        *(4, 8, 12, 27, 34, 36, 40, 43, 48, 49, 51, 57, 66),
+        *(72, 82, 83, 98, 100, 102, 115, 116, 125, 129, 144, 147),
+    ]
+
+
 def test_empty_dark_and_blurred_images_are_flagged_and_no_others() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 16, 16, 3), np.uint8)
