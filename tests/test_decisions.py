@@ -151,6 +151,8 @@ def test_what_is_written_is_read_again_and_equal_lines_count_once(tmp_path: Path
     path = tmp_path / "ours.jsonl"
     path.write_text(records.text(decisions) + "\n" + records.text(decisions[:1]), encoding="utf-8")
     assert records.read(path) == decisions
+    path.write_bytes(records.text(decisions).replace("\n", "\r\n").encode("utf-8-sig"))  # as editors on Windows do
+    assert records.read(path) == decisions
     with pytest.raises(UserError, match=r"params: data.decisions: .*none.jsonl cannot be read"):
         records.read(tmp_path / "none.jsonl")
 
