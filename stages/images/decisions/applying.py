@@ -77,8 +77,8 @@ def apply(
     if found.unmatched:
         shown = [f"{decisions[place].pixels[:12]}...: {why}" for place, why in found.unmatched]
         raise UserError(
-            f"{path}: {len(shown):,} decisions do not fit the images; another data.source or data.image_size, a "
-            "data.train_limit or a source that has changed makes others of them. Take these out:\n" + some(shown, 10, "\n")
+            f"{path}: {len(shown):,} decisions do not fit the images; another data.source, data.image_size or "
+            "data.train_limit, or a source that has changed, has others. Take these out:\n" + some(shown, 10, "\n")
         )
     decided = np.array([action or "" for action in found.actions])
     numbers = {name: int(((decided == action) & ~test).sum()) for action, name in ACTIONS.items()}
