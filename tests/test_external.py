@@ -78,6 +78,19 @@ def test_every_form_is_read_into_the_same_predictions(kind: str, dataset: Datase
     np.testing.assert_allclose(np.exp(found.test), given.p[train.sum() :].reshape(K, -1, K), rtol=1e-5)
 
 
+def test_an_index_of_pandas_is_a_column_and_semicolons_and_objects_are_told(dataset: Dataset, tmp_path: Path) -> None:
+    given, path = frame(honest(dataset)), tmp_path / "colleague.parquet"
+    given.set_index("row").to_parquet(path)
+    assert reading.read(path, CLASSES).rows.tolist() == given["row"].tolist()
+    given.to_csv(tmp_path / "colleague.csv", sep=";", index=False)
+    with pytest.raises(UserError, match=r"no row and no sha256 among the columns row;sha256;fold;p\.cat;"):
+        reading.read(tmp_path / "colleague.csv", CLASSES)
+    texts = given["sha256"].to_numpy(object)
+    np.savez(tmp_path / "colleague.npz", row=given["row"], sha256=texts, classes=CLASSES, p=np.zeros((len(given), K)))
+    with pytest.raises(UserError, match=r"sha256: Object arrays .*; save text as np.asarray\(sha256, dtype=str\)"):
+        reading.read(tmp_path / "colleague.npz", CLASSES)
+
+
 def test_a_table_is_not_there_before_what_has_to_be_known_of_it_is_in_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +174,10 @@ FAULTS = {
     "a doubled row": (lambda t: pd.concat([t, t.iloc[:1]]), "1 rows repeated, first training row"),
     "a missing model of a test row": (lambda t: t.iloc[:-1], "1 rows missing, first test row .* once for each of 3"),
     "a row of another dataset": (lambda t: t.assign(row=t["row"] + 1), "row 330; expected rows from 0 to 329"),
-    "no rows": (lambda t: t.drop(columns="row"), "no row; expected row and sha256"),
+    "no rows": (
+        lambda t: t.drop(columns="row"),
+        "no row among the columns sha256, fold, p.cat, .*; expected row and sha256",
+    ),
     "a missing class": (lambda t: t.drop(columns="p.owl"), "no p.owl; expected the probabilities p.cat, p.dog, p.owl"),
     "an unknown class": (lambda t: t.rename(columns={"p.owl": "p.eagle"}), "no p.owl; unknown p.eagle"),
     "words": (lambda t: t.assign(**{"p.owl": "much"}), "column p.owl: .*much.*; expected numbers"),
@@ -198,15 +214,35 @@ def test_a_file_that_is_none_is_told(name: str, dataset: Dataset, tmp_path: Path
 def test_the_example_that_is_handed_out_makes_what_is_asked_for(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
+    """On a system that takes files for Latin-1, too."""
+    written, read = (
+        Dataset.write(tmp_path / "data", dataset.images, dataset.index, ("cat", "dög", "owl")),
+        Path.read_text,
+    )
     handout.write(tmp_path / "out", written, tmp_path / "data")
     monkeypatch.chdir(tmp_path / "out")
-    lines = Path("README.md").read_text().splitlines()
+    lines = Path("README.md").read_text(encoding="utf-8").splitlines()
     example = [line[4:] for line in lines if line.startswith("    ") or not line]
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding="latin-1": read(path, encoding))
     with np.errstate(all="ignore"):
         exec("\n".join(example), {})
     (told,) = admit.admit("example", Path("predictions.parquet"), written, tmp_path / "table.parquet")
     assert told.startswith("example: predicted elsewhere")
+
+
+@pytest.mark.parametrize("name", ["README.md", "images.npy"])
+def test_a_folder_that_has_such_files_of_its_own_is_left_as_it_is(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
+    own, file = tmp_path / "repository", tmp_path / "file"
+    own.mkdir()
+    (own / name).write_text("ours")
+    file.write_text("ours")
+    for folder, came in ((own, f"has {name} of its own"), (tmp_path / "data", "has images.npy"), (file, "is a file")):
+        with pytest.raises(UserError, match=f"--hand-out: {folder} {came}.*; expected a new folder"):
+            handout.write(folder, written, tmp_path / "data")
+    assert [path.name for path in own.iterdir()] == [name]
+    for _ in range(2):
+        handout.write(tmp_path / "out", written, tmp_path / "data")
 
 
 def test_no_test_label_is_handed_out(dataset: Dataset, tmp_path: Path) -> None:

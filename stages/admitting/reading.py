@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from jaxtyping import Float64
 
 from stages.images.arrays import Labels, Rows
-from stages.running.errors import UserError
+from stages.running.errors import UserError, some
 
 PREFIX = "p."
 """Of the columns that hold the probabilities of a class."""
@@ -33,7 +35,8 @@ def read(path: Path, classes: Sequence[str]) -> Given:
     frame = table(path)
     lacking = [name for name in ("row", "sha256") if name not in frame]
     if lacking:
-        raise refusal(path, f"no {' and no '.join(lacking)}", "row and sha256, as rows.csv of the hand-out has them")
+        came = f"no {' and no '.join(lacking)} among the columns {some([*map(str, frame.columns)], 8)[:200]}"
+        raise refusal(path, came, "row and sha256, as rows.csv of the hand-out has them")
     wanted = [f"{PREFIX}{name}" for name in classes]
     found = [str(name) for name in frame.columns if str(name).startswith(PREFIX)]
     if sorted(found) != sorted(wanted):
@@ -52,7 +55,9 @@ def table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".npz":
             return arrays(path)
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"sha256": str})
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype={"sha256": str})
+        return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True)  # an index of pandas is a column
     except FileNotFoundError:
         raise refusal(path, "not there", "the file that stack.external names") from None
     except Exception as error:  # pandas, Arrow, numpy and zipfile have a dozen types for what is broken
@@ -63,11 +68,18 @@ def table(path: Path) -> pd.DataFrame:
 
 def arrays(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as file:
-        columns = {name: file[name] for name in ("row", "sha256", "fold") if name in file}
-        names, p = file["classes"], file["p"]
+        columns = {name: array(file, name) for name in ("row", "sha256", "fold") if name in file}
+        names, p = array(file, "classes"), array(file, "p")
     if p.shape != (len(columns["row"]), len(names)):
         raise ValueError(f"p has the shape {list(p.shape)} for {len(columns['row'])} rows and {len(names)} classes")
     return pd.concat([pd.DataFrame(columns), pd.DataFrame(p, columns=[f"{PREFIX}{name}" for name in names])], axis=1)
+
+
+def array(file: Any, name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:  # most often texts as pandas holds them, which numpy would pickle
+        raise ValueError(f"{name}: {error}; save text as np.asarray({name}, dtype=str)") from None
 
 
 def number(path: Path, frame: pd.DataFrame, name: str) -> Float64[np.ndarray, " m"]:

@@ -77,8 +77,8 @@ def apply(
     if found.unmatched:
         shown = [f"{decisions[place].pixels[:12]}...: {why}" for place, why in found.unmatched]
         raise UserError(
-            f"{path}: {len(shown):,} decisions do not fit the images; another data.source, data.image_size or a source "
-            "that has changed makes others of them. Take these out:\n" + some(shown, 10, "\n")
+            f"{path}: {len(shown):,} decisions do not fit the images; another data.source, data.image_size or "
+            "data.train_limit, or a source that has changed, has others. Take these out:\n" + some(shown, 10, "\n")
         )
     decided = np.array([action or "" for action in found.actions])
     numbers = {name: int(((decided == action) & ~test).sum()) for action, name in ACTIONS.items()}
@@ -90,7 +90,8 @@ def apply(
         weights = np.where(given, found.weights, base)
     result = pick(dataclasses.replace(index, label=labels, weight=weights), kept)
     counting = (result.folds[0] != TEST) & (True if result.weight is None else result.weight > 0)
-    groups.require(result.label[counting], result.folds[0][counting], classes, f"folds, once {path} is applied")
+    for fold in result.folds:
+        groups.require(result.label[counting], fold[counting], classes, f"folds, once {path} is applied")
     return result, kept, numbers
 
 
@@ -120,7 +121,7 @@ def renumber(pairs: Pairs, copies: Numbers, kept: Mask) -> Pairs:
     place[left] = first
     row, other = place[copies[pairs.row]], place[copies[pairs.other]]
     chosen = (row >= 0) & (other >= 0)
-    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen))
+    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen)).lower_first()
 
 
 def summarize(numbers: dict[str, int]) -> list[str]:
