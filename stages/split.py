@@ -62,7 +62,8 @@ def prepare(
         decided = dict[str, int]()
         if data.decisions:
             entries, kept, decided = applying.apply(reviewed, entries, collection.classes, data.decisions)
-            applying.leave_out(images, kept)
+            if not kept.all():
+                applying.leave_out(images, kept)
             near, copies = applying.renumber(near, copies, kept), folds.group(entries.sha256)
         numbers = count(entries, collection, split.folds, written, rows)
         numbers["near_duplicates"] = found if split.near_duplicates else {}

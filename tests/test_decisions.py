@@ -69,6 +69,19 @@ def test_training_rows_are_relabelled_dropped_and_weighted_in_the_folds_that_the
     assert numbers == {"kept": 1, "relabelled": 1, "dropped": 1, "weighted": 1, "test_images": 0}
 
 
+def test_of_equal_decisions_the_last_has_the_last_word_and_a_file_may_be_appended_twice() -> None:
+    index = toy()
+    keep, drop = about(index, 2, "keep", "cat"), about(index, 2, "drop", "cat")
+    assert 2 in applied(index, keep, drop, keep)[1]
+    there, last = about(index, 0, "relabel", "cat", to="dog"), about(index, 7, "drop", "dog")
+    result, kept, _ = applied(index, *[there, last] * 2)
+    assert (result.label[0], kept) == (1, [0, 1, 2, 3, 4, 5, 6, 8, 9])
+    back = about(index, 0, "relabel", "dog", to="cat")
+    assert applied(index, there, back, there)[0].label[0] == 1
+    with pytest.raises(UserError, match="decisions do not fit"):
+        applied(index, back, back)
+
+
 def test_test_rows_stay_as_they_are_and_are_counted() -> None:
     index = toy(weight=[1.0] * 10)
     result, kept, numbers = applied(
@@ -146,11 +159,11 @@ def test_a_line_that_is_no_decision_is_named(text: str, said: str, tmp_path: Pat
     assert str(error.value).startswith(f"{path}, {said}")
 
 
-def test_what_is_written_is_read_again_and_equal_lines_count_once(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     decisions = [records.parse(line(action="relabel", to="d\u00f6g"), ""), records.parse(line(label="dog"), "")]
     path = tmp_path / "ours.jsonl"
     path.write_text(records.text(decisions) + "\n" + records.text(decisions[:1]), encoding="utf-8")
-    assert records.read(path) == decisions
+    assert records.read(path) == [*decisions, decisions[0]]
     path.write_bytes(records.text(decisions).replace("\n", "\r\n").encode("utf-8-sig"))  # as editors on Windows do
     assert records.read(path) == decisions
     with pytest.raises(UserError, match=r"params: data.decisions: .*none.jsonl cannot be read"):

@@ -34,18 +34,24 @@ class Decided(NamedTuple):
 
 
 def follow(decisions: Sequence[Decision], pixels: Sequence[str], labels: Labels, classes: Sequence[str]) -> Decided:
-    """Take one decision after the other; of several about a row the last says whether it stays and what it weighs."""
+    """Take one decision after the other; of several about a row the last says whether it stays and what it weighs.
+
+    One that is there again and has come into force already, as where a file was appended twice, need not fit any more.
+    """
     numbers, rows = {name: label for label, name in enumerate(classes)}, dict[str, list[int]]()
     for row, digest in enumerate(pixels):
         rows.setdefault(digest, []).append(row)
     found = Decided(labels.copy(), np.zeros(len(labels), bool), np.full(len(labels), np.nan, np.float32), [], [])
     found.actions.extend([None] * len(labels))
+    taken = set[Decision]()
     for place, each in enumerate(decisions):
         about = rows.get(each.pixels, [])
         now = [classes[int(found.labels[row])] for row in about]
         if why := refusal(each, now, numbers):
-            found.unmatched.append((place, why))
+            if each not in taken:
+                found.unmatched.append((place, why))
             continue
+        taken.add(each)
         for row in [row for row, label in zip(about, now, strict=True) if label == each.label]:
             found.labels[row] = numbers[each.label if each.to is None else each.to]
             found.dropped[row] = each.action == "drop"
