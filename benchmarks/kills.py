@@ -12,7 +12,6 @@ same files as the first run, no more and no fewer. Files that hold seconds or co
 """
 
 import argparse
-import contextlib
 import hashlib
 import os
 import shutil
@@ -31,11 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from benchmarks.faults.outputs import ELSEWHERE, OTHER, make_elsewhere
+from benchmarks.faults import job
 from stages.running.errors import UserError
 from stages.running.seals import digest
 from stages.showing.command import command
-from tests import repositories
 from tests.repositories import Repository
 
 TIMED = (
@@ -54,11 +52,6 @@ TIMED = (
 RUNNING = "Running stage '"
 RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
 COMMAND = ("dvc", "repro")
-MORE = {
-    "students": {"small": {"framework": "numpy", "recipe": "toy", "epochs": 2}},
-    "stack": {"external": {"elsewhere": str(ELSEWHERE)}, "members": [*repositories.JOB["backbones"]]},
-    "bundle": {"folds": "refit"},
-}
 
 
 class Moment(NamedTuple):
@@ -205,21 +198,10 @@ def row(stage: str, seconds: float, found: Sequence[Met]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def new(place: Path) -> Repository:
-    """A repository in which nothing has run."""
-    before = repositories.new(place / "before", repositories.JOB)
-    before.run(*COMMAND, f"export@{OTHER}")
-    with contextlib.chdir(before.folder):
-        make_elsewhere()
-    made = repositories.new(place / "first", repositories.JOB | MORE)
-    shutil.copy(before.folder / ELSEWHERE, made.folder)
-    made.environment["DVC_SITE_CACHE_DIR"] = str(place / "site")
-    return made
-
-
 def report(place: Path, count: int, seed: int) -> None:
     """Prints the table. Raises UserError where a run ended otherwise than the first."""
-    first, rng, start = new(place), np.random.default_rng(seed), time.time()
+    first, rng, start = job.whole(place), np.random.default_rng(seed), time.time()
+    first.environment["DVC_SITE_CACHE_DIR"] = str(place / "site")
     seconds, late = timed(first), 0
     first.commit("first run")
     expected, found = left(first.folder), list[Met]()

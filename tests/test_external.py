@@ -1,5 +1,6 @@
 """Predictions made elsewhere are stacked as they should be, and what is wrong with them is refused or named."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,7 +220,7 @@ def test_the_example_that_is_handed_out_makes_what_is_asked_for(
         Dataset.write(tmp_path / "data", dataset.images, dataset.index, ("cat", "dög", "owl")),
         Path.read_text,
     )
-    handout.write(tmp_path / "out", written, tmp_path / "data")
+    handout.write(tmp_path / "out", written)
     monkeypatch.chdir(tmp_path / "out")
     lines = Path("README.md").read_text(encoding="utf-8").splitlines()
     example = [line[4:] for line in lines if line.startswith("    ") or not line]
@@ -239,17 +240,38 @@ def test_a_folder_that_has_such_files_of_its_own_is_left_as_it_is(name: str, dat
     file.write_text("ours")
     for folder, came in ((own, f"has {name} of its own"), (tmp_path / "data", "has images.npy"), (file, "is a file")):
         with pytest.raises(UserError, match=f"--hand-out: {folder} {came}.*; expected a new folder"):
-            handout.write(folder, written, tmp_path / "data")
+            handout.write(folder, written)
     assert [path.name for path in own.iterdir()] == [name]
     for _ in range(2):
-        handout.write(tmp_path / "out", written, tmp_path / "data")
+        handout.write(tmp_path / "out", written)
 
 
 def test_no_test_label_is_handed_out(dataset: Dataset, tmp_path: Path) -> None:
-    rows = handout.rows(dataset)
+    rows = handout.table(dataset.index)
     assert (rows["label"].isna() == (dataset.fold == TEST)).all()
     assert list(rows.columns) == ["row", "sha256", "fold", "label"]
     assert rows["label"].dropna().tolist() == dataset.labels[dataset.fold != TEST].tolist()
+
+
+def test_no_place_tells_a_class_and_each_row_comes_back_to_its_own(dataset: Dataset, tmp_path: Path) -> None:
+    """Images that lie class by class are handed out in an order that has nothing to do with it, copies too."""
+    index = dataset.index.pick(np.argsort(dataset.labels, kind="stable"))
+    hashes = [hashlib.sha256(str(row % 300).encode()).hexdigest() for row in index.row]
+    written = Dataset.write(tmp_path / "data", dataset.images, replace(index, sha256=tuple(hashes)), CLASSES)
+    handout.write(tmp_path / "out", written)
+    rows, images = pd.read_csv(tmp_path / "out/rows.csv"), np.load(tmp_path / "out/images.npy")
+    numbers = images[:, 0, 0, :2] @ np.array([1, 256])  # each image is its own number
+    assert rows["sha256"].tolist() == [hashes[number] for number in numbers]
+    assert rows["row"].tolist() == [*range(330)]
+    assert abs(np.corrcoef(rows["row"], written.labels[numbers])[0, 1]) < 0.2
+    p = np.full((330, K), 0.1) + np.eye(K)[written.labels[numbers]] * 0.7 + numbers[:, None] * [1e-4, -1e-4, 0]
+    told = rows[["row", "sha256"]].assign(**{f"p.{name}": p[:, label] for label, name in enumerate(CLASSES)})
+    told.to_csv(tmp_path / "colleague.csv", index=False)
+    admit.admit("colleague", tmp_path / "colleague.csv", written, tmp_path / "table.parquet")
+    found = tables.read(tmp_path / "table.parquet", written.index, CLASSES)
+    own, p = written.fold != TEST, p[np.argsort(numbers)]
+    np.testing.assert_allclose(np.exp(found.out_of_fold), p[own], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found.test[0]), p[~own], rtol=1e-5)
 
 
 def test_a_name_that_a_backbone_has_is_refused() -> None:

@@ -9,8 +9,7 @@ import numpy as np
 
 from stages.images import groups
 from stages.images.arrays import Labels, Mask, Numbers, Weights
-from stages.images.collection import batches
-from stages.images.dataset import TEST, ImageFile, Index, read_images
+from stages.images.dataset import TEST, Index, read_images, write_rows
 from stages.images.decisions.records import Decision
 from stages.images.twins.table import Pairs
 from stages.running.atomic import replace
@@ -94,27 +93,17 @@ def apply(
     if numbers["weighted"]:
         given, base = ~np.isnan(found.weights) & ~test, np.ones(len(index), np.float32) if weights is None else weights
         weights = np.where(given, found.weights, base)
-    result = pick(dataclasses.replace(index, label=labels, weight=weights), kept)
+    result = dataclasses.replace(index, label=labels, weight=weights).pick(np.flatnonzero(kept))
     counting = (result.folds[0] != TEST) & (True if result.weight is None else result.weight > 0)
     for fold in result.folds:
         groups.require(result.label[counting], fold[counting], classes, f"folds, once {path} is applied")
     return result, kept, numbers
 
 
-def pick(index: Index, kept: Mask) -> Index:
-    """Some of the rows, numbered anew."""
-    texts = {name: tuple(np.array(getattr(index, name), object)[kept]) for name in ("path", "sha256", "file_sha256")}
-    weight = None if index.weight is None else index.weight[kept]
-    rows, label, group, folds = np.arange(kept.sum()), index.label[kept], index.group[kept], index.folds[:, kept]
-    return Index(rows, label=label, group=group, folds=folds, weight=weight, **texts)
-
-
 def leave_out(path: Path, kept: Mask) -> None:
     """Write the file of images anew with those alone."""
-    images = read_images(path)
-    with replace(path) as (part,), ImageFile(part, *images.shape[1:3]) as file:
-        for rows in batches(np.flatnonzero(kept)):
-            file.append(images[rows])
+    with replace(path) as (part,):
+        write_rows(part, read_images(path), np.flatnonzero(kept))
 
 
 def renumber(pairs: Pairs, copies: Numbers, kept: Mask) -> Pairs:
