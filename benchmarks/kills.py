@@ -5,8 +5,9 @@ python -m benchmarks.kills --moments 200 --seed 0
 It works in a temporary repository whose recipe is in numpy (tests/repositories.py), so that a job takes seconds; it has
 a student, predictions made elsewhere and `bundle.folds: refit`, so that no stage has nothing to do. A first run, which
 nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next such line, what
-DVC does before and after its command included. The moments are drawn uniformly over these seconds, as many for every
-stage. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache, its entry in
+DVC does before and after its command included. The moments are drawn uniformly over MARGIN times these seconds, as many
+for every stage, and drawn anew where the stage had ended, so that all of it is met on a machine that is slower now and
+then. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache, its entry in
 dvc.lock, the run cache), `dvc repro` is killed at that moment, and the next one, not disturbed, has to end with the
 same files as the first run, no more and no fewer. Files that hold seconds or commits are not compared.
 """
@@ -52,6 +53,7 @@ TIMED = (
 RUNNING = "Running stage '"
 RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
 COMMAND = ("dvc", "repro")
+MARGIN = 1.5
 
 
 class Moment(NamedTuple):
@@ -208,7 +210,7 @@ def report(place: Path, count: int, seed: int) -> None:
     for stage in moments(seconds, count):
         met = None
         while met is None:
-            met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, seconds[stage]))), expected)
+            met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, MARGIN * seconds[stage]))), expected)
             late += met is None
         found.append(met)
         told = (
