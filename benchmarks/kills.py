@@ -5,14 +5,14 @@ python -m benchmarks.kills --moments 200 --seed 0
 It works in a temporary repository whose recipe is in numpy (tests/repositories.py), so that a job takes seconds; it has
 a student, predictions made elsewhere and `bundle.folds: refit`, so that no stage has nothing to do. A first run, which
 nothing disturbs, tells how long each stage takes: from the line with which DVC begins it to the next such line, what
-DVC does before and after its command included. The moments are drawn uniformly over these seconds, as many for every
-stage. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache, its entry in
+DVC does before and after its command included. The moments are drawn uniformly over MARGIN times these seconds, as many
+for every stage, and drawn anew where the stage had ended, so that all of it is met on a machine that is slower now and
+then. For each of them a copy of the repository forgets one stage (outputs, their copies in DVC's cache, its entry in
 dvc.lock, the run cache), `dvc repro` is killed at that moment, and the next one, not disturbed, has to end with the
 same files as the first run, no more and no fewer. Files that hold seconds or commits are not compared.
 """
 
 import argparse
-import contextlib
 import hashlib
 import os
 import shutil
@@ -31,11 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from benchmarks.faults.outputs import ELSEWHERE, OTHER, make_elsewhere
+from benchmarks.faults import job
 from stages.running.errors import UserError
 from stages.running.seals import digest
 from stages.showing.command import command
-from tests import repositories
 from tests.repositories import Repository
 
 TIMED = (
@@ -54,11 +53,7 @@ TIMED = (
 RUNNING = "Running stage '"
 RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
 COMMAND = ("dvc", "repro")
-MORE = {
-    "students": {"small": {"framework": "numpy", "recipe": "toy", "epochs": 2}},
-    "stack": {"external": {"elsewhere": str(ELSEWHERE)}, "members": [*repositories.JOB["backbones"]]},
-    "bundle": {"folds": "refit"},
-}
+MARGIN = 1.5
 
 
 class Moment(NamedTuple):
@@ -205,28 +200,17 @@ def row(stage: str, seconds: float, found: Sequence[Met]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def new(place: Path) -> Repository:
-    """A repository in which nothing has run."""
-    before = repositories.new(place / "before", repositories.JOB)
-    before.run(*COMMAND, f"export@{OTHER}")
-    with contextlib.chdir(before.folder):
-        make_elsewhere()
-    made = repositories.new(place / "first", repositories.JOB | MORE)
-    shutil.copy(before.folder / ELSEWHERE, made.folder)
-    made.environment["DVC_SITE_CACHE_DIR"] = str(place / "site")
-    return made
-
-
 def report(place: Path, count: int, seed: int) -> None:
     """Prints the table. Raises UserError where a run ended otherwise than the first."""
-    first, rng, start = new(place), np.random.default_rng(seed), time.time()
+    first, rng, start = job.whole(place), np.random.default_rng(seed), time.time()
+    first.environment["DVC_SITE_CACHE_DIR"] = str(place / "site")
     seconds, late = timed(first), 0
     first.commit("first run")
     expected, found = left(first.folder), list[Met]()
     for stage in moments(seconds, count):
         met = None
         while met is None:
-            met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, seconds[stage]))), expected)
+            met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, MARGIN * seconds[stage]))), expected)
             late += met is None
         found.append(met)
         told = (

@@ -21,8 +21,10 @@ PREDICTIONS = Path("data/predictions")
 
 def admit(name: str, path: Path, dataset: Dataset, target: Path) -> list[str]:
     """Write the table `target`; what has to be known of it, which it carries with it."""
-    given = reading.read(path, dataset.classes)
-    found = checks.check(path, given, dataset)
+    given, order = reading.read(path, dataset.classes), handout.order(dataset.index)
+    handed = Dataset(dataset.images[:0], dataset.index.pick(order), dataset.classes)  # as the file numbers its rows
+    rows, models, log_p = checks.check(path, given, handed)
+    found = (order[rows], models, log_p)
     with atomic.replace(target) as (part,):  # not there without what has to be known of it
         tables.write(part, *found, dataset.classes)
         predictions = tables.read(part, dataset.index, dataset.classes)

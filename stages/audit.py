@@ -29,7 +29,7 @@ def main() -> None:
         raise UserError(f"{PREDICTIONS} has no predictions; run `dvc repro audit`")
     predictions = [tables.read(each, dataset.index, dataset.classes) for each in given]
     ranked = ranking.Ranking.make(predictions, dataset, pixels.look(dataset.images))
-    found = ranking.table(ranked, dataset, corrections.actions(decisions, dataset.index.sha256))
+    found = ranking.table(ranked, dataset, corrections.actions(decisions, dataset))
     summary = {"backbones": [each.stem for each in given], **ranking.summary(ranked, dataset.classes)}
     summary["test_scores"] = corrections.scores(decisions, dataset, METRICS / "images.parquet")
     ranking.write(METRICS / "audit.parquet", found)

@@ -45,6 +45,7 @@ def prepare(
     data: Data, split: Split, seed: int, folder: Path = FOLDER, metrics: Path = METRICS
 ) -> tuple[Counts, Collection]:
     """Write the dataset, and return the counts that went into `metrics`, with where the images came from."""
+    reviewed = records.read(data.decisions) if data.decisions else []
     collection = sources.collect(data)
     test = choose_test(collection, data, split, seed)
     check_given_folds(collection, test, split)
@@ -59,10 +60,10 @@ def prepare(
         held_out = entries.folds[0] == TEST
         found = joining.counted(near, copies, together, refused, collection.labels[written.rows], held_out)
         decided = dict[str, int]()
-        if data.decisions is not None:
-            reviewed = records.read(data.decisions)
+        if data.decisions:
             entries, kept, decided = applying.apply(reviewed, entries, collection.classes, data.decisions)
-            applying.leave_out(images, kept)
+            if not kept.all():
+                applying.leave_out(images, kept)
             near, copies = applying.renumber(near, copies, kept), folds.group(entries.sha256)
         numbers = count(entries, collection, split.folds, written, rows)
         numbers["near_duplicates"] = found if split.near_duplicates else {}

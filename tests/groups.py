@@ -25,6 +25,7 @@ NAMES = (*FRAMEWORKS, *STARTING, PLAIN)
 PROCESSES = {"subprocess", "multiprocessing", "loky", "ray"}
 """What a test file imports to start a process itself."""
 STARTERS = {
+    "test_audit_page.py": "the page's own script, in Node.js",
     "test_benchmarks.py": "measures the memory of small processes that it starts",
     "test_bundle.py": "what a bundle needs where nothing else is installed",
     "test_deploy.py": "what a container imports",

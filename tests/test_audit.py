@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stages.stacking.predictions.log_space import normalise
 from tests.toys import toy_index
 
 K, N, N_TEST = 5, 3000, 300
+DIGEST = "d" * 64
 
 
 def predicted(seed: int, n: int = N, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +87,19 @@ def test_of_two_classes_that_are_confident_the_likelier_counts_and_an_absent_cla
     assert learned.thresholds.tolist() == pytest.approx([0.35, 0.55, np.inf])
     counted, taken = confident.confidently(np.log(p), learned.thresholds)
     assert (counted.tolist(), taken[counted].tolist()) == ([False, True, True, False], [1, 0])
+
+
+def test_confident_learning_finds_what_cleanlab_does() -> None:
+    """Rows and thresholds by cleanlab 2.9.0: `find_label_issues(labels, p, filter_by="confident_learning")`."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 150)
+    log_p = normalise(rng.normal(size=(150, 4)) + np.eye(4)[labels] * [0.5, 1, 1.5, 3])
+    thresholds = confident.learn(log_p, labels).thresholds
+    assert thresholds.round(6).tolist() == [0.281167, 0.423236, 0.542609, 0.796186]
+    assert confident.suspicious(log_p, labels, thresholds).nonzero()[0].tolist() == [
+        *(4, 8, 12, 27, 34, 36, 40, 43, 48, 49, 51, 57, 66),
+        *(72, 82, 83, 98, 100, 102, 115, 116, 125, 129, 144, 147),
+    ]
 
 
 def test_empty_dark_and_blurred_images_are_flagged_and_no_others() -> None:
@@ -211,6 +226,29 @@ def test_what_was_kept_is_not_shown_again_and_of_copies_one_is() -> None:
     assert [page.marks(each) for each in shown[2:]] == ["test image, decided: relabel", "disagreement"]
 
 
+def test_however_many_were_kept_the_next_ones_are_shown() -> None:
+    rows = [row(row=n, pixels=f"{n:064x}", decision="keep" if n < 5 * page.SHOWN else None) for n in range(1502)]
+    assert [each["row"] for each in page.suspects(pa.Table.from_pylist(rows))] == [1500, 1501]
+    few = page.suspects(pa.Table.from_pylist([row(pixels=f"{n:064x}") for n in range(page.SHOWN + 5)]))
+    assert len(few) == page.SHOWN
+
+
+def test_of_copies_with_two_labels_each_has_its_own_decision(tmp_path: Path) -> None:
+    """The labels of training rows are those that `split` has left."""
+    index = toy_index(np.array([0, 1, 1, 0, 1]), np.array([0, 1, 0, -1, -1]))
+    index = replace(index, sha256=(DIGEST, DIGEST, "e" * 64, DIGEST, DIGEST))
+    dataset = Dataset.write(tmp_path, np.zeros((5, 2, 2, 3), np.uint8), index, ["cat", "dog"])
+    known = {"reviewer": "ana", "date": "2026-01-31"}
+    kept, mended = (
+        Decision.model_validate({**known, **each})
+        for each in (
+            {"pixels": DIGEST, "label": "cat", "action": "keep"},
+            {"pixels": "e" * 64, "label": "cat", "action": "relabel", "to": "dog"},
+        )
+    )
+    assert corrections.actions([kept, mended], dataset) == ["keep", None, "relabel", "keep", None]
+
+
 def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path) -> None:
     labels, fold = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1, -1, -1, -1, -1])
     dataset = Dataset.write(tmp_path, np.zeros((6, 2, 2, 3), np.uint8), toy_index(labels, fold), ["cat", "dog"])
@@ -227,4 +265,4 @@ def test_reviewed_test_labels_give_a_second_score_and_change_none(tmp_path: Path
     found: dict[str, Any] = corrections.scores(decisions, dataset, tmp_path / "images.parquet")
     assert found["decided"] == 2
     assert (found["raw"]["accuracy"], found["corrected"]["accuracy"]) == (0.5, 1.0)
-    assert corrections.actions(decisions, dataset.index.sha256) == ["keep", None, None, None, "relabel", "drop"]
+    assert corrections.actions(decisions, dataset) == ["keep", None, None, None, "relabel", "drop"]

@@ -1,6 +1,7 @@
 """Reviewed decisions change training rows alone, fold and test set stay, and what fits no image is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stages.images.decisions import applying, records
 from stages.images.decisions.records import Decision
 from stages.images.folds import Split
 from stages.images.twins import table
-from stages.images.twins.table import COPY, NEAR, Pairs
+from stages.images.twins.table import COPY, MIRROR, NEAR, Pairs
 from stages.running.errors import UserError
 from tests.toys import toy_index
 
@@ -68,6 +69,19 @@ def test_training_rows_are_relabelled_dropped_and_weighted_in_the_folds_that_the
     assert numbers == {"kept": 1, "relabelled": 1, "dropped": 1, "weighted": 1, "test_images": 0}
 
 
+def test_of_equal_decisions_the_last_has_the_last_word_and_a_file_may_be_appended_twice() -> None:
+    index = toy()
+    keep, drop = about(index, 2, "keep", "cat"), about(index, 2, "drop", "cat")
+    assert 2 in applied(index, keep, drop, keep)[1]
+    there, last = about(index, 0, "relabel", "cat", to="dog"), about(index, 7, "drop", "dog")
+    result, kept, _ = applied(index, *[there, last] * 2)
+    assert (result.label[0], kept) == (1, [0, 1, 2, 3, 4, 5, 6, 8, 9])
+    back = about(index, 0, "relabel", "dog", to="cat")
+    assert applied(index, there, back, there)[0].label[0] == 1
+    with pytest.raises(UserError, match="decisions do not fit"):
+        applied(index, back, back)
+
+
 def test_test_rows_stay_as_they_are_and_are_counted() -> None:
     index = toy(weight=[1.0] * 10)
     result, kept, numbers = applied(
@@ -117,6 +131,14 @@ def test_a_class_that_is_left_in_one_fold_is_refused() -> None:
         applied(index, about(index, 0, "drop", "cat"), about(index, 2, "weight", "cat", weight=0))
 
 
+def test_a_class_that_another_partition_leaves_in_one_fold_is_refused() -> None:
+    folds = np.stack([toy().folds[0], np.array([0, 0, 1, 1, 0, 0, 1, 1, TEST, TEST])])
+    index = replace(toy(), folds=folds)
+    gone = [about(index, row, "drop", "cat") for row in (2, 6)]  # of the cats 0 and 4 are left
+    with pytest.raises(UserError, match="'cat' is in 1 of them"):
+        applied(index, *gone)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -139,10 +161,12 @@ def test_a_line_that_is_no_decision_is_named(text: str, said: str, tmp_path: Pat
     assert str(error.value).startswith(f"{path}, {said}")
 
 
-def test_what_is_written_is_read_again_and_equal_lines_count_once(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     decisions = [records.parse(line(action="relabel", to="d\u00f6g"), ""), records.parse(line(label="dog"), "")]
     path = tmp_path / "ours.jsonl"
     path.write_text(records.text(decisions) + "\n" + records.text(decisions[:1]), encoding="utf-8")
+    assert records.read(path) == [*decisions, decisions[0]]
+    path.write_bytes(records.text(decisions).replace("\n", "\r\n").encode("utf-8-sig"))  # as editors on Windows do
     assert records.read(path) == decisions
     with pytest.raises(UserError, match=r"params: data.decisions: .*none.jsonl cannot be read"):
         records.read(tmp_path / "none.jsonl")
@@ -160,6 +184,18 @@ def test_pairs_of_dropped_rows_go_or_are_those_of_a_copy() -> None:
     kept = np.array([False, False, True, True, True])
     found = applying.renumber(near, copies, kept)
     assert (found.row.tolist(), found.other.tolist()) == ([0], [1])
+
+
+def test_a_copy_with_a_higher_row_changes_places_with_its_twin() -> None:
+    numbers = np.array([[0.9, 2, 4, 6, 8], [0.9, 2, 4, 6, 8]], np.float32)
+    near = Pairs(np.array([0, 1]), np.array([2, 3]), [MIRROR, NEAR], numbers)
+    copies, kept = np.array([0, 1, 2, 3, 0]), np.array([False, True, True, True, True])
+    found = applying.renumber(near, copies, kept)  # of row 0 its copy is left, the last row
+    assert list(zip(found.row.tolist(), found.other.tolist(), found.kind, strict=True)) == [
+        (1, 3, MIRROR),
+        (0, 2, NEAR),
+    ]
+    np.testing.assert_allclose(found.numbers, [[0.9, 1 / 2, 1 / 4, -3, 2], [0.9, 2, 4, 6, 8]])
 
 
 def write(folder: Path, images: np.ndarray) -> None:
@@ -211,3 +247,11 @@ def test_split_applies_them_and_leaves_all_other_rows_where_they_were(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(
         ["classes.json", "images.npy", "index.parquet", "twins.parquet"]
     )
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_the_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"params: data.decisions: decisions/ours.jsonl cannot be read"):
+        prepared(tmp_path, "decisions/ours.jsonl")  # where there is no folder of images either

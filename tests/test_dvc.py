@@ -14,6 +14,8 @@ from dvc.exceptions import InvalidArgumentError
 from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from hydra.errors import OverrideParseException
 
+from stages.admitting import handout
+from stages.images.dataset import read_index
 from tests import repositories
 from tests.repositories import JOB, Repository, fails, of_photos, ran, write_photos
 
@@ -195,11 +197,10 @@ def test_predictions_made_elsewhere_are_a_dependency_like_any_other(tmp_path: Pa
     """Inside the repository and outside: a file that changed, and no other, is read again."""
     repository = repositories.new(tmp_path, JOB)
     repository.run("dvc", "repro", "split")
-    index = pd.read_parquet(repository.folder / "data/index.parquet")
-    p = np.full((len(index), 10), 0.05) + 0.5 * np.eye(10)[index["label"]]
-    table = pd.concat(
-        [index[["row", "sha256"]], pd.DataFrame(p, columns=[f"p.{label}" for label in range(10)])], axis=1
-    )
+    index = read_index(repository.folder / "data/index.parquet")
+    p = np.full((len(index), 10), 0.05) + 0.5 * np.eye(10)[index.label[handout.order(index)]]
+    names = [f"p.{label}" for label in range(10)]
+    table = pd.concat([handout.table(index)[["row", "sha256"]], pd.DataFrame(p, columns=names)], axis=1)
     inside, outside = repository.folder / "ours.csv", tmp_path / "theirs.parquet"
     table.to_csv(inside)
     table.to_parquet(outside)

@@ -1,5 +1,6 @@
 """Predictions made elsewhere are stacked as they should be, and what is wrong with them is refused or named."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,17 +97,20 @@ def test_a_csv_is_read_however_it_is_written(name: str, dataset: Dataset, tmp_pa
     np.testing.assert_allclose(found.p, given.p)
 
 
-def test_rows_that_pandas_keeps_as_its_index_are_read_from_parquet(dataset: Dataset, tmp_path: Path) -> None:
-    given = honest(dataset)
-    frame(given).set_index(["row", "sha256"]).to_parquet(tmp_path / "colleague.parquet")
-    found = reading.read(tmp_path / "colleague.parquet", CLASSES)
-    assert (found.rows.tolist(), found.sha256) == (given.rows.tolist(), given.sha256)
-
-
 def test_a_hash_that_was_shortened_is_shown_whole(dataset: Dataset) -> None:
     given = honest(dataset)
     shortened = tuple(each[:12] for each in given.sha256)
     refused(replace(given, sha256=shortened), dataset, r"'0{12}', which no image has; expected .* of 64 characters")
+
+
+def test_an_index_of_pandas_is_a_column_and_objects_are_told(dataset: Dataset, tmp_path: Path) -> None:
+    given, path = frame(honest(dataset)), tmp_path / "colleague.parquet"
+    given.set_index("row").to_parquet(path)
+    assert reading.read(path, CLASSES).rows.tolist() == given["row"].tolist()
+    texts = given["sha256"].to_numpy(object)
+    np.savez(tmp_path / "colleague.npz", row=given["row"], sha256=texts, classes=CLASSES, p=np.zeros((len(given), K)))
+    with pytest.raises(UserError, match=r"sha256: Object arrays .*; save text as np.asarray\(sha256, dtype=str\)"):
+        reading.read(tmp_path / "colleague.npz", CLASSES)
 
 
 def test_a_table_is_not_there_before_what_has_to_be_known_of_it_is_in_it(
@@ -194,7 +198,7 @@ FAULTS = {
     "a row of another dataset": (lambda t: t.assign(row=t["row"] + 1), "row 330; expected rows from 0 to 329"),
     "no rows": (
         lambda t: t.drop(columns="row"),
-        "no row among the columns sha256, fold, p.cat.*; expected row and sha256",
+        "no row among the columns sha256, fold, p.cat, .*; expected row and sha256",
     ),
     "a missing class": (lambda t: t.drop(columns="p.owl"), "no p.owl; expected the probabilities p.cat, p.dog, p.owl"),
     "an unknown class": (lambda t: t.rename(columns={"p.owl": "p.eagle"}), "no p.owl; unknown p.eagle"),
@@ -232,22 +236,63 @@ def test_a_file_that_is_none_is_told(name: str, dataset: Dataset, tmp_path: Path
 def test_the_example_that_is_handed_out_makes_what_is_asked_for(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
-    handout.write(tmp_path / "out", written, tmp_path / "data")
+    """On a system that takes files for Latin-1, too."""
+    written, read = (
+        Dataset.write(tmp_path / "data", dataset.images, dataset.index, ("cat", "dög", "owl")),
+        Path.read_text,
+    )
+    handout.write(tmp_path / "out", written)
     monkeypatch.chdir(tmp_path / "out")
-    lines = Path("README.md").read_text().splitlines()
+    lines = Path("README.md").read_text(encoding="utf-8").splitlines()
     example = [line[4:] for line in lines if line.startswith("    ") or not line]
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding="latin-1": read(path, encoding))
     with np.errstate(all="ignore"):
         exec("\n".join(example), {})
     (told,) = admit.admit("example", Path("predictions.parquet"), written, tmp_path / "table.parquet")
     assert told.startswith("example: predicted elsewhere")
 
 
+@pytest.mark.parametrize("name", ["README.md", "images.npy"])
+def test_a_folder_that_has_such_files_of_its_own_is_left_as_it_is(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    written = Dataset.write(tmp_path / "data", dataset.images, dataset.index, CLASSES)
+    own, file = tmp_path / "repository", tmp_path / "file"
+    own.mkdir()
+    (own / name).write_text("ours")
+    file.write_text("ours")
+    for folder, came in ((own, f"has {name} of its own"), (tmp_path / "data", "has images.npy"), (file, "is a file")):
+        with pytest.raises(UserError, match=f"--hand-out: {folder} {came}.*; expected a new folder"):
+            handout.write(folder, written)
+    assert [path.name for path in own.iterdir()] == [name]
+    for _ in range(2):
+        handout.write(tmp_path / "out", written)
+
+
 def test_no_test_label_is_handed_out(dataset: Dataset, tmp_path: Path) -> None:
-    rows = handout.rows(dataset)
+    rows = handout.table(dataset.index)
     assert (rows["label"].isna() == (dataset.fold == TEST)).all()
     assert list(rows.columns) == ["row", "sha256", "fold", "label"]
     assert rows["label"].dropna().tolist() == dataset.labels[dataset.fold != TEST].tolist()
+
+
+def test_no_place_tells_a_class_and_each_row_comes_back_to_its_own(dataset: Dataset, tmp_path: Path) -> None:
+    """Images that lie class by class are handed out in an order that has nothing to do with it, copies too."""
+    index = dataset.index.pick(np.argsort(dataset.labels, kind="stable"))
+    hashes = [hashlib.sha256(str(row % 300).encode()).hexdigest() for row in index.row]
+    written = Dataset.write(tmp_path / "data", dataset.images, replace(index, sha256=tuple(hashes)), CLASSES)
+    handout.write(tmp_path / "out", written)
+    rows, images = pd.read_csv(tmp_path / "out/rows.csv"), np.load(tmp_path / "out/images.npy")
+    numbers = images[:, 0, 0, :2] @ np.array([1, 256])  # each image is its own number
+    assert rows["sha256"].tolist() == [hashes[number] for number in numbers]
+    assert rows["row"].tolist() == [*range(330)]
+    assert abs(np.corrcoef(rows["row"], written.labels[numbers])[0, 1]) < 0.2
+    p = np.full((330, K), 0.1) + np.eye(K)[written.labels[numbers]] * 0.7 + numbers[:, None] * [1e-4, -1e-4, 0]
+    told = rows[["row", "sha256"]].assign(**{f"p.{name}": p[:, label] for label, name in enumerate(CLASSES)})
+    told.to_csv(tmp_path / "colleague.csv", index=False)
+    admit.admit("colleague", tmp_path / "colleague.csv", written, tmp_path / "table.parquet")
+    found = tables.read(tmp_path / "table.parquet", written.index, CLASSES)
+    own, p = written.fold != TEST, p[np.argsort(numbers)]
+    np.testing.assert_allclose(np.exp(found.out_of_fold), p[own], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found.test[0]), p[~own], rtol=1e-5)
 
 
 def test_a_name_that_a_backbone_has_is_refused() -> None:

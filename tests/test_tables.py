@@ -144,5 +144,5 @@ def test_a_missing_table_names_the_stage_that_writes_it(tmp_path, index):
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path, index):
     (tmp_path / "net.parquet").write_text("row,fold\n")
-    with pytest.raises(UserError, match="not a readable Parquet file.*remove this one"):
+    with pytest.raises(UserError, match=r"not a readable Parquet file.*remove this one"):
         tables.read(tmp_path / "net.parquet", index, CLASSES)

@@ -1,8 +1,11 @@
 """The job whose stages meet faults, in a temporary repository."""
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults import outputs
 from benchmarks.faults.outputs import ELSEWHERE, MET, OTHER
 from tests import repositories
 from tests.repositories import JOB, LAYERS, SMALL, Repository
@@ -20,13 +23,27 @@ RECIPES: dict[str, dict[str, Any]] = {
 """A block for each way in which a model is written."""
 
 
+MORE: dict[str, Any] = {"students": {"small": TOY | {"epochs": 1}}, "bundle": {"folds": "refit"}}
+"""So that no stage has nothing to do."""
+
+
 def new(folder: Path, recipe: str) -> Repository:
     """With this recipe for one of two backbones."""
     params = JOB | {
         "backbones": {MET: RECIPES[recipe], OTHER: TOY | {"epochs": 1}},
-        "students": {"small": TOY | {"epochs": 1}},
         "stack": {"external": {"elsewhere": str(ELSEWHERE)}, "members": [MET, OTHER], "combiners": ["mean"]},
         "split": {"folds": 2},
-        "bundle": {"folds": "refit"},
     }
-    return repositories.new(folder, params)
+    return repositories.new(folder, params | MORE)
+
+
+def whole(folder: Path) -> Repository:
+    """With three backbones, all in numpy, predictions made elsewhere there already, and nothing run."""
+    before = repositories.new(folder / "before", JOB)
+    before.run("dvc", "repro", f"export@{OTHER}")
+    with contextlib.chdir(before.folder):
+        outputs.make_elsewhere()
+    stack = {"external": {"elsewhere": str(ELSEWHERE)}, "members": [*JOB["backbones"]]}
+    made = repositories.new(folder / "first", JOB | {"stack": stack} | MORE)
+    shutil.copy(before.folder / ELSEWHERE, made.folder)
+    return made

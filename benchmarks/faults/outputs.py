@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from stages.admitting import handout
 from stages.images.dataset import read_classes, read_index
 from stages.running import scratch
 
@@ -52,8 +53,9 @@ def make_elsewhere() -> None:
     """As another machine might have: what OTHER predicts."""
     index, classes = read_index(Path("data/index.parquet")), read_classes(Path("data/classes.json"))
     table = pq.ParquetFile(f"data/predictions/{OTHER}.parquet").read()
-    found = {name: table[name].to_pylist() for name in ("row", "fold")}
-    found["sha256"] = [index.sha256[row] for row in found["row"]]
+    rows = np.array(table["row"])
+    found: dict[str, Any] = {"row": np.argsort(handout.order(index))[rows], "fold": table["fold"]}
+    found["sha256"] = [index.sha256[row] for row in rows]
     given = {f"p.{name}": np.exp(np.array(table[f"log_p.{name}"].to_pylist())) for name in classes}
     pq.write_table(pa.table(found | given), ELSEWHERE)
 

@@ -52,8 +52,9 @@ def made(number: int, seed: int) -> tuple[str, bytes]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutations", description=description)
-    parser.add_argument("--cases", type=int, default=0, help="so many")
-    parser.add_argument("--seconds", type=float, default=0.0, help="as many as this takes")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--cases", type=int, default=0, help="so many")
+    amount.add_argument("--seconds", type=float, default=0.0, help="as many as this takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replay", type=Path, help="a folder of files that were kept")
     parser.add_argument("--keep", type=Path, help="a folder for one of each kind of outcome")

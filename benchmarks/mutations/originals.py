@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image, PngImagePlugin
 
 from serving.bundle import FORMAT
+from stages.admitting import handout
 from stages.backbones import predicting
 from stages.images.collection import Data
 from stages.images.dataset import Dataset, Index
@@ -125,12 +126,12 @@ def tabled(data: Dataset, folder: Path) -> Files:
     pool = Pool(np.full((2, 3), 0.5))
     Ensemble(("a", "b"), CLASSES, "pool", pool, (pool, pool), REFITTED, 1.2, {"log_loss": 0.3}).write(folder)
     predicting.Predicted(rows, models, log_p[rows], 1.5).keep(folder, folder / "models")
-    frame = pd.DataFrame({"row": data.index.row, "sha256": data.index.sha256, "fold": data.fold})
+    frame, p = handout.table(data.index)[["row", "sha256", "fold"]], p[handout.order(data.index)]
     frame = frame.assign(**{f"p.{name}": p[:, n] for n, name in enumerate(CLASSES)})
     frame.to_csv(folder / "p.csv", index=False)
     frame.to_parquet(folder / "p.parquet", index=False)
     row, fold = (frame[name].to_numpy() for name in ("row", "fold"))
-    sha256, classes = np.array(data.index.sha256), np.array(CLASSES)
+    sha256, classes = np.array(frame["sha256"], str), np.array(CLASSES)
     np.savez(folder / "p.npz", row=row, fold=fold, sha256=sha256, classes=classes, p=p)
     made = {"reviewer": "a", "date": str(date(2026, 1, 1))}
     said = [{"action": "keep"}, {"action": "relabel", "to": "two"}, {"action": "weight", "weight": 0.5}]

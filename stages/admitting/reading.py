@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def read(path: Path, classes: Sequence[str]) -> Given:
     frame = table(path)
     lacking = [name for name in ("row", "sha256") if name not in frame]
     if lacking:
-        came = f"no {' and no '.join(lacking)} among the columns {some(list(map(str, frame.columns)), 6)}"
+        came = f"no {' and no '.join(lacking)} among the columns {some([*map(str, frame.columns)], 8)[:200]}"
         raise refusal(path, came, "row and sha256, as rows.csv of the hand-out has them")
     wanted = [f"{PREFIX}{name}" for name in classes]
     found = [str(name) for name in frame.columns if str(name).startswith(PREFIX)]
@@ -56,7 +57,7 @@ def table(path: Path) -> pd.DataFrame:
             return arrays(path)
         if path.suffix == ".csv":
             return separated(path)
-        return pq.read_table(path).to_pandas(ignore_metadata=True)  # what pandas had as its index is a column too
+        return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True)  # an index of pandas is a column
     except FileNotFoundError:
         raise refusal(path, "not there", "the file that stack.external names") from None
     except Exception as error:  # pandas, Arrow, numpy and zipfile have a dozen types for what is broken
@@ -74,11 +75,18 @@ def separated(path: Path) -> pd.DataFrame:
 
 def arrays(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as file:
-        columns = {name: file[name] for name in ("row", "sha256", "fold") if name in file}
-        names, p = file["classes"], file["p"]
+        columns = {name: array(file, name) for name in ("row", "sha256", "fold") if name in file}
+        names, p = array(file, "classes"), array(file, "p")
     if p.shape != (len(columns["row"]), len(names)):
         raise ValueError(f"p has the shape {list(p.shape)} for {len(columns['row'])} rows and {len(names)} classes")
     return pd.concat([pd.DataFrame(columns), pd.DataFrame(p, columns=[f"{PREFIX}{name}" for name in names])], axis=1)
+
+
+def array(file: Any, name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:  # most often texts as pandas holds them, which numpy would pickle
+        raise ValueError(f"{name}: {error}; save text as np.asarray({name}, dtype=str)") from None
 
 
 def number(path: Path, frame: pd.DataFrame, name: str) -> Float64[np.ndarray, " m"]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ def html(found: pa.Table, summary: Mapping[str, Any], dataset: Dataset) -> str:
 def suspects(found: pa.Table) -> list[dict[str, Any]]:
     """The rows that are shown: those in any cut or nearly, one of copies, none that was reviewed and kept."""
     shown = dict[tuple[str, str], dict[str, Any]]()
-    for row in found.slice(0, 4 * SHOWN).to_pylist():
+    batches = found.to_batches(max_chunksize=SHOWN)
+    for row in chain.from_iterable(batch.to_pylist() for batch in batches):
         suspicious = row["score"] >= LEAST or any(row[name] for name in CUTS)
         if suspicious and row["decision"] != "keep":
             shown.setdefault((row["pixels"], row["label"]), row)
-    return list(shown.values())[:SHOWN]
+        if len(shown) == SHOWN:
+            break
+    return list(shown.values())
 
 
 def marks(row: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from stages.images.arrays import Images, Mask
-from stages.images.collection import batches
+from stages.images.arrays import Images, Mask, batches
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """The share of red, green and blue in what the eye takes for brightness (ITU-R BT.601)."""

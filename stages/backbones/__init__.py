@@ -172,7 +172,7 @@ def resolve(
         how = "expected one whose fit takes `soft_labels`, such as pytorch/speedrun, pytorch/timm or keras/cnn"
         raise UserError(f"params: {place}.recipe: {block['recipe']!r} learns no soft labels; {how}")
     if weighted and "weights" not in taken:
-        how = "give its fit `weights`, or set data.table.weight to null"
+        how = "give its fit `weights`, or set data.table.weight to null and take `weight` out of data.decisions"
         raise UserError(f"params: {place}.recipe: {block['recipe']!r} takes no weights of rows; {how}")
     own = {name: value for name, value in block.items() if name not in OURS}
     return recipe, check(own, recipe.Params, place=place)

@@ -1,9 +1,13 @@
 """The array types that cross module borders, with shape and dtype; the tests check them at run time."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+BATCH = 1000
+"""Images of the size that is stored that are in memory at a time."""
 
 Images = UInt8[np.ndarray, "n h w 3"]
 """RGB images, 0 to 255."""
@@ -63,3 +67,8 @@ Stack = Float64[np.ndarray, "n m k"]
 
 Mask = Bool[np.ndarray, " n"]
 """True for the rows that are meant."""
+
+
+def batches(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]

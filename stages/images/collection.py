@@ -13,9 +13,6 @@ from stages.images.arrays import Images, Labels, Mask, Numbers, Rows, Weights
 from stages.images.decisions.records import FOLDER
 from stages.running.parameters import Block
 
-BATCH = 1000
-"""Images that a source with its images in memory hands over at a time."""
-
 
 class Table(Block):
     """The part `table` of `data`: which file holds the labels, and what its columns are called."""
@@ -133,8 +130,3 @@ class Collection:
 def pick(values: Sequence[str], rows: Rows) -> list[str]:
     """Some of the values, by their row."""
     return [values[int(row)] for row in rows]
-
-
-def batches(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]

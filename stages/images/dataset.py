@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows, Weights
+from stages.images.arrays import ImageRows, Images, Labels, Numbers, Rows, Weights, batches
 from stages.running import parquet
 from stages.running.errors import UserError
 from stages.running.parquet import column, text_column
@@ -49,6 +49,13 @@ class Index:
     def partition(self, seed: int) -> Numbers:
         """The fold of every row in the partition that the models of a seed use: seeds 0, 1, ... take them in turn."""
         return self.folds[seed % len(self.folds)]
+
+    def pick(self, rows: Rows) -> "Index":
+        """These rows, in this order, numbered anew."""
+        texts = {name: tuple(np.array(getattr(self, name), object)[rows]) for name in TEXTS}
+        weight = None if self.weight is None else self.weight[rows]
+        label, group, folds = self.label[rows], self.group[rows], self.folds[:, rows]
+        return Index(np.arange(len(rows)), label=label, group=group, folds=folds, weight=weight, **texts)
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,13 @@ def write_index(path: Path, index: Index) -> None:
 
 def write_classes(path: Path, classes: Sequence[str]) -> None:
     path.write_text(json.dumps(list(classes), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, images: Images, rows: Rows) -> None:
+    """Some images of another file, in this order."""
+    with ImageFile(path, *images.shape[1:3]) as file:
+        for part in batches(rows):
+            file.append(images[part])
 
 
 def read_images(path: Path) -> Images:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.images.arrays import Scaled, TrainingImages
+from stages.images.arrays import Scaled, TrainingImages, batches
 from stages.images.dataset import FOLDER, IMAGES, Dataset, ImageFile, read_images
 from stages.running import scratch
 from stages.running.errors import UserError
@@ -23,8 +23,6 @@ from stages.showing.progress import bar
 Size = tuple[int, int]
 """Height and width in pixels."""
 REMEDY = "remove it and run `dvc repro split`; docs/faults.md says what to do where DVC's cache is damaged too"
-BATCH = 1000
-"""Images scaled between two writes: bounds memory."""
 
 
 def resize(images: TrainingImages, size: Size) -> Scaled:
@@ -67,9 +65,9 @@ def scaled(dataset: Dataset, size: Size) -> Dataset:
     def make(half: Path) -> None:
         n, name = len(dataset.images), f"images of {size[0]} x {size[1]} pixels"
         with ImageFile(half / IMAGES, *size) as file, bar(n, "images", name) as progress:
-            for start in range(0, n, BATCH):
-                file.append(resize(dataset.images[start : start + BATCH], size))
-                progress.update(min(BATCH, n - start))
+            for rows in batches(np.arange(n)):
+                file.append(resize(dataset.images[rows], size))
+                progress.update(len(rows))
 
     scratch.finished(folder, make)
     folder.touch()

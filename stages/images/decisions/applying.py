@@ -9,8 +9,7 @@ import numpy as np
 
 from stages.images import groups
 from stages.images.arrays import Labels, Mask, Numbers, Weights
-from stages.images.collection import batches
-from stages.images.dataset import TEST, ImageFile, Index, read_images
+from stages.images.dataset import TEST, Index, read_images, write_rows
 from stages.images.decisions.records import Decision
 from stages.images.twins.table import Pairs
 from stages.running.atomic import replace
@@ -34,18 +33,24 @@ class Decided(NamedTuple):
 
 
 def follow(decisions: Sequence[Decision], pixels: Sequence[str], labels: Labels, classes: Sequence[str]) -> Decided:
-    """Take one decision after the other; of several about a row the last says whether it stays and what it weighs."""
+    """Take one decision after the other; of several about a row the last says whether it stays and what it weighs.
+
+    One that is there again and has come into force already, as where a file was appended twice, need not fit any more.
+    """
     numbers, rows = {name: label for label, name in enumerate(classes)}, dict[str, list[int]]()
     for row, digest in enumerate(pixels):
         rows.setdefault(digest, []).append(row)
     found = Decided(labels.copy(), np.zeros(len(labels), bool), np.full(len(labels), np.nan, np.float32), [], [])
     found.actions.extend([None] * len(labels))
+    taken = set[Decision]()
     for place, each in enumerate(decisions):
         about = rows.get(each.pixels, [])
         now = [classes[int(found.labels[row])] for row in about]
         if why := refusal(each, now, numbers):
-            found.unmatched.append((place, why))
+            if each not in taken:
+                found.unmatched.append((place, why))
             continue
+        taken.add(each)
         for row in [row for row, label in zip(about, now, strict=True) if label == each.label]:
             found.labels[row] = numbers[each.label if each.to is None else each.to]
             found.dropped[row] = each.action == "drop"
@@ -78,8 +83,8 @@ def apply(
         shown = [f"{decisions[place].pixels[:12]}...: {why}" for place, why in found.unmatched]
         raise UserError(
             f"{path}: {len(shown):,} of {len(decisions):,} decisions do not fit the images, as where they were made "
-            "with another data.source, data.image_size or data.decisions, or the source has changed since. Take out "
-            "the lines of these pixels:\n" + some(shown, 10, "\n")
+            "with another data.source, data.image_size, data.train_limit or data.decisions, or the source has changed "
+            "since. Take out the lines of these pixels:\n" + some(shown, 10, "\n")
         )
     decided = np.array([action or "" for action in found.actions])
     numbers = {name: int(((decided == action) & ~test).sum()) for action, name in ACTIONS.items()}
@@ -89,26 +94,17 @@ def apply(
     if numbers["weighted"]:
         given, base = ~np.isnan(found.weights) & ~test, np.ones(len(index), np.float32) if weights is None else weights
         weights = np.where(given, found.weights, base)
-    result = pick(dataclasses.replace(index, label=labels, weight=weights), kept)
+    result = dataclasses.replace(index, label=labels, weight=weights).pick(np.flatnonzero(kept))
     counting = (result.folds[0] != TEST) & (True if result.weight is None else result.weight > 0)
-    groups.require(result.label[counting], result.folds[0][counting], classes, f"folds, once {path} is applied")
+    for fold in result.folds:
+        groups.require(result.label[counting], fold[counting], classes, f"folds, once {path} is applied")
     return result, kept, numbers
-
-
-def pick(index: Index, kept: Mask) -> Index:
-    """Some of the rows, numbered anew."""
-    texts = {name: tuple(np.array(getattr(index, name), object)[kept]) for name in ("path", "sha256", "file_sha256")}
-    weight = None if index.weight is None else index.weight[kept]
-    rows, label, group, folds = np.arange(kept.sum()), index.label[kept], index.group[kept], index.folds[:, kept]
-    return Index(rows, label=label, group=group, folds=folds, weight=weight, **texts)
 
 
 def leave_out(path: Path, kept: Mask) -> None:
     """Write the file of images anew with those alone."""
-    images = read_images(path)
-    with replace(path) as (part,), ImageFile(part, *images.shape[1:3]) as file:
-        for rows in batches(np.flatnonzero(kept)):
-            file.append(images[rows])
+    with replace(path) as (part,):
+        write_rows(part, read_images(path), np.flatnonzero(kept))
 
 
 def renumber(pairs: Pairs, copies: Numbers, kept: Mask) -> Pairs:
@@ -121,7 +117,7 @@ def renumber(pairs: Pairs, copies: Numbers, kept: Mask) -> Pairs:
     place[left] = first
     row, other = place[copies[pairs.row]], place[copies[pairs.other]]
     chosen = (row >= 0) & (other >= 0)
-    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen))
+    return Pairs(row, other, pairs.kind, pairs.numbers).pick(np.flatnonzero(chosen)).lower_first()
 
 
 def summarize(numbers: dict[str, int]) -> list[str]:

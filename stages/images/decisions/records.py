@@ -42,13 +42,12 @@ class Decision(Block):
 
 
 def read(path: Path) -> list[Decision]:
-    """All of a file, equal lines once. Raises UserError that names the line which is no decision."""
+    """All of a file. Raises UserError that names the line which is no decision."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines cuts at characters that JSON may hold
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines cuts at characters that JSON may hold
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"params: data.decisions: {path} cannot be read ({error})") from None
-    found = [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    return list(dict.fromkeys(found))
+    return [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def parse(line: str, place: str) -> Decision:

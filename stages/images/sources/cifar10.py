@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.images.arrays import Rows
-from stages.images.collection import Batch, Collection, Data, batches
+from stages.images.arrays import Rows, batches
+from stages.images.collection import Batch, Collection, Data
 from stages.images.scaling import resize
 from stages.images.sources.download import cache_folder, download
 from stages.running.errors import UserError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.images.arrays import Rows
-from stages.images.collection import Batch, Collection, Data, batches
+from stages.images.arrays import Rows, batches
+from stages.images.collection import Batch, Collection, Data
 from stages.images.scaling import resize
 
 BRIGHTEST = 16

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from stages.images.arrays import ImageRows, Images, Numbers, TrainingImages
 from stages.images.decoding.pool import worker_count
 from stages.images.scaling import resize
-from stages.images.twins.alignment import Aligned, Aligner
+from stages.images.twins.alignment import Aligner
 from stages.images.twins.descriptors import CENTRE, SIDE
 from stages.images.twins.search import ROWS, WINDOWS, Candidates, Search, once
 from stages.images.twins.table import MIRROR, NEAR, NONE, Pairs
@@ -64,15 +64,6 @@ def verify(images: Images, candidates: Candidates, aligner: Aligner) -> Pairs:
     first, second = images[candidates.first], images[candidates.second]
     second = np.where(candidates.mirror[:, None, None, None], second[:, :, ::-1], second)
     kept, found = aligner.align(first, second, scale, shift)
-    return ordered(candidates.pick(kept), found)
-
-
-def ordered(pairs: Candidates, found: Aligned) -> Pairs:
-    """With the lower row first: where two change places, so do their frames, and the mirror stays the second's."""
-    swap = (pairs.first > pairs.second)[:, None]
-    back = -found.shift / found.scale
-    back[:, 1] *= np.where(pairs.mirror, -1, 1)
-    scale, shift = np.where(swap, 1 / found.scale, found.scale), np.where(swap, back, found.shift)
-    numbers = np.column_stack([found.correlation, scale, shift]).astype(np.float32)
-    low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
-    return Pairs(low, high, [MIRROR if mirror else NEAR for mirror in pairs.mirror], numbers)
+    pairs, numbers = candidates.pick(kept), np.column_stack([found.correlation, found.scale, found.shift])
+    kinds = [MIRROR if mirror else NEAR for mirror in pairs.mirror]
+    return Pairs(pairs.first, pairs.second, kinds, numbers).lower_first()

@@ -45,6 +45,15 @@ class Pairs(NamedTuple):
         """Some of them, by their place."""
         return Pairs(self.row[chosen], self.other[chosen], [self.kind[int(n)] for n in chosen], self.numbers[chosen])
 
+    def lower_first(self) -> "Pairs":
+        """The same pairs: where two change places, so do their frames, and the mirror stays the second's."""
+        swap, scale, shift = (self.row > self.other)[:, None], self.numbers[:, 1:3], self.numbers[:, 3:]
+        back = -shift / scale
+        back[:, 1] *= np.where([kind == MIRROR for kind in self.kind], -1, 1)
+        turned = np.column_stack([self.correlation, 1 / scale, back])
+        numbers = np.where(swap, turned, self.numbers).astype(np.float32)
+        return Pairs(np.minimum(self.row, self.other), np.maximum(self.row, self.other), self.kind, numbers)
+
     @classmethod
     def joined(cls, parts: Sequence["Pairs"]) -> "Pairs":
         """All of them, in the order of their rows."""
