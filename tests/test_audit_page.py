@@ -33,6 +33,7 @@ global.URL = { createObjectURL: () => "" };
 global.Option = class {};
 global.window = new Element();
 global.document = {
+  documentElement: { style: {} },
   querySelectorAll: what => what === "figure" ? figures : [],
   getElementById: name => ids[name] ??= new Element(),
   addEventListener: (name, does) => heard[name] = does,
@@ -59,7 +60,7 @@ def test_what_keys_decide_is_written_as_decisions_and_a_held_key_decides_once(tm
     rows = [row(row=n, pixels=f"{n:064x}", label=CLASSES[n % 3], suggested=CLASSES[(n + 1) % 3]) for n in range(4)]
     told = {"cuts": {}, "flags": {}, "noise_rate": 0.05, "training_images": 3, "test_scores": {}}
     html = page.html(pa.Table.from_pylist(rows), told, dataset)
-    done = subprocess.run([NODE, "-e", BROWSER, "rRRkdDDu"], input=html, capture_output=True, text=True, check=True)
+    done = subprocess.run([NODE, "-e", BROWSER, "rRRkdDDuddu"], input=html, capture_output=True, text=True, check=True)
     (tmp_path / "decisions.jsonl").write_text(done.stdout, encoding="utf-8")
     found = [(each.pixels, each.action, each.label, each.to) for each in records.read(tmp_path / "decisions.jsonl")]
     assert found == [

@@ -25,6 +25,8 @@ TEXTS = ("path", "sha256", "file_sha256")
 """The columns of the index that are no numbers."""
 TEST = -1  # the `fold` of an image of the test set
 REMEDY = "run `dvc repro split` to write it anew"
+DAMAGED = f"remove it and {REMEDY}"
+"""What has the time and size that DVC knows is right for DVC."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +197,9 @@ def read_images(path: Path) -> Images:
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
     except Exception as error:  # a broken header ends in whatever reads it: tokenize, zipfile
-        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+        raise UserError(f"{path} cannot be read ({error}); {DAMAGED}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise UserError(f"{path} holds {images.dtype} {images.shape}; expected uint8 [n, h, w, 3]; {REMEDY}")
+        raise UserError(f"{path} holds {images.dtype} {images.shape}; expected uint8 [n, h, w, 3]; {DAMAGED}")
     return np.asarray(images)  # a plain view of the map, which Ray shares between processes where it copies a map
 
 
@@ -207,7 +209,7 @@ def read_index(path: Path) -> Index:
     names = table.schema.names
     expected = schema(max(1, sum(name.startswith("fold") for name in names)), weighted="weight" in names)
     if not table.schema.equals(expected) or any(column.null_count for column in table.columns):
-        raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {REMEDY}")
+        raise UserError(f"{path} has the columns {names}; expected {expected.names}, int64 and text; {DAMAGED}")
     # `to_numpy` of Arrow would import pandas too.
     numbers = [np.from_dlpack(table[name].combine_chunks()) for name in names if name not in TEXTS]
     weight = numbers.pop() if "weight" in names else None
@@ -224,9 +226,9 @@ def read_classes(path: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {REMEDY}") from None
+        raise UserError(f"{path} cannot be read ({error}); {DAMAGED}") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{path} holds {type(classes).__name__}; expected a list of class names; {REMEDY}")
+        raise UserError(f"{path} holds {type(classes).__name__}; expected a list of class names; {DAMAGED}")
     return tuple(classes)
 
 
@@ -234,13 +236,13 @@ def check(dataset: Dataset, folder: Path) -> None:
     """Raises UserError unless the three files tell one story."""
     path, n, k = folder / INDEX, len(dataset.images), len(dataset.classes)
     if n != len(dataset.index):
-        raise UserError(f"{path} has {len(dataset.index)} rows for {n} images in {IMAGES}; {REMEDY}")
+        raise UserError(f"{path} has {len(dataset.index)} rows for {n} images in {IMAGES}; {DAMAGED}")
     if not np.array_equal(dataset.index.row, np.arange(n)):
-        raise UserError(f"{path}: column row does not count 0, 1, 2, ...; {REMEDY}")
+        raise UserError(f"{path}: column row does not count 0, 1, 2, ...; {DAMAGED}")
     if dataset.labels.min() < 0 or dataset.labels.max() >= k:
-        raise UserError(f"{path} has labels outside the {k} classes of {CLASSES}; {REMEDY}")
+        raise UserError(f"{path} has labels outside the {k} classes of {CLASSES}; {DAMAGED}")
     if dataset.fold.min() < TEST or dataset.fold.max() < 1:
-        raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {REMEDY}")
+        raise UserError(f"{path}: column fold must hold -1 (test set) and at least the folds 0 and 1; {DAMAGED}")
     for number, other in enumerate(dataset.index.folds[1:], start=1):
         if other.max() != dataset.fold.max() or not np.array_equal(other == TEST, dataset.fold == TEST):
-            raise UserError(f"{path}: column fold_{number} must have the test set and as many folds as fold; {REMEDY}")
+            raise UserError(f"{path}: column fold_{number} must have the test set and as many folds as fold; {DAMAGED}")

@@ -39,5 +39,5 @@ def read(path: Path, remedy: str, names: Sequence[str] | None = None) -> pa.Tabl
     except FileNotFoundError:
         raise UserError(f"{path} is not there; {remedy}") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
+        raise UserError(f"{path} cannot be read ({error}); remove it and {remedy}") from None
     return table
