@@ -14,6 +14,7 @@ same files as the first run, no more and no fewer. Files that hold seconds or co
 
 import argparse
 import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ import numpy as np
 import yaml
 
 from benchmarks.faults import job
+from benchmarks.faults.outputs import FOLDERS
 from stages.running.errors import UserError
 from stages.running.seals import digest
 from stages.showing.command import command
@@ -52,6 +54,8 @@ TIMED = (
 """What holds seconds or commits."""
 RUNNING = "Running stage '"
 RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+TEMPORARY = ".*.tmp"
+"""What DVC calls a file beside an output until it has its name."""
 COMMAND = ("dvc", "repro")
 MARGIN = 1.5
 
@@ -107,7 +111,7 @@ def timed(repository: Repository) -> dict[str, float]:
 
 def left(folder: Path) -> dict[str, str]:
     """The digests of all files that stages wrote and that hold no seconds."""
-    paths = [path for top in ("data", "models", "metrics") for path in (folder / top).rglob("*") if path.is_file()]
+    paths = [path for top in FOLDERS for path in (folder / top).rglob("*") if path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: digest(path) for name, path in names.items() if not any(fnmatch(name, each) for each in TIMED)}
 
@@ -159,7 +163,7 @@ def again(repository: Repository) -> tuple[str, str]:
         )
         said = done.stdout + done.stderr
         if not done.returncode:
-            return mended, ""
+            return " and ".join(filter(None, [mended, swept(repository.folder)])), ""
         if str(RWLOCK) in said:
             (repository.folder / RWLOCK).unlink()
             mended = f"rm {RWLOCK}"
@@ -169,6 +173,14 @@ def again(repository: Repository) -> tuple[str, str]:
         else:
             break
     return mended, said.strip()[-500:]
+
+
+def swept(folder: Path) -> str:
+    """What removes the temporary files that a kill left, which the next run does not look at."""
+    paths = [path for top in FOLDERS for path in (folder / top).rglob(TEMPORARY)]
+    for path in paths:
+        path.unlink()
+    return f"find {' '.join(FOLDERS)} -name '{TEMPORARY}' -delete" if paths else ""
 
 
 def tried(first: Repository, folder: Path, moment: Moment, expected: Mapping[str, str]) -> Met | None:
@@ -188,11 +200,6 @@ def tried(first: Repository, folder: Path, moment: Moment, expected: Mapping[str
     return Met(moment.stage, locked, mended, [failed] if failed else wrong, seconds)
 
 
-def moments(seconds: Mapping[str, float], count: int) -> list[str]:
-    """The stage of each moment: all stages alike, in their order."""
-    return [stage for stage, _ in zip([*seconds] * count, range(count), strict=False)]
-
-
 def row(stage: str, seconds: float, found: Sequence[Met]) -> str:
     right = sum(not each.wrong for each in found)
     cells = [stage, f"{seconds:.1f}", len(found), right, sum(each.locked for each in found)]
@@ -207,16 +214,15 @@ def report(place: Path, count: int, seed: int) -> None:
     seconds, late = timed(first), 0
     first.commit("first run")
     expected, found = left(first.folder), list[Met]()
-    for stage in moments(seconds, count):
+    for stage in itertools.islice(itertools.cycle(seconds), count):
         met = None
         while met is None:
             met = tried(first, place / "copy", Moment(stage, float(rng.uniform(0, MARGIN * seconds[stage]))), expected)
             late += met is None
         found.append(met)
-        told = (
-            f"{stage}: {met.wrong or 'right'}{', lock left' * met.locked}{', by hand: ' * bool(met.mended)}{met.mended}"
-        )
-        print(f"{len(found)} of {count}: {told}, {met.seconds:.1f} s", file=sys.stderr, flush=True)
+        hands = f", by hand: {met.mended}" if met.mended else ""
+        told = f"{stage}: {met.wrong or 'right'}{', lock left' * met.locked}{hands}, {met.seconds:.1f} s"
+        print(f"{len(found)} of {count}: {told}", file=sys.stderr, flush=True)
     print("| stage | undisturbed, s | kills | right after | lock left | mended by hand | next run, s |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for stage, undisturbed in seconds.items():
