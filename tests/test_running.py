@@ -266,6 +266,23 @@ def test_history_has_a_row_per_whole_epoch_counts_folds_from_1_and_keeps_earlier
     assert bar.done == 20
 
 
+class Unprintable(float):
+    """A number at which a table ends half way."""
+
+    def __repr__(self) -> str:
+        raise KeyboardInterrupt
+
+    __str__ = __repr__
+
+
+def test_a_history_is_never_half_there(tmp_path: Path) -> None:
+    history.write(tmp_path / "wide.csv", [{"fold": 1, "epoch": 1}])
+    before = (tmp_path / "wide.csv").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        history.write(tmp_path / "wide.csv", [{"fold": 2, "epoch": 2}, {"fold": 2, "epoch": Unprintable()}])
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("wide.csv", before)]
+
+
 class Listening:
     """An observer that keeps the rows."""
 
