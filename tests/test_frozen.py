@@ -201,9 +201,9 @@ def test_two_writers_of_the_same_features_do_not_meet_and_leave_no_half(
     keys, features, save = [bytes([k]) * SIZE for k in range(2)], np.zeros((2, 3), np.float32), atomic.save_array
 
     def beside(path: Path, array: np.ndarray) -> None:
-        assert not list(tmp_path.glob("[!.]*")), "nothing has its name yet"
         monkeypatch.setattr(atomic, "save_array", save)
         save(path, array)
+        assert not list(tmp_path.glob("[!.]*")), "nothing has its name yet"
         Store(tmp_path).add(keys, features)
 
     monkeypatch.setattr(atomic, "save_array", beside)
