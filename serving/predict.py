@@ -5,6 +5,7 @@ and left out. A run that was interrupted goes on where it ended: finished parts 
 """
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import math
@@ -129,13 +130,12 @@ def read(path: Path) -> list[Row]:
 def gather(place: Path, out: Path, classes: Sequence[str]) -> list[Row]:
     """Make the output of all parts, one in memory at a time; the rows of files that could not be read."""
     unreadable = list[Row]()
-    with atomic.replace(out) as (half,):
-        writer = Parquet(half, classes) if out.suffix == ".parquet" else Text(half, classes)
+    kind = Parquet if out.suffix == ".parquet" else Text
+    with atomic.replace(out) as (half,), contextlib.closing(kind(half, classes)) as writer:
         for path in sorted(place.glob("*.csv")):
             content = read(path)
             unreadable += [row for row in content if row[3]]
             writer.add([row for row in content if not row[3]])
-        writer.close()
     return unreadable
 
 

@@ -4,20 +4,27 @@ import errno
 import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 
+from serving.commands import command as serving
+from stages.auditing import ranking
 from stages.bundling import graphs
 from stages.running import atomic, scratch
 from stages.running.errors import UserError
 from stages.running.seals import SEAL
 from stages.showing.command import command
-from stages.stacking.predictions import files
+from stages.stacking.judging import images as judging
+from stages.stacking.predictions import files, tables
 from tests import softmax, softmax_graphs
 
 FULL = Path("/dev/full")
@@ -46,6 +53,26 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_afterwards(ca
     with atomic.replace(tmp_path / "a" / "b.json") as (part,):
         part.write_text("new")
     assert calls == ["flush .b.json.part", "rename .b.json.part", "flush a"]
+
+
+def test_the_folder_of_every_file_is_flushed(calls: list[str], tmp_path: Path) -> None:
+    with atomic.replace(tmp_path / "a/one", tmp_path / "b/two") as parts:
+        for part in parts:
+            part.touch()
+    assert sorted(calls[-2:]) == ["flush a", "flush b"]
+
+
+def test_a_flush_that_fails_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=r"Input/output error: .*\.a\.part"), atomic.replace(tmp_path / "a") as (part,):
+        part.touch()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="Input/output error"):
+        scratch.finished(tmp_path / "fold-0", lambda folder: (folder / "weights").write_text("1"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_of_a_finished_fold_is_on_the_disk_before_it_has_its_name(calls: list[str], tmp_path: Path) -> None:
@@ -102,6 +129,33 @@ def test_results_of_two_runs_are_never_all_there(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": '{\n  "run": 2\n}\n'}
 
 
+def images(path: Path) -> None:
+    judging.write(path, pa.table({"row": [1]}))
+
+
+def audited(path: Path) -> None:
+    ranking.write(path, pa.table({"row": [1]}))
+
+
+def predictions(path: Path) -> None:
+    tables.write(path, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((1, 1), np.float32), ["cat"])
+
+
+@pytest.mark.parametrize("write", [images, audited, predictions])
+def test_a_table_that_finds_no_room_leaves_what_was_there_and_is_named(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: pa.Table, part: Path, **__: object) -> None:
+        part.write_text("half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")  # of any library, without a name
+
+    monkeypatch.setattr(pq, "write_table", full)
+    (tmp_path / "a.parquet").write_text("old")
+    with pytest.raises(OSError, match=r"No space left on device: .*/a\.parquet'"):
+        write(tmp_path / "a.parquet")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.parquet", "old")]
+
+
 def test_two_processes_write_one_file_without_meeting(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with atomic.replace(path, shared=True) as (one,), atomic.replace(path, shared=True) as (other,):
@@ -119,6 +173,7 @@ def test_an_array_is_saved_as_numpy_does(tmp_path: Path) -> None:
         assert (tmp_path / "a.npy").read_bytes() == expected.getvalue()
 
 
+@pytest.mark.parametrize("wrapper", [command, serving])
 @pytest.mark.parametrize(
     ("raised", "words"),
     [
@@ -134,8 +189,8 @@ def test_an_array_is_saved_as_numpy_does(tmp_path: Path) -> None:
         (FileNotFoundError("No such file or directory: models/a"), "No such file or directory: models/a; see to it"),
     ],
 )
-def test_what_the_system_refuses_is_one_line(raised: Exception, words: str) -> None:
-    @command
+def test_what_the_system_refuses_is_one_line(wrapper: Any, raised: Exception, words: str) -> None:
+    @wrapper
     def main() -> None:
         raise raised
 

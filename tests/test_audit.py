@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from stages.images.dataset import Dataset
 from stages.images.decisions.records import Decision
 from stages.stacking.predictions import tables
 from stages.stacking.predictions.log_space import normalise
-from tests.toys import toy_index
+from tests.toys import half_written, toy_index
 
 K, N, N_TEST = 5, 3000, 300
 DIGEST = "d" * 64
@@ -167,6 +168,18 @@ def test_equal_inputs_give_equal_files(finished: tuple[Path, np.ndarray], monkey
     before = [path.read_bytes() for path in files]
     audit.main()
     assert [path.read_bytes() for path in files] == before
+
+
+def test_a_page_that_finds_no_room_leaves_the_one_that_was_there(
+    finished: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    before = {path: path.read_bytes() for path in Path("metrics").iterdir()}
+    monkeypatch.setattr(Path, "write_text", half_written)
+    with pytest.raises(SystemExit, match=r"the disk is full while writing metrics/.*audit\.html"):
+        audit.main()
+    assert {path: path.read_bytes() for path in Path("metrics").iterdir()} == before
 
 
 def test_the_benchmark_scores_what_it_planted(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from PIL import Image
 
 from serving import Bundle, check
 from serving import predict as batch
-from serving.bundle import MANIFEST, sha256
+from serving.bundle import FORMAT, MANIFEST, sha256
 from stages import bundle
 from stages.bundling import graphs, operations, parity
 from stages.images.dataset import Dataset
@@ -145,11 +146,29 @@ def test_a_file_that_was_changed_is_refused_by_name(copy):
         Bundle.load("models/bundle")
 
 
-@pytest.mark.parametrize("text", [None, "{", "{}", '{"format": 0}'])
-def test_what_is_no_bundle_is_refused(text, tmp_path):
+def test_a_manifest_that_was_changed_is_refused(copy):
+    path = copy / "models/bundle" / MANIFEST
+    content = path.read_text()
+    assert '"coverage": 0.9' in content
+    path.write_text(content.replace('"coverage": 0.9', '"coverage": 0.8'))
+    with pytest.raises(UserError, match=r"manifest\.json was damaged or changed; copy the bundle again"):
+        Bundle.load("models/bundle")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "is not there; expected a bundle"),
+        ("{", "is no manifest"),
+        ("{}", "is no manifest"),
+        ('{"format": 0}', "has format 0; expected"),
+        (f'{{"format": {FORMAT}}}', "perhaps .KeyError"),
+    ],
+)
+def test_what_is_no_bundle_is_refused(text, words, tmp_path):
     if text is not None:
         (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(UserError, match=r"manifest\.json"):
+    with pytest.raises(UserError, match=rf"manifest\.json {words}"):
         Bundle.load(tmp_path)
 
 
@@ -288,6 +307,33 @@ def test_a_kill_while_a_run_goes_on_keeps_what_it_belongs_to(tmp_path, monkeypat
     monkeypatch.setattr(Path, "write_text", refuse)
     assert batch.prepared(tmp_path / "out.csv", "task") == place
     assert (place / "000000.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_no_part_and_no_table_is_half_there(name, tmp_path, monkeypatch):
+    rows = [["a.png", "cat", "cat", "", "0.9"], ["b.png", "cat", "cat", "", "0.8"]]
+
+    def killed(file):
+        def write(content):
+            file.write("half")
+            raise KeyboardInterrupt
+
+        return SimpleNamespace(writerows=write, writerow=write)
+
+    place = batch.prepared(tmp_path / name, "task")
+    batch.write(place / "000000.csv", rows)
+    batch.write(place / "000001.csv", rows)
+    batch.gather(place, tmp_path / name, ["cat"])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(csv, "writer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch.write(place / "000001.csv", rows)
+    parts = iter([rows])
+    monkeypatch.setattr(batch, "read", lambda _: next(parts))  # StopIteration, where a kill would be
+    with pytest.raises(StopIteration):
+        batch.gather(place, tmp_path / name, ["cat"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_what_pillow_warns_of_is_decoded_in_silence(tmp_path):

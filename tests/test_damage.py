@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from safetensors.numpy import save_file
 
 from serving import bundle as serving
+from stages.backbones import predicting
 from stages.backbones.predicting import FILE, Predicted, predict
 from stages.images import scaling
 from stages.images.dataset import Dataset
@@ -20,7 +24,8 @@ from stages.running.seals import SEAL, damage, seal
 from stages.stacking.choosing.averaging import FOLD_COMBINERS
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.combiners import pools
-from stages.stacking.predictions import files, tables
+from stages.stacking.judging import images
+from stages.stacking.predictions import answers, files, tables
 from tests import stacks
 from tests.toys import TOY, toy_dataset
 
@@ -69,6 +74,17 @@ def test_a_fold_that_was_removed_half_way_is_made_anew(file: str, tmp_path: Path
     assert not (tmp_path / "fold-0").exists()
 
 
+@pytest.mark.parametrize("content", ["3", "[1]", "{", None])
+def test_a_seal_that_is_none_is_damage(content: str | None, tmp_path: Path) -> None:
+    scratch.finished(tmp_path / "fold-0", fold)
+    (tmp_path / "fold-0" / SEAL).unlink()
+    if content is None:
+        (tmp_path / "fold-0" / SEAL).mkdir()  # as what the system cannot read
+    else:
+        (tmp_path / "fold-0" / SEAL).write_text(content)
+    assert damage(tmp_path / "fold-0").startswith(f"{SEAL} cannot be read")
+
+
 def test_a_file_more_is_damage_too(tmp_path: Path) -> None:
     scratch.finished(tmp_path / "fold-0", fold)
     (tmp_path / "fold-0/model/more").touch()
@@ -105,6 +121,44 @@ def test_predictions_that_wait_are_taken_in_no_other_bits(trained: tuple[Dataset
     for position in flipped(tmp_path / FILE, every=11):
         assert Predicted.kept(tmp_path, models) is None, position
     assert Predicted.kept(tmp_path, models)
+
+
+def test_what_is_told_of_predictions_that_wait_is_theirs(trained: tuple[Dataset, Path], tmp_path: Path) -> None:
+    dataset, models = trained
+    found = replace(predict(dataset, TOY, models, "toy"), seconds=0.25)
+    found.keep(tmp_path, models)
+    content = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(content.replace(b'"0.25"', b'"0.75"'))
+    assert Predicted.kept(tmp_path, models) is None
+    for told in (None, {"models": "none"}):
+        save_file({"rows": found.rows, "models": found.models, "log_p": found.log_p}, tmp_path / FILE, metadata=told)
+        assert Predicted.kept(tmp_path, models) is None
+
+
+def test_two_clones_keep_the_same_predictions_at_once(
+    trained: tuple[Dataset, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, models = trained
+    found, save = predict(dataset, TOY, models, "toy"), predicting.save_file
+
+    def beside(*given: Any, **rest: Any) -> None:
+        monkeypatch.setattr(predicting, "save_file", save)
+        save(*given, **rest)
+        found.keep(tmp_path, models)
+
+    monkeypatch.setattr(predicting, "save_file", beside)
+    found.keep(tmp_path, models)
+    assert Predicted.kept(tmp_path, models)
+
+
+def test_a_model_of_another_seed_that_was_damaged_predicts_nothing(trained: tuple[Dataset, Path]) -> None:
+    dataset, models = trained
+    for number in range(3):
+        shutil.copytree(models / f"fold-{number}", models / f"fold-{number + 3}")
+    assert predict(dataset, TOY, models, "toy", seeds=2)
+    (models / "fold-4/model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"models/fold-4 is damaged: model.json is not what was written"):
+        predict(dataset, TOY, models, "toy", seeds=2)
 
 
 @pytest.mark.parametrize("file", ["model.json", SEAL])
@@ -190,6 +244,21 @@ def test_no_bit_of_the_list_of_twins_is_taken_for_another(tmp_path: Path) -> Non
         assert found.kind == whole.kind, position
         for name in ("row", "other", "numbers"):
             np.testing.assert_array_equal(getattr(found, name), getattr(whole, name), err_msg=str(position))
+    assert refused > 100
+
+
+def test_no_bit_of_what_the_stack_answers_is_taken_for_another(tmp_path: Path) -> None:
+    dataset, path, refused = toy_dataset(tmp_path), tmp_path / "answers.parquet", 0
+    p = np.random.default_rng(0).random((len(dataset.index), 2), np.float32)
+    columns = {"row": dataset.index.row, "fold": dataset.fold, "p.class 0": p[:, 0], "p.class 1": p[:, 1]}
+    images.write(path, pa.table(columns))
+    for position in flipped(path, every=5):
+        try:
+            found = answers.read(path, dataset)
+        except UserError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(found, p, err_msg=str(position))
     assert refused > 100
 
 

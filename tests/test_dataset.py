@@ -106,6 +106,16 @@ def empty_value(folder: Path) -> None:
     pq.write_table(table.set_column(table.schema.names.index("label"), "label", labels), folder / "index.parquet")
 
 
+def unreadable_name(folder: Path) -> None:
+    content = (folder / "index.parquet").read_bytes()
+    (folder / "index.parquet").write_bytes(content.replace(b"file_sha256", b"file_\xffha256"))
+
+
+def another_test_set(folder: Path) -> None:
+    index = read_index(folder / "index.parquet")
+    write_index(folder / "index.parquet", replace(index, folds=np.stack([index.folds[0], np.roll(index.folds[0], 1)])))
+
+
 BROKEN: dict[str, Callable[[Path], object]] = {
     "images.npy is not there": lambda folder: (folder / "images.npy").unlink(),
     "index.parquet is not there": lambda folder: (folder / "index.parquet").unlink(),
@@ -114,6 +124,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "index.parquet cannot be read": lambda folder: (folder / "index.parquet").write_bytes(b"not parquet"),
     "classes.json cannot be read": lambda folder: (folder / "classes.json").write_text("['"),
     "classes.json holds": lambda folder: (folder / "classes.json").write_text('{"cat": 0}'),
+    r"index.parquet cannot be read \('utf-8' codec": unreadable_name,
     "images.npy holds float64": lambda folder: np.save(folder / "images.npy", np.zeros((30, 2, 2, 3))),
     "index.parquet has the columns": lambda folder: pq.write_table(pa.table({"row": [1]}), folder / "index.parquet"),
     r"index.parquet has the columns \['row', 'path', 'sha256', 'file_sha256', 'label'": empty_value,
@@ -121,6 +132,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "does not count": lambda folder: rewrite(folder, row=7),
     "labels outside the 2 classes": lambda folder: rewrite(folder, label=2),
     "at least the folds 0 and 1": lambda folder: rewrite(folder, folds=0),
+    "fold_1 must have the test set": another_test_set,
 }
 
 

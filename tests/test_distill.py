@@ -17,7 +17,7 @@ from serving.web import views
 from stages import backbones, bundle, distill, train
 from stages.distill import Params, Student, divided, lessons, soft_labels
 from stages.images.dataset import Dataset
-from stages.running import parameters
+from stages.running import parameters, scratch
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.predictions import answers, tables
@@ -143,6 +143,24 @@ def test_the_stage_leaves_models_what_they_say_and_scores_beside_those_of_labels
     assert 0.01 < found["temperature"] != found["hard_temperature"]
     assert "small on labels alone" in capsys.readouterr().out
     assert taught(monkeypatch) == found
+
+
+def test_what_another_clone_teaches_is_not_freed(copy, monkeypatch, tmp_path):
+    learn, used, known = distill.learn, scratch.is_used, []
+
+    def learnt(student, tasks, dataset, place, rows):
+        known.append(used(place))
+        return learn(student, tasks, dataset, place, rows)
+
+    monkeypatch.setattr(distill, "learn", learnt)
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "is_used", lambda _: True)
+        taught(monkeypatch)
+    kept = {path.name for path in (tmp_path / "scratch").glob("student-small-*/*-*")}
+    assert kept == {"soft-0", "hard-0", "soft-1", "hard-1"}
+    taught(monkeypatch)
+    assert known == [True, True]
+    assert not list((tmp_path / "scratch").glob("student-*"))
 
 
 def test_on_the_labels_alone_both_are_one(copy, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.images.sources.download import ATTEMPTS, cache_folder, download
+from stages.running import atomic
 from stages.running.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000
@@ -137,6 +138,13 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, target: Path) -> None:
     with pytest.raises(UserError, match=f"{MD5}.*expected {'0' * 32}"):
         download(server.url, target, "0" * 32, wait=0)
     assert [path.name for path in target.parent.iterdir()] == ["archive.tar.gz.lock"]
+
+
+def test_what_arrived_is_on_the_disk(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(atomic, "flush", lambda path: flushed.append(path.name))
+    download(server.url, target, MD5, wait=0)
+    assert flushed == ["archive.tar.gz.part", "cache"]
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(server: Server, target: Path) -> None:

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,13 +19,14 @@ import pytest
 from stages import executors
 from stages.executors import inline, process
 from stages.images.dataset import Dataset
-from stages.running import history
+from stages.running import history, scratch
 from stages.running.errors import UserError
 from stages.running.history import Observer
 from stages.running.seals import SEAL
 from stages.train import Backbone, train
 from tests.toys import TOY, ToyParams, toy_dataset
 
+ROOT = Path(__file__).parent.parent
 pytestmark = [
     # Ray leaves it to the garbage collector to close the pipes of processes that it has killed,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -124,6 +126,7 @@ def test_every_executor_leaves_what_inline_leaves(parallel: executors.Executor, 
     assert sorted(parallel(numbers, tasks, tmp_path / "beside", beside)) == sorted(tasks)
     assert files(tmp_path / "beside") == files(tmp_path / "inline")
     assert len(files(tmp_path / "beside")) == 3
+    assert all(scratch.intact(tmp_path / "beside" / name) for name in tasks)
     assert sorted(row["fold"] for row in beside.rows) == [row["fold"] for row in alone.rows] == [0, 1, 2]
     assert beside.images == alone.images
 
@@ -141,6 +144,28 @@ def test_a_worker_that_always_dies_is_given_up(parallel: executors.Executor, tmp
         list(parallel(numbers, {"dying": partial(dying, tmp_path / "marks", 99)}, tmp_path / "out", Heard()))
     assert len(list((tmp_path / "marks").iterdir())) == 3
     assert not files(tmp_path / "out")
+
+
+WORKER = """
+import os, queue, signal, sys, time
+from stages.executors import process
+
+devices = queue.SimpleQueue()
+devices.put("3")
+process.begin(int, queue.SimpleQueue(), devices, int(sys.argv[1]) or os.getppid())
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+time.sleep(20 * (sys.argv[1] == "1"))
+"""
+"""Its parent is what it is told, 0: who began it."""
+
+
+def test_a_worker_ends_with_who_began_it_and_not_by_ctrl_c() -> None:
+    def status(parent: int) -> int:
+        return subprocess.run([sys.executable, "-c", WORKER, str(parent)], cwd=ROOT, check=False).returncode
+
+    assert status(0) == 0
+    assert status(1) == 1, "another process is its parent by now"
 
 
 def test_a_mistake_of_the_user_is_said_as_it_is_and_not_tried_again(

@@ -193,6 +193,25 @@ def test_two_writers_add_to_one_store(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.read(keys), features)
 
 
+def test_two_writers_of_the_same_features_do_not_meet_and_leave_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.backbones.pytorch.shared.features import SIZE, Store
+
+    keys, features, save = [bytes([k]) * SIZE for k in range(2)], np.zeros((2, 3), np.float32), atomic.save_array
+
+    def beside(path: Path, array: np.ndarray) -> None:
+        monkeypatch.setattr(atomic, "save_array", save)
+        save(path, array)
+        assert not list(tmp_path.glob("[!.]*")), "nothing has its name yet"
+        Store(tmp_path).add(keys, features)
+
+    monkeypatch.setattr(atomic, "save_array", beside)
+    Store(tmp_path).add(keys, features)
+    np.testing.assert_array_equal(Store(tmp_path).read(keys), features)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_features_that_nobody_used_for_long_are_removed(tmp_path: Path, store: Path) -> None:
     folder = alone(tmp_path / "model")
     (kept,) = store.iterdir()

@@ -81,6 +81,13 @@ def test_a_single_leaking_fold_is_named():
     assert table.loc[table["suspicious"], ["backbone", "fold"]].to_numpy().tolist() == [["honest", 1]]
 
 
+def test_more_backbones_are_more_occasions_to_name_one_by_chance():
+    predictions, *known = job(np.random.default_rng(0), strengths=(2.0, 1.5))
+    alone = leaks.check({"honest": predictions["honest"]}, *known)["p"]
+    beside = leaks.check(predictions, *known)["p"][:3]
+    assert (beside > alone).all()
+
+
 def test_a_harder_test_set_is_told_from_a_leak():
     (warning,) = leaks.warnings(leaks.check(*job(np.random.default_rng(0), test_strength=0.5)))
     assert warning.startswith("Every backbone")

@@ -21,7 +21,7 @@ from serving.bundle import MANIFEST, sha256
 from stages import backbones, bundle, evaluate, refit, train
 from stages.backbones import Recipe, fitting, fold_seed
 from stages.images.dataset import Dataset
-from stages.running import history, parameters
+from stages.running import history, parameters, scratch
 from stages.running.errors import UserError
 from stages.stacking.choosing.ensemble import Ensemble
 from stages.stacking.judging.evaluation import Evaluation, Params
@@ -258,6 +258,27 @@ def test_a_network_that_an_interrupted_run_finished_is_taken_up(copy, monkeypatc
     assert "left, refit: seed-0 taken up from an interrupted run" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in MODELS.rglob("*") if path.is_file()} == before
     assert not list((tmp_path / "scratch").glob("refit-*"))
+
+
+def test_a_network_that_was_damaged_while_it_waited_is_fitted_again(copy, monkeypatch, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in MODELS.rglob("*") if path.is_file()}
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", str(tmp_path / "scratch"))
+    known, used, fit = list[bool](), scratch.is_used, refit.refit
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "is_used", lambda _: True)  # what another clone fits is not freed
+        fitted("left")
+    (kept,) = (tmp_path / "scratch").glob("refit-left-*/seed-1/weights.safetensors")
+    content = kept.read_bytes()
+    kept.unlink()
+    kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr(refit, "refit", lambda *given: (fit(*given), known.append(used(given[4]))))
+    fitted("left")
+    said = capsys.readouterr()
+    assert f"{kept.parent} was damaged: weights.safetensors is not what was written" in said.err
+    assert "left, refit: seed-0 taken up" in said.out
+    assert {path: path.read_bytes() for path in MODELS.rglob("*") if path.is_file()} == before
+    assert known == [True]
+    assert not kept.parents[1].exists()
 
 
 def test_networks_of_backbones_that_are_gone_go_too(copy, capsys):

@@ -23,7 +23,7 @@ from stages.reporting.results import Results, check
 from stages.running.errors import UserError
 from stages.stacking.choosing import averaging
 from stages.stacking.predictions import scores as stacking
-from tests.toys import toy_index
+from tests.toys import half_written, toy_index
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>", "$x_1$", "お茶", "a|b & c"]
 WARNING = "small: it <looks> leaked"
@@ -256,6 +256,18 @@ def load(work: Path) -> tuple[Results, Dataset]:
 def texts(page: str) -> str:
     """What a reader sees."""
     return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
+
+
+def test_a_report_that_finds_no_room_leaves_the_one_that_was_there(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = work / "out"
+    out.mkdir()
+    for name in (names := ("report.html", "report.md", "model_card.md")):
+        (out / name).write_text("old")
+    monkeypatch.setattr(report.drawing, "png", lambda _: b"")
+    monkeypatch.setattr(Path, "write_text", half_written)
+    with pytest.raises(OSError, match="No space left"):
+        report.report(*load(work), "", out)
+    assert {path.name: path.read_text() for path in out.iterdir() if path.is_file()} == dict.fromkeys(names, "old")
 
 
 class Elements(HTMLParser):

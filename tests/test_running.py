@@ -1,10 +1,14 @@
 """Steps show their progress, keep their history, take up finished folds and speak plainly when they fail."""
 
 import errno
+import fcntl
 import io
 import os
+import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +56,26 @@ def test_a_full_disk_is_told_in_whatever_words_a_library_has_for_it(tmp_path: Pa
         other()
 
 
+def test_what_objects_say_while_they_are_closed_is_not_told_beside_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 complains once for every object of a file that could not be written."""
+
+    class Complaining:
+        def __del__(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @command
+    def main() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    with pytest.raises(SystemExit):
+        main()
+    Complaining()
+    assert capsys.readouterr().err == ""
+
+
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     @command
     def main() -> None:
@@ -89,13 +113,25 @@ def test_a_refused_value_of_an_experiment_says_that_it_stays_behind(
     assert refused("params: a: got 1") == told, "a queued experiment changes its own copy"
 
 
-def test_a_home_that_cannot_be_written_to_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_home_that_cannot_be_written_to_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOLDSTACK_SCRATCH", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
     with pytest.raises(UserError, match=r"no place to wait: .*/dev/null.*FOLDSTACK_SCRATCH=/tmp/folds"):
         scratch.root()
     monkeypatch.setenv("FOLDSTACK_SCRATCH", "/dev/null/scratch")
     with pytest.raises(UserError, match="FOLDSTACK_SCRATCH=/tmp/folds"):
+        scratch.root()
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        with pytest.raises(UserError, match=rf"no place to wait: {tmp_path} cannot be written to; name a folder"):
+            scratch.root()
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left"):
         scratch.root()
 
 
@@ -230,6 +266,23 @@ def test_history_has_a_row_per_whole_epoch_counts_folds_from_1_and_keeps_earlier
     assert bar.done == 20
 
 
+class Unprintable(float):
+    """A number at which a table ends half way."""
+
+    def __repr__(self) -> str:
+        raise KeyboardInterrupt
+
+    __str__ = __repr__
+
+
+def test_a_history_is_never_half_there(tmp_path: Path) -> None:
+    history.write(tmp_path / "wide.csv", [{"fold": 1, "epoch": 1}])
+    before = (tmp_path / "wide.csv").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        history.write(tmp_path / "wide.csv", [{"fold": 2, "epoch": 2}, {"fold": 2, "epoch": Unprintable()}])
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("wide.csv", before)]
+
+
 class Listening:
     """An observer that keeps the rows."""
 
@@ -286,6 +339,64 @@ def test_a_finished_fold_is_kept_and_a_failed_one_leaves_nothing(tmp_path: Path)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["fold-0"]
 
 
+def test_a_disk_that_fills_up_under_a_fold_is_told(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "weights").write_text("1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        scratch.finished(tmp_path / "fold-0", make)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_a_fold_is_removed_leaves_no_half_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    scratch.finished(tmp_path / "fold-0", lambda folder: (folder / "weights").write_text("1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scratch.remove(tmp_path / "fold-0")
+    assert not (tmp_path / "fold-0").exists()
+    scratch.remove(tmp_path / "fold-0")  # somebody else was faster
+
+
+def test_a_folder_is_used_until_the_last_of_several_has_ended(tmp_path: Path) -> None:
+    with ExitStack() as first:
+        first.enter_context(scratch.used(tmp_path))
+        with scratch.used(tmp_path):
+            first.close()
+            assert scratch.is_used(tmp_path)
+    assert not scratch.is_used(tmp_path)
+
+
+def test_a_file_system_that_locks_nothing_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch.used(tmp_path / "wide"):
+        assert not scratch.is_used(tmp_path / "wide")
+
+
+def test_a_file_is_copied_where_it_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_text("1")
+    scratch.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "1"
+
+
+def test_room_is_taken_before_a_file_is_written(tmp_path: Path) -> None:
+    scratch.reserve(tmp_path / "weights.h5", 5000)
+    assert (tmp_path / "weights.h5").stat().st_size == 5000
+
+
 def test_two_runs_that_finish_the_same_fold_agree(tmp_path: Path) -> None:
     def other(folder: Path) -> None:
         (folder / "weights").write_text("1")
@@ -329,6 +440,8 @@ def test_the_key_changes_with_everything_that_decides_a_fold(tmp_path: Path, mon
         keys.append(scratch.of_backbone("a", block, 0, sources))
     assert len(set(keys)) == len(keys) == 8
     assert scratch.of_backbone("a", block, 0, sources) == keys[-1]
+    monkeypatch.setattr(scratch, "version", lambda _: "0.1")
+    assert scratch.of_backbone("a", block, 0, sources) not in keys
 
 
 @pytest.mark.parametrize(
@@ -373,6 +486,21 @@ def test_memory_that_runs_out_says_what_to_lower() -> None:
     assert str(caught.value).endswith("; lower batch_size (64), image_size (as stored) in its block of params.yaml")
 
 
+def test_memory_that_runs_out_is_named_once() -> None:
+    with (
+        pytest.raises(UserError, match=r"^wide, fold 1: memory ran out \(std::bad_alloc\); lower batch_size"),
+        memory_named("wide, predicting", Sizes),
+        memory_named("wide, fold 1", Sizes),
+    ):
+        raise RuntimeError("std::bad_alloc")
+
+
+def test_views_of_a_frozen_front_are_named_where_there_are_some() -> None:
+    params = SimpleNamespace(image_size=32, front_views=4)
+    with pytest.raises(UserError, match=r"; lower image_size \(32\), front_views \(4\) in"), memory_named("a", params):
+        raise MemoryError
+
+
 def test_memory_that_runs_out_elsewhere_is_one_line_too() -> None:
     @command
     def main() -> None:
@@ -388,6 +516,11 @@ def test_memory_that_runs_out_elsewhere_is_one_line_too() -> None:
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
         (RuntimeError("std::bad_alloc"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory"), True),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor with shape [1]"), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 2 bytes"), True),
+        (RuntimeError("failed call to cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
         (OSError(errno.EIO, "Input/output error"), False),
         (RuntimeError("shapes (3, 4) and (5, 6) do not fit"), False),
     ],

@@ -1,6 +1,7 @@
 """Images in another size than they are stored in: which, from what, and made how often."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,33 @@ def test_a_size_is_made_once_for_all(tmp_path: Path, scratch: Path, monkeypatch:
 
 
 def test_other_pixels_and_other_sizes_are_other_files(tmp_path: Path, scratch: Path) -> None:
-    dataset = stored(tmp_path / "one", noise(4, 8, 8))
+    dataset, images = stored(tmp_path / "one", noise(4, 8, 8)), noise(4, 8, 8)
     assert scaling.scaled(dataset, (8, 8)) is dataset
-    for each in (dataset, stored(tmp_path / "other", noise(6, 8, 8)), dataset):
+    others = {"more": noise(6, 8, 8), "other": 255 - images, "wide": images.reshape(4, 4, 16, 3)}
+    for each in (dataset, *(stored(tmp_path / name, other) for name, other in others.items()), dataset):
         for side in (4, 6):
-            assert scaling.scaled(each, (side, side)).images.shape == (len(each.index), side, side, 3)
-    assert len(list(scratch.glob("images-*"))) == 4
+            found, expected = scaling.scaled(each, (side, side)).images, resize(each.images, (side, side))
+            np.testing.assert_array_equal(found, expected)
+    assert len(list(scratch.glob("images-*"))) == 8
+
+
+def test_what_another_pillow_has_scaled_is_not_taken(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = stored(tmp_path, noise(4, 8, 8))
+    scaling.scaled(dataset, (4, 4))
+    monkeypatch.setattr(scaling.scratch, "version", lambda _: "another")
+    scaling.scaled(dataset, (4, 4))
+    assert len(list(scratch.glob("images-*"))) == 2
+
+
+def test_scaled_images_that_are_used_are_not_old(tmp_path: Path, scratch: Path) -> None:
+    dataset = stored(tmp_path, noise(4, 8, 8))
+    scaling.scaled(dataset, (4, 4))
+    (folder,) = scratch.glob("images-*")
+    os.utime(folder, (0, 0))
+    scaling.scaled(dataset, (4, 4))
+    assert folder.stat().st_mtime > 0
 
 
 def test_what_a_kill_left_is_made_anew(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Each fold is trained on the other folds' rows only, with its own seed, and taken up again after a kill."""
 
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
-from stages import backbones
+from stages import backbones, export
+from stages import train as training
 from stages.backbones import Predict
 from stages.executors import inline
 from stages.images.arrays import Images, Labels
@@ -174,6 +177,88 @@ def test_models_take_no_space_of_their_own_beside_the_scratch_folder(tmp_path: P
     run(tmp_path)
     file = tmp_path / "models" / "fold-0" / "model.json"
     assert file.samefile(tmp_path / "scratch" / "fold-0" / "model" / "model.json")
+
+
+def test_a_finished_fold_that_was_damaged_while_it_waited_is_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = run(tmp_path)
+    before = files(models)
+    damaged = tmp_path / "scratch/fold-1/model/model.json"
+    content = damaged.read_bytes()
+    damaged.unlink()
+    damaged.write_bytes(content[:-1])
+    again = Watched()
+    assert files(run(tmp_path, again)) == before
+    assert len(again.images) == 1
+    told = capsys.readouterr()
+    assert f"{damaged.parents[1]} was damaged: model/model.json is not what was written" in told.err
+    assert "toy, fold 2 of 3: taken up" not in told.out
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise MemoryError("Unable to allocate 9 TiB")
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+def recipe(**changed: Any) -> Any:
+    """The toy recipe but for these."""
+    return SimpleNamespace(**{"Params": ToyParams, "fit": TOY.fit, "load": TOY.load, **changed})
+
+
+@pytest.mark.parametrize(
+    ("broken", "where"), [(recipe(fit=no_memory), "fold 1"), (recipe(load=no_memory), "predicting")]
+)
+def test_memory_that_runs_out_is_told_with_where_and_what_to_lower(broken: Any, where: str, tmp_path: Path) -> None:
+    words = rf"^toy, {where}: memory ran out \(Unable to allocate 9 TiB\); lower image_size \(as stored\) in its block"
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, broken)
+
+
+def test_a_weights_file_that_finds_no_room_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: .*/scratch/fold-0\..*\.part/model'"):
+        run(tmp_path, recipe(fit=no_room))
+
+
+def test_a_mistake_that_a_fit_finds_is_told_with_its_fold(tmp_path: Path) -> None:
+    def fit(*_: object, **__: object) -> None:
+        raise UserError("batch_size: got 64; expected at most 16")
+
+    with pytest.raises(UserError, match=r"^toy, fold 1: batch_size: got 64; expected at most 16$"):
+        run(tmp_path, recipe(fit=fit))
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where `train` and `export` of a backbone can run in this process."""
+    toy_dataset(tmp_path / "data")
+    (tmp_path / "params.yaml").write_text("backbones: {toy: {framework: numpy, recipe: toy}}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOLDSTACK_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(sys, "argv", ["stage", "toy"])
+    monkeypatch.setattr(training, "check_all", lambda *_: None)
+    monkeypatch.setattr(backbones, "sources", lambda _: [])
+    monkeypatch.setattr(backbones, "find", lambda *_: TOY)
+    return tmp_path
+
+
+def test_another_clone_knows_that_folds_are_trained(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[bool] = []
+    monkeypatch.setattr(training, "train", lambda *_, place, **__: used.append(scratch.is_used(place)))
+    training.main()
+    assert used == [True]
+
+
+def test_memory_that_runs_out_in_export_is_told_likewise(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training.main()
+    (place,) = job.glob("scratch/toy-*")
+    scratch.free(place)
+    monkeypatch.setattr(backbones, "find", lambda *_: recipe(load=no_memory))
+    with pytest.raises(SystemExit, match=r"^error: toy, predicting: memory ran out \(Unable to .*\); lower image_size"):
+        export.main()
 
 
 def test_a_model_that_predicts_no_numbers_is_named_with_its_fold(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Toy objects that several tests share: a dataset small enough to check by eye, and a recipe that is pure numpy."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -64,6 +65,13 @@ def toy_load(folder: Path) -> Predict:
 
 
 TOY = cast(Recipe, SimpleNamespace(Params=ToyParams, fit=toy_fit, load=toy_load))
+
+
+def half_written(path: Path, content: str, **_: object) -> None:
+    """In place of `Path.write_text`, on a disk that fills up half way."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 def plant(root: Path) -> None:
