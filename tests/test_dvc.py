@@ -218,6 +218,16 @@ done"""
 """As docs/faults.md has it."""
 
 
+SAID = ("had been killed. Auto removed it from the lock file", "JSON structure is corrupted")
+INVALID = "'./dvc.lock' validation failed"
+
+
+def test_the_docs_have_what_dvc_says_and_the_commands_that_are_tried_here() -> None:
+    text = (repositories.ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    commands = ("rm .dvc/tmp/rwlock", "git checkout dvc.lock", *FIND.splitlines())
+    assert [words for words in (*SAID, INVALID, *commands) if words not in text] == []
+
+
 def change(path: Path, *, unseen: bool) -> None:
     """Another bit in place. `unseen`: with the time that it had."""
     before, content = path.stat(), bytearray(path.read_bytes())
@@ -282,17 +292,18 @@ def test_what_a_kill_may_leave_of_dvcs_own_files_is_removed_as_the_docs_say(tmp_
         )
 
     rwlock.write_text(held(2**22 + 1))  # beyond what Linux gives
-    assert "had been killed. Auto removed it from the lock file" in repository.run(*again)
+    removed, corrupted = SAID
+    assert removed in repository.run(*again)
     for content, said in (
         (held(os.getpid()), f"(PID {os.getpid()}): dvc repro"),
-        ('{"re', "JSON structure is corrupted"),
+        ('{"re', corrupted),
     ):
         rwlock.write_text(content)
         assert said in fails(repository, *again)
         rwlock.unlink()
         repository.run(*again)
     lock.write_text("")
-    assert "'./dvc.lock' validation failed" in fails(repository, *command)
+    assert INVALID in fails(repository, *command)
     lock.unlink()
     assert "train@slim" not in ran(repository.run(*command)), "from the cache"
     assert repository.locked() == locked

@@ -439,6 +439,12 @@ def test_backbones_trained_at_once_are_locked_as_one_by_one(finished: tuple[Repo
     assert len(other.locked()) == 4 + 3 * len(NAMES) + 1
 
 
+def test_stages_that_make_begins_at_once_wait_for_dvcs_lock() -> None:
+    """In the test above they may meet or not."""
+    lines = [line for line in (repositories.ROOT / "Makefile").read_text().splitlines() if "xargs -P" in line]
+    assert ["dvc --wait-for-lock repro" in line for line in lines] == [True, True]
+
+
 @pytest.mark.parametrize("job", ["finished", pytest.param("real", marks=pytest.mark.exhaustive)])
 def test_a_killed_run_goes_on_and_ends_the_same(job: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     whole, _ = request.getfixturevalue(job)
