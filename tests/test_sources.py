@@ -8,8 +8,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from stages.images import sources
-from stages.images.arrays import Images
-from stages.images.collection import BATCH, Collection, Data
+from stages.images.arrays import BATCH, Images
+from stages.images.collection import Collection, Data
 from stages.images.scaling import resize
 
 
