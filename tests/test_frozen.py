@@ -1,5 +1,6 @@
 """The recipe pytorch/frozen beyond the common contract: features computed once for all folds, heads without leaks."""
 
+import errno
 import json
 import os
 import shutil
@@ -191,6 +192,21 @@ def test_two_writers_add_to_one_store(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.read(keys), features)
     one.refresh()
     np.testing.assert_array_equal(one.read(keys), features)
+
+
+def test_features_that_cannot_be_read_again_are_those_that_were_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.backbones.pytorch.shared.features import SIZE, Store
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    keys, features = [bytes([k]) * SIZE for k in range(3)], np.arange(6, dtype=np.float32).reshape(3, 2)
+    store = Store(tmp_path)
+    monkeypatch.setattr(np, "load", fail)
+    store.add(keys, features)
+    np.testing.assert_array_equal(store.read(keys[::-1]), features[::-1])
 
 
 def test_two_writers_of_the_same_features_do_not_meet_and_leave_no_half(

@@ -152,13 +152,14 @@ class Store:
         return np.stack([self.rows[key] for key in keys])
 
     def add(self, keys: Sequence[bytes], features: Features) -> None:
-        """Keep the features of these images, and find them from now on."""
+        """Keep the features of these images, and find them from now on, also where they cannot be read again."""
         table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, SIZE)
         name = f"{fingerprint(table, features)}-{uuid.uuid4().hex}"
         for ending, array in ((FEATURES, features), (DIGESTS, table)):
             with atomic.replace(self.folder / f"{name}{ending}") as (half,):
                 atomic.save_array(half, array)
         self.refresh()
+        self.rows |= {key: row for key, row in zip(keys, features, strict=True) if key not in self.rows}
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
