@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.images.arrays import Scaled, TrainingImages, batches
+from stages.images.arrays import BATCH, Scaled, TrainingImages
 from stages.images.dataset import FOLDER, IMAGES, Dataset, ImageFile, read_images
 from stages.running import scratch
 from stages.running.errors import UserError
@@ -65,9 +65,9 @@ def scaled(dataset: Dataset, size: Size) -> Dataset:
     def make(half: Path) -> None:
         n, name = len(dataset.images), f"images of {size[0]} x {size[1]} pixels"
         with ImageFile(half / IMAGES, *size) as file, bar(n, "images", name) as progress:
-            for rows in batches(np.arange(n)):
-                file.append(resize(dataset.images[rows], size))
-                progress.update(len(rows))
+            for start in range(0, n, BATCH):  # slices, of which no copy is made: these may be large
+                file.append(resize(dataset.images[start : start + BATCH], size))
+                progress.update(min(BATCH, n - start))
 
     scratch.finished(folder, make)
     folder.touch()
